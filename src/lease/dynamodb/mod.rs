@@ -1,0 +1,3 @@
+/// The lease table in DynamoDB.
+#[derive(Debug)]
+pub(crate) struct DynamoDbLeaseStore {}

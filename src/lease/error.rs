@@ -1,0 +1,72 @@
+use std::error::Error as StdError;
+use std::fmt;
+
+/// Why a request to the lease table failed, sorted by what the caller does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// Throttled before anything was done: back off and retry.
+    Throttled,
+    /// No answer, or a 5xx: a write may have happened or not.
+    Unavailable,
+    /// The table is not there.
+    TableMissing,
+    /// Credentials or permissions are refused: somebody must fix them.
+    Denied,
+    /// The request was refused as wrong, or the answer could not be understood.
+    Malformed,
+}
+
+/// A failed request to the lease table: the operation, the table, the row, and the cause.
+#[derive(Debug)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    operation: &'static str,
+    subject: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl StoreError {
+    /// A failure of `operation` on `subject` (a table, or a table and a row).
+    pub fn new(kind: StoreErrorKind, operation: &'static str, subject: impl Into<String>) -> Self {
+        Self { kind, operation, subject: subject.into(), source: None }
+    }
+
+    /// The same failure with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    /// Whether a write that failed like this may have happened all the same.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self.kind, StoreErrorKind::Unavailable | StoreErrorKind::Malformed)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            StoreErrorKind::Throttled => "was throttled",
+            StoreErrorKind::Unavailable => "got no answer",
+            StoreErrorKind::TableMissing => "found no such table",
+            StoreErrorKind::Denied => "was denied",
+            StoreErrorKind::Malformed => "was refused, or its answer makes no sense",
+        };
+        write!(f, "{} on lease table {} {what}", self.operation, self.subject)
+    }
+}
+
+impl StdError for StoreError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,3 @@
+/// A lease table in memory.
+#[derive(Debug, Default)]
+pub struct MemoryLeaseStore {}

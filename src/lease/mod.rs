@@ -1,0 +1,17 @@
+//! Stop 2 on the data's way: the lease table, where workers agree on who reads what and how far.
+
+mod dynamodb;
+mod error;
+mod item;
+mod memory;
+mod row;
+mod store;
+mod write;
+
+pub(crate) use self::dynamodb::DynamoDbLeaseStore;
+pub use self::error::{StoreError, StoreErrorKind};
+pub use self::item::{Attribute, Item};
+pub use self::memory::MemoryLeaseStore;
+pub use self::row::{Lease, PendingCheckpoint, Throughput, UnreadableRow};
+pub use self::store::{Created, LeaseScan, LeaseStore, TableSpec, WriteOutcome};
+pub use self::write::{Condition, LeaseWrite, Update};

@@ -1,0 +1,105 @@
+use std::collections::BTreeMap;
+use std::fmt;
+
+use async_trait::async_trait;
+
+use super::{Lease, LeaseWrite, StoreError, UnreadableRow};
+use crate::types::{LeaseKey, WorkerId};
+
+/// A lease table. Implemented over DynamoDB and in memory; one conformance suite holds both to the
+/// same behaviour.
+///
+/// # Guarantees an implementation gives
+///
+/// - Each write is atomic and isolated per row, and durable once it is reported as applied.
+/// - Each method makes one attempt (scans may take several requests to page) and returns within the
+///   request timeout. The caller decides about retries, because only it knows what a write that may
+///   or may not have landed means.
+/// - Rows that cannot be read are reported by [`scan`](Self::scan), never changed or deleted. Rows of
+///   other kinds (an `entityType` other than `LEASE`) are not leases and are skipped in silence.
+/// - Attributes this crate does not know survive every write.
+///
+/// # Assumptions it may make
+///
+/// Reads may be stale ([`scan`](Self::scan), [`keys_owned_by`](Self::keys_owned_by)); nothing above
+/// relies on them for safety, only the conditions of writes count.
+///
+/// # Cancel safety
+///
+/// Every method may be dropped at any await point; a dropped write may have happened.
+#[async_trait]
+pub trait LeaseStore: Send + Sync + fmt::Debug {
+    /// Makes sure that the table is there and ready, creating it if need be; bounded by the wait in
+    /// `spec`. Safe to call from many workers at once.
+    async fn ensure_table(&self, spec: &TableSpec) -> Result<(), StoreError>;
+
+    /// Every lease in the table, perhaps a moment old.
+    async fn scan(&self) -> Result<LeaseScan, StoreError>;
+
+    /// One row as it is now (a consistent read); `None` if it is not there or is not a lease.
+    async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError>;
+
+    /// The keys of the rows that name `worker` as `leaseOwner`, from the index
+    /// `LeaseOwnerToLeaseKeyIndex`, perhaps a moment old.
+    async fn keys_owned_by(&self, worker: &WorkerId) -> Result<Vec<LeaseKey>, StoreError>;
+
+    /// Puts a new row, unless one with that key exists.
+    async fn create(&self, lease: &Lease) -> Result<Created, StoreError>;
+
+    /// Carries out one conditional write.
+    async fn apply(&self, write: &LeaseWrite) -> Result<WriteOutcome, StoreError>;
+
+    /// Deletes a row if it is still at `SHARD_END`; a row that is gone already counts as deleted.
+    async fn delete_ended(&self, key: &LeaseKey) -> Result<(), StoreError>;
+}
+
+/// What a scan found.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct LeaseScan {
+    /// The leases.
+    pub leases: Vec<Lease>,
+    /// Rows that look like leases but cannot be read.
+    pub unreadable: Vec<UnreadableRow>,
+}
+
+impl LeaseScan {
+    /// A scan that found `leases` and rows it could not read.
+    #[must_use]
+    pub fn new(leases: Vec<Lease>, unreadable: Vec<UnreadableRow>) -> Self {
+        Self { leases, unreadable }
+    }
+}
+
+/// Whether a row was created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// It was.
+    Now,
+    /// Somebody had created it before; nothing changed.
+    Already,
+}
+
+/// What became of a conditional write. Losing a race is an outcome, not an error.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub enum WriteOutcome {
+    /// Every condition held; the row is now this.
+    Applied(Box<Lease>),
+    /// A condition did not hold; the row is this (`None`: gone, or unreadable).
+    Refused(Option<Box<Lease>>),
+}
+
+/// How the table is created and kept (KCL's `LeaseManagementConfig`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TableSpec {
+    /// Provisioned read and write capacity units; `None` is on-demand billing.
+    pub provisioned: Option<(u32, u32)>,
+    /// Tags given at creation.
+    pub tags: BTreeMap<String, String>,
+    /// Whether the table is protected from deletion; applied at creation only.
+    pub deletion_protection: bool,
+    /// Whether point-in-time recovery is switched on, for an existing table too.
+    pub point_in_time_recovery: bool,
+}

@@ -1,0 +1,74 @@
+use std::future::Future;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::types::Moment;
+
+/// One worker's clock: monotonic moments and timers from tokio (so that tests can pause them), and
+/// the wall-clock time where the protocol stores or sends one.
+#[derive(Debug, Clone)]
+pub(crate) struct Clock {
+    origin: Instant,
+    wall: Wall,
+    rate: f64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Wall {
+    System,
+    /// The wall-clock time at the origin; it advances with tokio's clock.
+    StartingAt(SystemTime),
+}
+
+/// The time given for something has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no answer within the time given")]
+pub(crate) struct Elapsed;
+
+impl Clock {
+    /// The system's clock.
+    pub(crate) fn system() -> Self {
+        Self { origin: Instant::now(), wall: Wall::System, rate: 1.0 }
+    }
+
+    /// A clock whose wall-clock time starts at `wall` and follows tokio's clock, paused or not,
+    /// running `rate` times as fast.
+    pub(crate) fn simulated(wall: SystemTime, rate: f64) -> Self {
+        Self { origin: Instant::now(), wall: Wall::StartingAt(wall), rate }
+    }
+
+    /// The present moment.
+    pub(crate) fn now(&self) -> Moment {
+        Moment::after_origin(self.origin.elapsed().mul_f64(self.rate))
+    }
+
+    /// The present wall-clock time.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    pub(crate) fn wall(&self) -> SystemTime {
+        match self.wall {
+            Wall::System => SystemTime::now(),
+            Wall::StartingAt(start) => start + self.now().since(Moment::ORIGIN),
+        }
+    }
+
+    /// Waits for `duration` of this clock.
+    #[expect(clippy::disallowed_methods, reason = "the one place that sets timers")]
+    pub(crate) async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration.div_f64(self.rate)).await;
+    }
+
+    /// Waits until `moment` on this clock.
+    pub(crate) async fn sleep_until(&self, moment: Moment) {
+        self.sleep(moment.since(self.now())).await;
+    }
+
+    /// Runs `future` for at most `duration` of this clock, then drops it.
+    pub(crate) async fn timeout<F: Future>(
+        &self,
+        duration: Duration,
+        future: F,
+    ) -> Result<F::Output, Elapsed> {
+        tokio::time::timeout(duration.div_f64(self.rate), future).await.map_err(|_| Elapsed)
+    }
+}

@@ -1,0 +1,228 @@
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+
+use super::StreamError;
+use crate::types::{HashKeyRange, Record, SequenceNumber, ShardId, StreamId};
+
+/// The part of the Kinesis API a consumer reads through: implemented over the AWS SDK, and by the
+/// simulated stream of [`testing`](crate::testing).
+///
+/// # Guarantees an implementation gives
+///
+/// Each method is one request: no retries, no paging, and it returns within the request timeout it
+/// was built with. Retrying, pacing and paging belong to the callers, which treat every error by its
+/// [`kind`](StreamError::kind).
+///
+/// # Cancel safety
+///
+/// Every method may be dropped at any await point.
+#[async_trait]
+pub trait StreamApi: Send + Sync + fmt::Debug {
+    /// DescribeStreamSummary.
+    async fn describe_stream(&self, stream: &StreamId) -> Result<StreamDescription, StreamError>;
+
+    /// One page of ListShards.
+    async fn list_shards(
+        &self,
+        stream: &StreamId,
+        request: &ShardPageRequest,
+    ) -> Result<ShardPage, StreamError>;
+
+    /// GetShardIterator.
+    async fn shard_iterator(
+        &self,
+        stream: &StreamId,
+        shard: &ShardId,
+        position: &IteratorPosition,
+    ) -> Result<ShardIterator, StreamError>;
+
+    /// GetRecords: at most `limit` records (1 to 10,000) or 10 MiB.
+    async fn records(
+        &self,
+        stream: &StreamId,
+        iterator: &ShardIterator,
+        limit: u32,
+    ) -> Result<RecordsPage, StreamError>;
+}
+
+/// What DescribeStreamSummary says of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamDescription {
+    /// The stream's ARN.
+    pub arn: String,
+    /// How many shards are open.
+    pub open_shards: u32,
+    /// When the stream was created.
+    pub created: SystemTime,
+}
+
+impl StreamDescription {
+    /// A description of the stream `arn`.
+    #[must_use]
+    pub fn new(arn: impl Into<String>, open_shards: u32, created: SystemTime) -> Self {
+        Self { arn: arn.into(), open_shards, created }
+    }
+}
+
+/// A shard as ListShards describes it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub struct Shard {
+    /// The shard's identifier.
+    pub id: ShardId,
+    /// The shards it was split or merged from: none, one or two. They may have expired.
+    pub parents: BTreeSet<ShardId>,
+    /// The hash keys whose records it holds.
+    pub hash_key_range: HashKeyRange,
+    /// Its first sequence number.
+    pub starting_sequence_number: SequenceNumber,
+    /// Its last sequence number; `None` while the shard is open.
+    pub ending_sequence_number: Option<SequenceNumber>,
+}
+
+impl Shard {
+    /// An open shard without parents.
+    #[must_use]
+    pub fn new(
+        id: impl Into<ShardId>,
+        hash_key_range: HashKeyRange,
+        starting_sequence_number: SequenceNumber,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            parents: BTreeSet::new(),
+            hash_key_range,
+            starting_sequence_number,
+            ending_sequence_number: None,
+        }
+    }
+
+    /// Whether records can still be written to it.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.ending_sequence_number.is_none()
+    }
+}
+
+/// Which shards ListShards returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ShardFilter {
+    /// `AT_LATEST`: the open shards.
+    AtLatest,
+    /// `AT_TRIM_HORIZON`: the shards that were open at the trim horizon.
+    AtTrimHorizon,
+    /// `AT_TIMESTAMP`: the shards that were open at a time.
+    AtTimestamp(SystemTime),
+}
+
+/// Which page of ListShards is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ShardPageRequest {
+    /// The first page: of all shards, or of those a filter keeps.
+    First(Option<ShardFilter>),
+    /// The page after one that carried this token. The service wants neither stream nor filter
+    /// repeated here.
+    Next(String),
+}
+
+/// A page of ListShards.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShardPage {
+    /// The shards on this page.
+    pub shards: Vec<Shard>,
+    /// The token of the next page, if there is one.
+    pub next_token: Option<String>,
+}
+
+impl ShardPage {
+    /// A page with `shards`, followed by another if there is a token.
+    #[must_use]
+    pub fn new(shards: Vec<Shard>, next_token: Option<String>) -> Self {
+        Self { shards, next_token }
+    }
+}
+
+/// Where in a shard an iterator starts (`ShardIteratorType` of the Kinesis API).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IteratorPosition {
+    /// The oldest record the stream still has.
+    TrimHorizon,
+    /// After the newest record.
+    Latest,
+    /// The first record that arrived at or after a time.
+    AtTimestamp(SystemTime),
+    /// The record with this sequence number.
+    At(SequenceNumber),
+    /// The record that follows this sequence number.
+    After(SequenceNumber),
+}
+
+/// An opaque position the service hands out; valid for five minutes.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ShardIterator(String);
+
+impl ShardIterator {
+    /// The text the service sent.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for ShardIterator {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for ShardIterator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ShardIterator(..)")
+    }
+}
+
+/// What one GetRecords call returned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecordsPage {
+    /// Records in sequence order, possibly none even though more follow.
+    pub records: Vec<Record>,
+    /// Where to go on; `None` at the end of a closed shard.
+    pub next_iterator: Option<ShardIterator>,
+    /// How far the page is behind the newest record, in milliseconds.
+    pub millis_behind_latest: Option<i64>,
+    /// At the end of a closed shard: the shards that follow it.
+    pub child_shards: Vec<ChildShard>,
+}
+
+/// A shard that follows a closed one (`ChildShard` of the Kinesis API).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub struct ChildShard {
+    /// The child's identifier.
+    pub id: ShardId,
+    /// All its parents: one after a split, two after a merge.
+    pub parents: BTreeSet<ShardId>,
+    /// The hash keys whose records it holds.
+    pub hash_key_range: HashKeyRange,
+}
+
+impl ChildShard {
+    /// A child of `parents`.
+    #[must_use]
+    pub fn new(
+        id: impl Into<ShardId>,
+        parents: impl IntoIterator<Item = ShardId>,
+        hash_key_range: HashKeyRange,
+    ) -> Self {
+        Self { id: id.into(), parents: parents.into_iter().collect(), hash_key_range }
+    }
+}

@@ -1,0 +1,3 @@
+/// The Kinesis service behind the port.
+#[derive(Debug)]
+pub(crate) struct AwsStream {}

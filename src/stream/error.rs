@@ -1,0 +1,81 @@
+use std::error::Error as StdError;
+use std::fmt;
+
+/// Why a request to the stream failed, sorted by what the caller does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum StreamErrorKind {
+    /// `ProvisionedThroughputExceeded`, `LimitExceeded`, KMS throttling: back off and retry.
+    Throttled,
+    /// `ExpiredIterator`: open a new one.
+    ExpiredIterator,
+    /// `InvalidArgument`: the iterator or position is not valid (any more).
+    InvalidArgument,
+    /// `ResourceNotFound`: the stream or the shard is gone, or never was.
+    NotFound,
+    /// `ResourceInUse`: the stream is being created, changed or deleted; retry later.
+    InUse,
+    /// `AccessDenied` and other refusals of credentials or keys: somebody must fix permissions.
+    Denied,
+    /// No answer in time, no connection, or a 5xx: retry.
+    Unavailable,
+    /// The answer could not be understood.
+    Malformed,
+}
+
+/// A failed request to the stream: the operation, what it was about, and the cause.
+#[derive(Debug)]
+pub struct StreamError {
+    kind: StreamErrorKind,
+    operation: &'static str,
+    subject: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl StreamError {
+    /// A failure of `operation` (the API name) on `subject` (a stream or shard).
+    pub fn new(kind: StreamErrorKind, operation: &'static str, subject: impl Into<String>) -> Self {
+        Self { kind, operation, subject: subject.into(), source: None }
+    }
+
+    /// The same failure with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> StreamErrorKind {
+        self.kind
+    }
+
+    /// The API operation that failed.
+    #[must_use]
+    pub fn operation(&self) -> &'static str {
+        self.operation
+    }
+}
+
+impl fmt::Display for StreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            StreamErrorKind::Throttled => "was throttled",
+            StreamErrorKind::ExpiredIterator => "was given an expired iterator",
+            StreamErrorKind::InvalidArgument => "was refused an argument",
+            StreamErrorKind::NotFound => "found no such stream or shard",
+            StreamErrorKind::InUse => "found the stream being changed",
+            StreamErrorKind::Denied => "was denied",
+            StreamErrorKind::Unavailable => "got no answer",
+            StreamErrorKind::Malformed => "got an answer that makes no sense",
+        };
+        write!(f, "{} on {} {what}", self.operation, self.subject)
+    }
+}
+
+impl StdError for StreamError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

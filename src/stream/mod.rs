@@ -1,0 +1,14 @@
+//! Stop 1 on the data's way: which shards exist, and the port through which they are read.
+
+mod api;
+mod aws;
+mod error;
+pub(crate) mod graph;
+pub(crate) mod list;
+
+pub use self::api::{
+    ChildShard, IteratorPosition, RecordsPage, Shard, ShardFilter, ShardIterator, ShardPage,
+    ShardPageRequest, StreamApi, StreamDescription,
+};
+pub(crate) use self::aws::AwsStream;
+pub use self::error::{StreamError, StreamErrorKind};

@@ -1,0 +1,1 @@
+//! A simulated stream and friends, for tests without AWS.

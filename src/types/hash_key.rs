@@ -1,0 +1,96 @@
+use std::fmt;
+
+/// An inclusive range of partition-key hashes, which are unsigned 128-bit integers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HashKeyRange {
+    start: u128,
+    end: u128,
+}
+
+/// A hash key range that is not two decimal integers below 2^128 in ascending order.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a hash key range: expected two decimal integers below 2^128, the first not above the second")]
+#[non_exhaustive]
+pub struct ParseHashKeyError;
+
+impl HashKeyRange {
+    /// Every hash key.
+    pub const FULL: Self = Self { start: 0, end: u128::MAX };
+
+    /// The range from `start` to `end`, both included; `None` if `start > end`.
+    #[must_use]
+    pub const fn new(start: u128, end: u128) -> Option<Self> {
+        if start <= end { Some(Self { start, end }) } else { None }
+    }
+
+    /// Parses the decimal texts in which Kinesis and the lease table write the two ends.
+    ///
+    /// # Errors
+    ///
+    /// If either is not a decimal integer below 2^128, or they are out of order.
+    pub fn parse(start: &str, end: &str) -> Result<Self, ParseHashKeyError> {
+        let parse = |text: &str| parse_hash_key(text).ok_or(ParseHashKeyError);
+        Self::new(parse(start)?, parse(end)?).ok_or(ParseHashKeyError)
+    }
+
+    /// The smallest hash key in the range.
+    #[must_use]
+    pub const fn start(&self) -> u128 {
+        self.start
+    }
+
+    /// The largest hash key in the range.
+    #[must_use]
+    pub const fn end(&self) -> u128 {
+        self.end
+    }
+
+    /// Whether `hash_key` lies in the range.
+    #[must_use]
+    pub const fn contains(&self, hash_key: u128) -> bool {
+        self.start <= hash_key && hash_key <= self.end
+    }
+}
+
+impl fmt::Display for HashKeyRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.start, self.end)
+    }
+}
+
+/// Parses a hash key: ASCII digits only (`u128::from_str` would also take a sign).
+fn parse_hash_key(text: &str) -> Option<u128> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_what_kinesis_writes() {
+        let range = HashKeyRange::parse("0", "340282366920938463463374607431768211455");
+        assert_eq!(range, Ok(HashKeyRange::FULL));
+        assert_eq!(HashKeyRange::FULL.to_string(), "0-340282366920938463463374607431768211455");
+    }
+
+    #[test]
+    fn rejects_everything_else() {
+        for (start, end) in [
+            ("", "1"),
+            ("+0", "1"),
+            ("-1", "1"),
+            ("2", "1"),
+            ("0", "340282366920938463463374607431768211456"),
+            ("0x0", "1"),
+        ] {
+            assert_eq!(HashKeyRange::parse(start, end), Err(ParseHashKeyError), "{start} {end}");
+        }
+    }
+
+    #[test]
+    fn both_ends_are_included() {
+        let range = HashKeyRange::new(3, 5).expect("in order");
+        assert_eq!([2, 3, 5, 6].map(|key| range.contains(key)), [false, true, true, false]);
+    }
+}

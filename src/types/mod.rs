@@ -1,0 +1,17 @@
+//! The nouns of the protocol: parsed once on entry, compared and copied cheaply afterwards.
+//!
+//! Pure: nothing here reads a clock, performs I/O or knows an AWS type.
+
+mod checkpoint;
+mod hash_key;
+mod ids;
+mod moment;
+mod record;
+mod sequence_number;
+
+pub use self::checkpoint::{Checkpoint, ExtendedSequenceNumber, ParseCheckpointError};
+pub use self::hash_key::{HashKeyRange, ParseHashKeyError};
+pub use self::ids::{LeaseKey, ParseStreamError, ShardId, StreamId, WorkerId};
+pub use self::moment::Moment;
+pub use self::record::{EncryptionType, ExplicitHashKey, KinesisClientRecord, PartitionKey, Record};
+pub use self::sequence_number::{ParseSequenceNumberError, SequenceNumber};
