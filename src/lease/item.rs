@@ -2,6 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::decimal::Decimal;
+
 /// A row of the lease table: attribute names and values, whoever wrote them.
 pub type Item = BTreeMap<String, Attribute>;
 
@@ -29,4 +31,37 @@ pub enum Attribute {
     L(Vec<Self>),
     /// A map.
     M(BTreeMap<String, Self>),
+}
+
+impl Attribute {
+    /// A number.
+    pub(super) fn number(value: u64) -> Self {
+        Self::N(value.to_string())
+    }
+
+    /// The text, if it is one.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::S(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whether a DynamoDB condition finds the two equal: same type, numbers by value.
+    pub(super) fn equals(&self, other: &Self) -> bool {
+        let numbers = |texts: &BTreeSet<String>| -> BTreeSet<_> {
+            texts.iter().map(|text| Decimal::parse(text).ok_or_else(|| text.clone())).collect()
+        };
+        match (self, other) {
+            (Self::N(a), Self::N(b)) => {
+                a == b || Decimal::parse(a).is_some_and(|a| Some(a) == Decimal::parse(b))
+            }
+            (Self::Ns(a), Self::Ns(b)) => numbers(a) == numbers(b),
+            (Self::L(a), Self::L(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b)),
+            (Self::M(a), Self::M(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|((i, a), (k, b))| i == k && a.equals(b))
+            }
+            (a, b) => a == b,
+        }
+    }
 }

@@ -1,9 +1,14 @@
 //! Stop 2 on the data's way: the lease table, where workers agree on who reads what and how far.
 
+#[cfg(test)]
+mod arbitrary;
+mod codec;
+mod decimal;
 mod dynamodb;
 mod error;
 mod item;
 mod memory;
+mod names;
 mod row;
 mod store;
 mod write;

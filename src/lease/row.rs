@@ -1,9 +1,17 @@
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::decimal::Decimal;
 use crate::types::{Checkpoint, HashKeyRange, LeaseKey, ShardId, WorkerId};
+
+/// The decimals the table keeps of a throughput, and what that makes one of.
+const DECIMALS: u8 = 6;
+const MICROS: u128 = 10_u128.pow(DECIMALS as u32);
+const NANOS_PER_SECOND: u128 = 1_000_000_000;
+const BYTES_PER_KIB: u128 = 1024;
 
 /// One row of the lease table: who reads a shard, and how far it has been processed (KCL's `Lease`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,11 +91,43 @@ impl PendingCheckpoint {
 pub struct Throughput(u64);
 
 impl Throughput {
+    /// The rate at which `bytes` were delivered in `elapsed`; zero if no time has passed.
+    #[must_use]
+    pub fn from_bytes(bytes: u64, elapsed: Duration) -> Self {
+        let numerator = u128::from(bytes) * MICROS * NANOS_PER_SECOND;
+        let denominator = elapsed.as_nanos() * BYTES_PER_KIB;
+        // A rounded division, half up.
+        let micros = (2 * numerator + denominator).checked_div(2 * denominator).unwrap_or(0);
+        Self(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    /// The exponential moving average (α = 0.5) after one more sample, as KCL's
+    /// `LeaseStatsRecorder` keeps it.
+    #[must_use]
+    pub fn averaged_with(self, sample: Self) -> Self {
+        Self(self.0.midpoint(sample.0) + ((self.0 ^ sample.0) & 1))
+    }
+
     /// The rate as a floating-point number of KiB per second.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a rate, not a count")]
     pub fn kib_per_second(self) -> f64 {
         self.0 as f64 / 1e6
+    }
+
+    /// Parses a number in any form DynamoDB may give it; rates too large to be true are cut off.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let number = Decimal::parse(text)?;
+        (!number.is_negative()).then(|| Self(number.to_scaled(DECIMALS).unwrap_or(u64::MAX)))
+    }
+}
+
+impl fmt::Display for Throughput {
+    /// The decimal text Java gives the number: up to six decimals, at least one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{}.{:06}", u128::from(self.0) / MICROS, u128::from(self.0) % MICROS);
+        let trimmed = text.trim_end_matches('0');
+        f.pad(if trimmed.ends_with('.') { &text[..=trimmed.len()] } else { trimmed })
     }
 }
 
@@ -105,5 +145,50 @@ impl fmt::Display for UnreadableRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = self.key.as_ref().map_or("(no key)", LeaseKey::as_str);
         write!(f, "lease row {key}: {}", self.reason)
+    }
+}
+
+impl std::error::Error for UnreadableRow {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rate(text: &str) -> Throughput {
+        Throughput::parse(text).unwrap()
+    }
+
+    #[test]
+    fn throughput_reads_every_form_and_writes_javas() {
+        for (read, written) in [
+            ("412.337891", "412.337891"),
+            ("0", "0.0"),
+            ("0.0", "0.0"),
+            ("1E-6", "0.000001"),
+            ("10", "10.0"),
+            ("1.50", "1.5"),
+            ("0.0000005", "0.000001"),
+        ] {
+            assert_eq!(rate(read).to_string(), written);
+        }
+        assert_eq!(Throughput::parse("-1"), None);
+        assert_eq!(Throughput::parse("fast"), None);
+    }
+
+    #[test]
+    fn throughput_is_kib_per_second_rounded_half_up() {
+        let three_seconds = Duration::from_secs(3);
+        assert_eq!(Throughput::from_bytes(1024, three_seconds).to_string(), "0.333333");
+        assert_eq!(Throughput::from_bytes(2048, three_seconds).to_string(), "0.666667");
+        assert_eq!(Throughput::from_bytes(1024, Duration::ZERO).to_string(), "0.0");
+        assert_eq!(Throughput::from_bytes(u64::MAX, Duration::from_nanos(1)), Throughput(u64::MAX));
+    }
+
+    #[test]
+    fn throughput_averages_half_and_half() {
+        assert_eq!(rate("100").averaged_with(rate("50")), rate("75"));
+        assert_eq!(rate("0.000001").averaged_with(rate("0.000002")), rate("0.000002"));
+        let largest = Throughput(u64::MAX);
+        assert_eq!(largest.averaged_with(largest), largest);
     }
 }

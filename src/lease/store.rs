@@ -3,7 +3,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use super::{Lease, LeaseWrite, StoreError, UnreadableRow};
+use super::{Item, Lease, LeaseWrite, StoreError, UnreadableRow};
 use crate::types::{LeaseKey, WorkerId};
 
 /// A lease table. Implemented over DynamoDB and in memory; one conformance suite holds both to the
@@ -36,7 +36,8 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     /// Every lease in the table, perhaps a moment old.
     async fn scan(&self) -> Result<LeaseScan, StoreError>;
 
-    /// One row as it is now (a consistent read); `None` if it is not there or is not a lease.
+    /// One row as it is now (a consistent read); `None` if it is not there or is not a lease. A row
+    /// that cannot be read is an error, with the [`UnreadableRow`] as its source.
     async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError>;
 
     /// The keys of the rows that name `worker` as `leaseOwner`, from the index
@@ -49,7 +50,8 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     /// Carries out one conditional write.
     async fn apply(&self, write: &LeaseWrite) -> Result<WriteOutcome, StoreError>;
 
-    /// Deletes a row if it is still at `SHARD_END`; a row that is gone already counts as deleted.
+    /// Deletes a row if it is still at `SHARD_END`, and leaves any other alone; a row that is gone
+    /// already counts as deleted.
     async fn delete_ended(&self, key: &LeaseKey) -> Result<(), StoreError>;
 }
 
@@ -68,6 +70,18 @@ impl LeaseScan {
     #[must_use]
     pub fn new(leases: Vec<Lease>, unreadable: Vec<UnreadableRow>) -> Self {
         Self { leases, unreadable }
+    }
+
+    /// Reads rows, leaving those of other kinds out.
+    pub(super) fn from_items<'a>(items: impl IntoIterator<Item = &'a Item>) -> Self {
+        let mut scan = Self::default();
+        for item in items {
+            match Lease::from_item(item) {
+                Ok(lease) => scan.leases.extend(lease),
+                Err(unreadable) => scan.unreadable.push(unreadable),
+            }
+        }
+        scan
     }
 }
 
@@ -88,6 +102,14 @@ pub enum WriteOutcome {
     Applied(Box<Lease>),
     /// A condition did not hold; the row is this (`None`: gone, or unreadable).
     Refused(Option<Box<Lease>>),
+}
+
+impl WriteOutcome {
+    /// A condition did not hold of `row`.
+    pub(super) fn refused_by(row: Option<&Item>) -> Self {
+        let lease = row.and_then(|row| Lease::from_item(row).ok().flatten());
+        Self::Refused(lease.map(Box::new))
+    }
 }
 
 /// How the table is created and kept (KCL's `LeaseManagementConfig`).

@@ -1,7 +1,9 @@
+use std::collections::BTreeSet;
 use std::fmt;
 
-use super::Attribute;
-use crate::types::LeaseKey;
+use super::codec::shard_ids;
+use super::{Attribute, Item, Lease, PendingCheckpoint, Throughput, names};
+use crate::types::{Checkpoint, HashKeyRange, LeaseKey, ShardId, WorkerId};
 
 /// One conditional change of one row, as data: every store carries it out with the same meaning,
 /// and tests and the exhaustive model can look at it.
@@ -45,6 +47,272 @@ pub enum Update {
     Remove(&'static str),
 }
 
+/// KCL's conditional writes, attribute by attribute (`DynamoDBLeaseRefresher`,
+/// `DynamoDBLeaseSerializer`). Each takes the lease as it was last seen.
+///
+/// Two rules make them safe together, also beside Java workers. Whoever changes the owner also
+/// changes the counter (except for [`start_handoff`](Self::start_handoff), which is not to interrupt
+/// the old owner), so the old owner's next write fails. And every write has a condition only an
+/// existing row meets, because DynamoDB would otherwise create one.
+///
+/// None of them touches `entityType`: rows that KCL 2.x wrote have none and stay that way.
+impl LeaseWrite {
+    /// Shows that the owner is alive (`renewLease`): `RenewLease`.
+    ///
+    /// Refused: the lease is lost, unless the row that comes back says otherwise: it names this
+    /// worker as `checkpointOwner` (a handoff began: renew again with that row), or its owner is this
+    /// worker and its counter the one this write would have set (an earlier attempt has landed).
+    #[must_use]
+    pub fn renew(lease: &Lease, throughput: Option<Throughput>) -> Self {
+        let mut write = Self::by_counter("RenewLease", lease);
+        if lease.checkpoint_owner.is_none() {
+            write.conditions.push(Condition::Absent(names::CHECKPOINT_OWNER));
+        }
+        if let Some(throughput) = throughput {
+            write.set(names::THROUGHPUT, Attribute::N(throughput.to_string()));
+        }
+        write
+    }
+
+    /// Makes `worker` the owner of a lease that is free, expired or stolen (`takeLease`): `TakeLease`.
+    ///
+    /// Refused: another worker was faster, or the owner is alive after all.
+    #[must_use]
+    pub fn take(lease: &Lease, worker: &WorkerId) -> Self {
+        Self::by_counter("TakeLease", lease).owned_by(worker, lease)
+    }
+
+    /// Gives a lease up so that others can take it at once: `ReleaseLease`. For the owner, at
+    /// graceful shutdown, after everything it processed is checkpointed.
+    ///
+    /// Java has no such write of its own, but understands the row, which looks as after its
+    /// `evictLease`: it has no owner, so every Java taker and leader treats it as free; the index of
+    /// owners no longer lists it; and the changed counter makes any late write of this worker fail. A
+    /// KCL 2.x taker that already knew the lease sees the counter change and waits one failover
+    /// time, as it does after a crash.
+    ///
+    /// Refused: the lease is no longer this worker's to give up; nothing is left to do. (During a
+    /// handoff, [`finish_handoff`](Self::finish_handoff) gives it up.)
+    #[must_use]
+    pub fn release(lease: &Lease, owner: &WorkerId) -> Self {
+        let mut write = Self::by_counter("ReleaseLease", lease);
+        write.conditions.push(Condition::Equals(names::LEASE_OWNER, worker(owner)));
+        write.conditions.push(Condition::Absent(names::CHECKPOINT_OWNER));
+        write.updates.push(Update::Remove(names::LEASE_OWNER));
+        write
+    }
+
+    /// Stores how far the shard has been processed and drops a pending checkpoint (`updateLease`,
+    /// from `DynamoDBLeaseCheckpointer.setCheckpoint`): `UpdateLease`. With `SHARD_END` it ends the
+    /// lease; what `lease` knows of children, hash range and stream is written along.
+    ///
+    /// Refused: the lease is lost, and the processor must not go on. See
+    /// [`renew`](Self::renew) for an earlier attempt that has landed.
+    #[must_use]
+    pub fn checkpoint(lease: &Lease, checkpoint: &Checkpoint) -> Self {
+        let mut write = Self::by_counter("UpdateLease", lease);
+        write.set(names::CHECKPOINT, Attribute::S(checkpoint.text()));
+        write.set(names::CHECKPOINT_SUB_SEQUENCE, Attribute::number(checkpoint.sub_sequence_number()));
+        write.set(names::OWNER_SWITCHES, Attribute::number(0));
+        write.updates.extend(
+            [
+                names::PENDING_CHECKPOINT,
+                names::PENDING_CHECKPOINT_SUB_SEQUENCE,
+                names::PENDING_CHECKPOINT_STATE,
+            ]
+            .map(Update::Remove),
+        );
+        write.set_details(lease);
+        write
+    }
+
+    /// Stores the first phase of a two-phase checkpoint (`updateLease`, from
+    /// `DynamoDBLeaseCheckpointer.prepareCheckpoint`): `UpdateLease`.
+    ///
+    /// Refused: as for [`checkpoint`](Self::checkpoint).
+    #[must_use]
+    pub fn prepare(lease: &Lease, pending: &PendingCheckpoint) -> Self {
+        let position = &pending.checkpoint;
+        let mut write = Self::by_counter("UpdateLease", lease);
+        write.set(names::PENDING_CHECKPOINT, Attribute::S(position.text()));
+        write.set(names::PENDING_CHECKPOINT_SUB_SEQUENCE, Attribute::number(position.sub_sequence_number()));
+        write.updates.push(match &pending.state {
+            Some(state) => Update::Set(names::PENDING_CHECKPOINT_STATE, Attribute::B(state.clone())),
+            None => Update::Remove(names::PENDING_CHECKPOINT_STATE),
+        });
+        write.set_details(lease);
+        write
+    }
+
+    /// Stores the shards that a shard ended in (`updateLeaseWithMetaInfo`, from `ShutdownTask`):
+    /// `UpdateLease`. Leaves owner and counter alone, so anybody may write it. An empty set changes
+    /// nothing: the table has no empty sets.
+    ///
+    /// Refused: the lease is gone.
+    #[must_use]
+    pub fn update_children(key: &LeaseKey, children: &BTreeSet<ShardId>) -> Self {
+        let mut write = Self::by_key("UpdateLease", key);
+        write.updates.extend(shard_ids(children).map(|ids| Update::Set(names::CHILD_SHARDS, ids)));
+        write
+    }
+
+    /// Stores a hash key range the row lacked (`updateLeaseWithMetaInfo`, from
+    /// `PeriodicShardSyncManager`): `UpdateLease`. Leaves owner and counter alone, so anybody may
+    /// write it.
+    ///
+    /// Refused: the lease is gone.
+    #[must_use]
+    pub fn update_hash_range(key: &LeaseKey, range: HashKeyRange) -> Self {
+        let mut write = Self::by_key("UpdateLease", key);
+        write.set_hash_range(range);
+        write
+    }
+
+    /// Gives a lease to `new`, whoever works on it now (`assignLease`, from the leader's
+    /// `LeaseAssignmentManager`): `AssignLease`.
+    ///
+    /// Refused: the owners have changed since; plan again.
+    #[must_use]
+    pub fn assign(lease: &Lease, new: &WorkerId) -> Self {
+        let mut write = Self::by_owners("AssignLease", lease).owned_by(new, lease);
+        write.updates.push(Update::Add(names::LEASE_COUNTER, 1));
+        write
+    }
+
+    /// Announces that `to` is to follow `from` (`initiateGracefulLeaseHandoff`, from the leader's
+    /// `LeaseAssignmentManager`): `StartHandoff`. `from` goes on as `checkpointOwner`; the counter
+    /// stays, so the renewal that tells it is refused by the new attribute and by nothing else.
+    ///
+    /// Refused: the owners have changed since; plan again.
+    #[must_use]
+    pub fn start_handoff(key: &LeaseKey, from: &WorkerId, to: &WorkerId) -> Self {
+        let mut write = Self::by_key("StartHandoff", key);
+        write.conditions.push(Condition::Equals(names::LEASE_OWNER, worker(from)));
+        write.conditions.push(Condition::Absent(names::CHECKPOINT_OWNER));
+        write.set(names::LEASE_OWNER, worker(to));
+        write.set(names::CHECKPOINT_OWNER, worker(from));
+        write
+    }
+
+    /// Completes the handoff that `lease` is in (`assignLease`, from the old owner's
+    /// `LeaseGracefulShutdownHandler`): `FinishHandoff`. `None` if it is in none.
+    ///
+    /// Refused: the leader has given the lease to somebody else meanwhile; it is gone either way.
+    #[must_use]
+    pub fn finish_handoff(lease: &Lease) -> Option<Self> {
+        lease.checkpoint_owner.as_ref()?;
+        let write = Self::assign(lease, lease.owner.as_ref()?);
+        Some(Self { operation: "FinishHandoff", ..write })
+    }
+
+    /// Takes the lease away from whoever works on it (`evictLease`): `EvictLease`. During a handoff
+    /// that is the `checkpointOwner`, and the next owner starts.
+    ///
+    /// Refused: the owners have changed since.
+    #[must_use]
+    pub fn evict(lease: &Lease) -> Self {
+        let mut write = Self::by_owners("EvictLease", lease);
+        let handoff = lease.checkpoint_owner.is_some();
+        let working = if handoff { names::CHECKPOINT_OWNER } else { names::LEASE_OWNER };
+        write.updates.push(Update::Remove(working));
+        write.updates.push(Update::Add(names::LEASE_COUNTER, 1));
+        write
+    }
+
+    /// A write that depends on nothing having happened since `lease` was seen, and counts as a sign
+    /// of life.
+    fn by_counter(operation: &'static str, lease: &Lease) -> Self {
+        let [seen, next] = [lease.counter, lease.counter.saturating_add(1)].map(Attribute::number);
+        Self {
+            operation,
+            key: lease.key.clone(),
+            conditions: vec![Condition::Equals(names::LEASE_COUNTER, seen)],
+            updates: vec![Update::Set(names::LEASE_COUNTER, next)],
+        }
+    }
+
+    /// A write that only depends on the row being there.
+    fn by_key(operation: &'static str, key: &LeaseKey) -> Self {
+        let own_key = Condition::Equals(names::LEASE_KEY, Attribute::S(key.as_str().to_owned()));
+        Self { operation, key: key.clone(), conditions: vec![own_key], updates: Vec::new() }
+    }
+
+    /// A write that depends on both owners being who they were, however often they renewed.
+    fn by_owners(operation: &'static str, lease: &Lease) -> Self {
+        let mut write = Self::by_key(operation, &lease.key);
+        let owners = [(names::LEASE_OWNER, &lease.owner), (names::CHECKPOINT_OWNER, &lease.checkpoint_owner)];
+        write.conditions.extend(owners.map(|(name, owner)| match owner {
+            Some(owner) => Condition::Equals(name, worker(owner)),
+            None => Condition::Absent(name),
+        }));
+        write
+    }
+
+    /// Changes the owner and counts the switch, unless `new` was to be the owner anyway (a handoff
+    /// that ends as planned) or nobody was.
+    fn owned_by(mut self, new: &WorkerId, lease: &Lease) -> Self {
+        self.set(names::LEASE_OWNER, worker(new));
+        self.updates.push(Update::Remove(names::CHECKPOINT_OWNER));
+        let from_another = lease.owner.as_ref().is_some_and(|old| old != new);
+        if from_another || lease.checkpoint_owner.as_ref() == Some(new) {
+            self.updates.push(Update::Add(names::OWNER_SWITCHES, 1));
+        }
+        self
+    }
+
+    /// What KCL writes again with every checkpoint if the owner knows it, healing rows that lack it.
+    fn set_details(&mut self, lease: &Lease) {
+        self.updates.extend(shard_ids(&lease.children).map(|ids| Update::Set(names::CHILD_SHARDS, ids)));
+        if let Some(range) = lease.hash_key_range {
+            self.set_hash_range(range);
+        }
+        if let Some(stream) = lease.stream_name.as_ref().filter(|stream| !stream.is_empty()) {
+            self.set(names::STREAM_NAME, Attribute::S(stream.clone()));
+            self.set(names::SHARD_ID, Attribute::S(lease.shard_id.as_str().to_owned()));
+        }
+    }
+
+    fn set_hash_range(&mut self, range: HashKeyRange) {
+        self.set(names::STARTING_HASH_KEY, Attribute::S(range.start().to_string()));
+        self.set(names::ENDING_HASH_KEY, Attribute::S(range.end().to_string()));
+    }
+
+    fn set(&mut self, name: &'static str, value: Attribute) {
+        self.updates.push(Update::Set(name, value));
+    }
+}
+
+fn worker(id: &WorkerId) -> Attribute {
+    Attribute::S(id.as_str().to_owned())
+}
+
+impl Condition {
+    /// The shard is finished: the lease may be deleted.
+    pub(super) fn ended() -> Self {
+        Self::Equals(names::CHECKPOINT, Attribute::S(Checkpoint::ShardEnd.text()))
+    }
+
+    /// Whether it is true of `row`; of no row at all, pass an empty one.
+    #[must_use]
+    pub fn holds(&self, row: &Item) -> bool {
+        match self {
+            Self::Equals(name, value) => row.get(*name).is_some_and(|current| current.equals(value)),
+            Self::Exists(name) => row.contains_key(*name),
+            Self::Absent(name) => !row.contains_key(*name),
+        }
+    }
+}
+
+impl Update {
+    /// The attribute it changes.
+    #[must_use]
+    pub fn attribute(&self) -> &'static str {
+        match self {
+            Self::Set(name, _) | Self::Add(name, _) | Self::Remove(name) => name,
+        }
+    }
+}
+
 impl fmt::Display for LeaseWrite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.operation, self.key)?;
@@ -65,5 +333,89 @@ impl fmt::Display for LeaseWrite {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::arbitrary;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lease(owner: Option<&str>, checkpoint_owner: Option<&str>) -> Lease {
+        let mut lease = Lease::new("shardId-0", Checkpoint::TrimHorizon);
+        lease.counter = 5;
+        lease.owner = owner.map(Into::into);
+        lease.checkpoint_owner = checkpoint_owner.map(Into::into);
+        lease
+    }
+
+    fn counts_a_switch(write: &LeaseWrite) -> bool {
+        write.updates.contains(&Update::Add(names::OWNER_SWITCHES, 1))
+    }
+
+    #[test]
+    fn a_switch_is_counted_when_the_owner_changes_unplanned() {
+        for (owner, checkpoint_owner, new, counted) in [
+            (None, None, "b", false),
+            (Some("a"), None, "a", false),
+            (Some("a"), None, "b", true),
+            (Some("b"), Some("a"), "b", false),
+            (Some("b"), Some("a"), "a", true),
+            (Some("b"), Some("a"), "c", true),
+            (None, Some("a"), "b", false),
+        ] {
+            let lease = lease(owner, checkpoint_owner);
+            for write in [LeaseWrite::take(&lease, &new.into()), LeaseWrite::assign(&lease, &new.into())] {
+                assert_eq!(counts_a_switch(&write), counted, "{owner:?} {checkpoint_owner:?} {write}");
+            }
+        }
+    }
+
+    #[test]
+    fn writes_read_as_sentences() {
+        let held = lease(Some("a"), None);
+        assert_eq!(
+            LeaseWrite::renew(&held, None).to_string(),
+            r#"RenewLease shardId-0 if leaseCounter = N("5") and checkpointOwner is absent: set leaseCounter to N("6")"#
+        );
+        assert_eq!(
+            LeaseWrite::start_handoff(&held.key, &"a".into(), &"b".into()).to_string(),
+            r#"StartHandoff shardId-0 if leaseKey = S("shardId-0") and leaseOwner = S("a") and checkpointOwner is absent: set leaseOwner to S("b"), set checkpointOwner to S("a")"#
+        );
+        let handoff = LeaseWrite::finish_handoff(&lease(Some("b"), Some("a"))).unwrap();
+        assert_eq!(
+            handoff.to_string(),
+            r#"FinishHandoff shardId-0 if leaseKey = S("shardId-0") and leaseOwner = S("b") and checkpointOwner = S("a"): set leaseOwner to S("b"), remove checkpointOwner, add 1 to leaseCounter"#
+        );
+        assert_eq!(LeaseWrite::finish_handoff(&held), None);
+    }
+
+    #[test]
+    fn a_renewal_that_knows_of_the_handoff_no_longer_minds_it() {
+        let write = LeaseWrite::renew(&lease(Some("b"), Some("a")), None);
+        assert_eq!(write.conditions, [Condition::Equals(names::LEASE_COUNTER, Attribute::number(5))]);
+    }
+
+    #[test]
+    fn eviction_takes_the_lease_from_whoever_works_on_it() {
+        let removes = |lease: &Lease, name| LeaseWrite::evict(lease).updates.contains(&Update::Remove(name));
+        assert!(removes(&lease(Some("a"), None), names::LEASE_OWNER));
+        let handoff = lease(Some("b"), Some("a"));
+        assert!(removes(&handoff, names::CHECKPOINT_OWNER) && !removes(&handoff, names::LEASE_OWNER));
+    }
+
+    proptest! {
+        /// DynamoDB creates a row that is not there if the conditions do not forbid it, and refuses
+        /// an expression that names an attribute twice.
+        #[test]
+        fn every_write_needs_its_row_and_changes_each_attribute_once(write in arbitrary::write()) {
+            let no_row = Item::new();
+            prop_assert!(write.conditions.iter().any(|condition| !condition.holds(&no_row)), "{}", write);
+            let changed: Vec<_> = write.updates.iter().map(Update::attribute).collect();
+            let distinct: BTreeSet<_> = changed.iter().collect();
+            prop_assert_eq!(changed.len(), distinct.len(), "{}", &write);
+            prop_assert!(!distinct.contains(&names::ENTITY_TYPE) && !distinct.contains(&names::LEASE_KEY));
+        }
     }
 }

@@ -1,0 +1,26 @@
+//! The attributes of the lease table, as KCL names them.
+
+pub(crate) const LEASE_KEY: &str = "leaseKey";
+pub(crate) const LEASE_OWNER: &str = "leaseOwner";
+pub(crate) const LEASE_COUNTER: &str = "leaseCounter";
+pub(crate) const OWNER_SWITCHES: &str = "ownerSwitchesSinceCheckpoint";
+pub(crate) const CHECKPOINT: &str = "checkpoint";
+pub(crate) const CHECKPOINT_SUB_SEQUENCE: &str = "checkpointSubSequenceNumber";
+pub(crate) const PENDING_CHECKPOINT: &str = "pendingCheckpoint";
+pub(crate) const PENDING_CHECKPOINT_SUB_SEQUENCE: &str = "pendingCheckpointSubSequenceNumber";
+pub(crate) const PENDING_CHECKPOINT_STATE: &str = "pendingCheckpointState";
+pub(crate) const PARENT_SHARDS: &str = "parentShardId";
+pub(crate) const CHILD_SHARDS: &str = "childShardIds";
+pub(crate) const STARTING_HASH_KEY: &str = "startingHashKey";
+pub(crate) const ENDING_HASH_KEY: &str = "endingHashKey";
+pub(crate) const THROUGHPUT: &str = "throughputKBps";
+pub(crate) const CHECKPOINT_OWNER: &str = "checkpointOwner";
+pub(crate) const ENTITY_TYPE: &str = "entityType";
+pub(crate) const STREAM_NAME: &str = "streamName";
+pub(crate) const SHARD_ID: &str = "shardId";
+
+/// The `entityType` of leases; rows without one are leases too, rows with another are not.
+pub(crate) const ENTITY_TYPE_LEASE: &str = "LEASE";
+
+/// The index from `leaseOwner` to `leaseKey`.
+pub(crate) const OWNER_INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
