@@ -23,13 +23,21 @@ pub struct StoreError {
     kind: StoreErrorKind,
     operation: &'static str,
     subject: String,
+    detail: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl StoreError {
     /// A failure of `operation` on `subject` (a table, or a table and a row).
     pub fn new(kind: StoreErrorKind, operation: &'static str, subject: impl Into<String>) -> Self {
-        Self { kind, operation, subject: subject.into(), source: None }
+        Self { kind, operation, subject: subject.into(), detail: None, source: None }
+    }
+
+    /// The same failure with what more there is to say: what the service said, what to do about it.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
     }
 
     /// The same failure with its cause.
@@ -61,7 +69,11 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Denied => "was denied",
             StoreErrorKind::Malformed => "was refused, or its answer makes no sense",
         };
-        write!(f, "{} on lease table {} {what}", self.operation, self.subject)
+        write!(f, "{} on lease table {} {what}", self.operation, self.subject)?;
+        match &self.detail {
+            Some(detail) => write!(f, ": {detail}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -12,9 +13,9 @@ use crate::types::{LeaseKey, WorkerId};
 /// # Guarantees an implementation gives
 ///
 /// - Each write is atomic and isolated per row, and durable once it is reported as applied.
-/// - Each method makes one attempt (scans may take several requests to page) and returns within the
-///   request timeout. The caller decides about retries, because only it knows what a write that may
-///   or may not have landed means.
+/// - Each write makes one attempt and returns within the request timeout. The caller decides about
+///   retries, because only it knows what a write that may or may not have landed means. Reads may
+///   take several requests, each bounded by that timeout, to page and to get over a throttled one.
 /// - Rows that cannot be read are reported by [`scan`](Self::scan), never changed or deleted. Rows of
 ///   other kinds (an `entityType` other than `LEASE`) are not leases and are skipped in silence.
 /// - Attributes this crate does not know survive every write.
@@ -33,7 +34,7 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     /// `spec`. Safe to call from many workers at once.
     async fn ensure_table(&self, spec: &TableSpec) -> Result<(), StoreError>;
 
-    /// Every lease in the table, perhaps a moment old.
+    /// Every lease in the table in the order of keys, perhaps a moment old.
     async fn scan(&self) -> Result<LeaseScan, StoreError>;
 
     /// One row as it is now (a consistent read); `None` if it is not there or is not a lease. A row
@@ -70,6 +71,12 @@ impl LeaseScan {
     #[must_use]
     pub fn new(leases: Vec<Lease>, unreadable: Vec<UnreadableRow>) -> Self {
         Self { leases, unreadable }
+    }
+
+    /// Adds what another part of the same scan found.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.leases.extend(other.leases);
+        self.unreadable.extend(other.unreadable);
     }
 
     /// Reads rows, leaving those of other kinds out.
@@ -113,7 +120,7 @@ impl WriteOutcome {
 }
 
 /// How the table is created and kept (KCL's `LeaseManagementConfig`).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TableSpec {
     /// Provisioned read and write capacity units; `None` is on-demand billing.
@@ -124,4 +131,18 @@ pub struct TableSpec {
     pub deletion_protection: bool,
     /// Whether point-in-time recovery is switched on, for an existing table too.
     pub point_in_time_recovery: bool,
+    /// How long to wait for the table to become ready (600 s).
+    pub wait_max: Duration,
+}
+
+impl Default for TableSpec {
+    fn default() -> Self {
+        Self {
+            provisioned: None,
+            tags: BTreeMap::new(),
+            deletion_protection: false,
+            point_in_time_recovery: false,
+            wait_max: Duration::from_secs(600),
+        }
+    }
 }

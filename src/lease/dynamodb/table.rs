@@ -1,0 +1,245 @@
+use std::time::Duration;
+
+use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata};
+use aws_sdk_dynamodb::operation::create_table::builders::CreateTableFluentBuilder;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, CreateGlobalSecondaryIndexAction, GlobalSecondaryIndexUpdate,
+    IndexStatus, KeySchemaElement, KeyType, PointInTimeRecoverySpecification, Projection, ProjectionType,
+    ProvisionedThroughput, ScalarAttributeType, TableDescription, TableStatus, Tag,
+};
+
+use super::DynamoDbLeaseStore;
+use crate::lease::{StoreError, StoreErrorKind, TableSpec, names};
+use crate::types::Moment;
+
+/// Waiting for the table to become ready starts with the first pause, which doubles up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Whether the index `LeaseOwnerToLeaseKeyIndex` can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OwnerIndex {
+    /// There is none.
+    Missing,
+    /// DynamoDB is filling it.
+    Building,
+    /// It is complete.
+    Active,
+}
+
+impl DynamoDbLeaseStore {
+    /// Creates the table if it is not there, and waits until it is ready.
+    pub(super) async fn ensure(&self, spec: &TableSpec) -> Result<(), StoreError> {
+        let deadline = self.clock.now() + spec.wait_max;
+        let mut pauses = Pauses::default();
+        while !self.is_ready(spec).await? {
+            self.pause(&mut pauses, deadline).await?;
+        }
+        if spec.point_in_time_recovery {
+            while !self.enable_point_in_time_recovery().await? {
+                self.pause(&mut pauses, deadline).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `LeaseOwnerToLeaseKeyIndex` is there.
+    pub(crate) async fn owner_index(&self) -> Result<OwnerIndex, StoreError> {
+        let table = self.describe().await?.unwrap_or_else(|| TableDescription::builder().build());
+        let indexes = table.global_secondary_indexes.unwrap_or_default();
+        let index = indexes.into_iter().find(|index| index.index_name() == Some(names::OWNER_INDEX));
+        Ok(match index.map(|index| index.index_status) {
+            None => OwnerIndex::Missing,
+            Some(Some(IndexStatus::Active)) => OwnerIndex::Active,
+            Some(_) => OwnerIndex::Building,
+        })
+    }
+
+    /// Starts to create `LeaseOwnerToLeaseKeyIndex`, unless it is there or somebody else has. For
+    /// leader-run fleets (KCL 3.x): workers of KCL 2.x and of `Independent` mode do not need it, and
+    /// must not pay for it.
+    pub(crate) async fn create_owner_index(&self) -> Result<(), StoreError> {
+        let request = self.request("CreateOwnerIndex", "UpdateTable");
+        let Some(table) = self.describe().await? else {
+            return Err(request.error(StoreErrorKind::TableMissing));
+        };
+        if table.global_secondary_indexes().iter().any(|index| index.index_name() == Some(names::OWNER_INDEX))
+        {
+            return Ok(());
+        }
+        let built = owner_index(&table);
+        let index = built.map_err(|error| request.error(StoreErrorKind::Malformed).with_source(error))?;
+        let update = self.reads.update_table().table_name(&self.table);
+        let update = update
+            .set_attribute_definitions(text_attributes(&[names::LEASE_KEY, names::LEASE_OWNER]).ok())
+            .global_secondary_index_updates(GlobalSecondaryIndexUpdate::builder().create(index).build());
+        match self.answer(request, update.send()).await? {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.code() == Some("ResourceInUseException") => Ok(()),
+            Err(failure) => Err(request.failed(failure)),
+        }
+    }
+
+    /// The table, if there is one.
+    pub(super) async fn describe(&self) -> Result<Option<TableDescription>, StoreError> {
+        let request = self.request("DescribeLeaseTable", "DescribeTable");
+        let response = self.reads.describe_table().table_name(&self.table).send();
+        match self.answer(request, response).await? {
+            Ok(answer) => Ok(answer.table),
+            Err(failure) if failure.code() == Some("ResourceNotFoundException") => Ok(None),
+            Err(failure) => Err(request.failed(failure)),
+        }
+    }
+
+    /// Whether the table can be used. If there is none it is created.
+    async fn is_ready(&self, spec: &TableSpec) -> Result<bool, StoreError> {
+        let Some(table) = self.describe().await? else {
+            self.create_table(spec).await?;
+            return Ok(false);
+        };
+        let unusable = |detail: String| {
+            let request = self.request("DescribeLeaseTable", "DescribeTable");
+            Err(request.error(StoreErrorKind::Malformed).with_detail(detail))
+        };
+        if !is_lease_table(&table) {
+            return unusable(format!(
+                "the table is no lease table: its key is {}, not leaseKey (HASH, S); choose another table name",
+                key_of(&table)
+            ));
+        }
+        match table.table_status {
+            Some(TableStatus::Active | TableStatus::Updating) => Ok(true),
+            // One that is being deleted is created anew when it is gone.
+            Some(TableStatus::Creating | TableStatus::Deleting) | None => Ok(false),
+            Some(status) => unusable(format!("the table is {status} and cannot be used")),
+        }
+    }
+
+    async fn create_table(&self, spec: &TableSpec) -> Result<(), StoreError> {
+        let request = self.request("CreateLeaseTable", "CreateTable");
+        let create = self.reads.create_table().table_name(&self.table);
+        let built = table_as_specified(create, spec);
+        let create = built.map_err(|error| request.error(StoreErrorKind::Malformed).with_source(error))?;
+        match self.answer(request, create.send()).await? {
+            Ok(_) => Ok(()),
+            // Another worker was faster.
+            Err(failure) if failure.code() == Some("ResourceInUseException") => Ok(()),
+            Err(failure) => Err(request.failed(failure)),
+        }
+    }
+
+    /// False if DynamoDB is not ready to do so yet.
+    async fn enable_point_in_time_recovery(&self) -> Result<bool, StoreError> {
+        let request = self.request("EnablePointInTimeRecovery", "UpdateContinuousBackups");
+        let enabled =
+            PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(true).build();
+        let enabled = enabled.map_err(|error| request.error(StoreErrorKind::Malformed).with_source(error))?;
+        let update = self.reads.update_continuous_backups().table_name(&self.table);
+        let response = update.point_in_time_recovery_specification(enabled).send();
+        match self.answer(request, response).await? {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.code() == Some("ContinuousBackupsUnavailableException") => Ok(false),
+            Err(failure) => Err(request.failed(failure)),
+        }
+    }
+
+    async fn pause(&self, pauses: &mut Pauses, deadline: Moment) -> Result<(), StoreError> {
+        if self.clock.now() >= deadline {
+            let request = self.request("DescribeLeaseTable", "DescribeTable");
+            return Err(request
+                .error(StoreErrorKind::Unavailable)
+                .with_detail("the table did not become ready in the time given"));
+        }
+        self.clock.sleep(pauses.next()).await;
+        Ok(())
+    }
+}
+
+struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(FIRST_PAUSE)
+    }
+}
+
+impl Pauses {
+    fn next(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (pause * 2).min(LAST_PAUSE);
+        pause
+    }
+}
+
+fn table_as_specified(
+    create: CreateTableFluentBuilder,
+    spec: &TableSpec,
+) -> Result<CreateTableFluentBuilder, BuildError> {
+    let mut create = create
+        .key_schema(key(names::LEASE_KEY, KeyType::Hash)?)
+        .set_attribute_definitions(Some(text_attributes(&[names::LEASE_KEY])?))
+        .deletion_protection_enabled(spec.deletion_protection);
+    for (name, value) in &spec.tags {
+        create = create.tags(Tag::builder().key(name).value(value).build()?);
+    }
+    Ok(match spec.provisioned {
+        None => create.billing_mode(BillingMode::PayPerRequest),
+        Some((reads, writes)) => {
+            let capacity = ProvisionedThroughput::builder()
+                .read_capacity_units(reads.into())
+                .write_capacity_units(writes.into());
+            create.billing_mode(BillingMode::Provisioned).provisioned_throughput(capacity.build()?)
+        }
+    })
+}
+
+/// The index as KCL makes it, with the capacity of a provisioned `table`.
+fn owner_index(table: &TableDescription) -> Result<CreateGlobalSecondaryIndexAction, BuildError> {
+    let capacity = table
+        .provisioned_throughput()
+        .and_then(|capacity| capacity.read_capacity_units().zip(capacity.write_capacity_units()))
+        .filter(|(reads, writes)| *reads > 0 && *writes > 0)
+        .map(|(reads, writes)| {
+            ProvisionedThroughput::builder().read_capacity_units(reads).write_capacity_units(writes).build()
+        })
+        .transpose()?;
+    CreateGlobalSecondaryIndexAction::builder()
+        .index_name(names::OWNER_INDEX)
+        .key_schema(key(names::LEASE_OWNER, KeyType::Hash)?)
+        .key_schema(key(names::LEASE_KEY, KeyType::Range)?)
+        .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
+        .set_provisioned_throughput(capacity)
+        .build()
+}
+
+fn key(name: &str, kind: KeyType) -> Result<KeySchemaElement, BuildError> {
+    KeySchemaElement::builder().attribute_name(name).key_type(kind).build()
+}
+
+fn text_attributes(names: &[&str]) -> Result<Vec<AttributeDefinition>, BuildError> {
+    let definition = |name: &&str| {
+        AttributeDefinition::builder().attribute_name(*name).attribute_type(ScalarAttributeType::S).build()
+    };
+    names.iter().map(definition).collect()
+}
+
+fn is_lease_table(table: &TableDescription) -> bool {
+    let hash_key = matches!(
+        table.key_schema(),
+        [key] if key.attribute_name == names::LEASE_KEY && key.key_type == KeyType::Hash
+    );
+    hash_key
+        && table.attribute_definitions().iter().any(|attribute| {
+            attribute.attribute_name == names::LEASE_KEY && attribute.attribute_type == ScalarAttributeType::S
+        })
+}
+
+fn key_of(table: &TableDescription) -> String {
+    let keys = table.key_schema().iter().map(|key| {
+        let mut definitions = table.attribute_definitions().iter();
+        let kind = definitions.find(|attribute| attribute.attribute_name == key.attribute_name);
+        let kind = kind.map_or("?", |attribute| attribute.attribute_type.as_str());
+        format!("{} ({}, {kind})", key.attribute_name, key.key_type.as_str())
+    });
+    keys.collect::<Vec<_>>().join(" + ")
+}
