@@ -19,6 +19,10 @@ mod runtime;
 #[cfg(feature = "test-util")]
 pub mod testing;
 
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
+
 pub use crate::checkpoint::Checkpointer;
 pub use crate::processor::{ShardRecordProcessor, ShardRecordProcessorFactory};
 pub use crate::types::{

@@ -6,6 +6,8 @@ mod codec;
 mod decimal;
 mod dynamodb;
 mod error;
+#[cfg(feature = "test-util")]
+mod faulty;
 mod item;
 mod memory;
 mod names;
@@ -13,8 +15,10 @@ mod row;
 mod store;
 mod write;
 
-pub(crate) use self::dynamodb::DynamoDbLeaseStore;
+pub(crate) use self::dynamodb::{DynamoDbLeaseStore, OwnerIndex};
 pub use self::error::{StoreError, StoreErrorKind};
+#[cfg(feature = "test-util")]
+pub use self::faulty::{Fault, FaultHook, FaultyLeaseStore};
 pub use self::item::{Attribute, Item};
 pub use self::memory::MemoryLeaseStore;
 pub use self::row::{Lease, PendingCheckpoint, Throughput, UnreadableRow};

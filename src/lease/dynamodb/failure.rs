@@ -2,7 +2,7 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
-use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
 use crate::lease::{StoreError, StoreErrorKind};
 
@@ -41,7 +41,7 @@ impl Request<'_> {
                 let code = error.code().unwrap_or("an error without a code");
                 format!("{code}: {}", error.message().unwrap_or("no message"))
             }
-            None => DisplayErrorContext(&failure).to_string(),
+            None => with_causes(&failure),
         };
         let advice = match kind {
             StoreErrorKind::Denied => {
@@ -54,13 +54,19 @@ impl Request<'_> {
     }
 }
 
+fn with_causes(error: &(dyn StdError + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| StdError::source(*error));
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 fn kind<E: ProvideErrorMetadata>(failure: &SdkError<E, HttpResponse>) -> StoreErrorKind {
     match failure {
         SdkError::ServiceError(answer) => {
             kind_of_answer(answer.err().code().unwrap_or_default(), answer.raw().status().as_u16())
         }
-        // No request was made: a region, an endpoint or credentials are missing.
-        SdkError::ConstructionFailure(_) => StoreErrorKind::Denied,
+        // No request was made: the region or the endpoint is missing.
+        SdkError::ConstructionFailure(_) => StoreErrorKind::Malformed,
+        // Also credentials that could not be loaded, as their provider may be out of reach.
         _ => StoreErrorKind::Unavailable,
     }
 }

@@ -1,0 +1,40 @@
+//! Private parts for this crate's own tests and benches; outside semver.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+
+use crate::lease::{DynamoDbLeaseStore, LeaseStore, OwnerIndex, StoreError};
+use crate::runtime::Clock;
+
+/// The lease table in DynamoDB as the consumer uses it; `segments` scan it at once.
+#[must_use]
+pub fn dynamodb_lease_store(
+    client: Client,
+    table: &str,
+    segments: Option<u32>,
+    request_timeout: Duration,
+) -> Arc<dyn LeaseStore> {
+    let store = DynamoDbLeaseStore::new(client, table, Clock::system());
+    Arc::new(store.with_scan_segments(segments).with_request_timeout(request_timeout))
+}
+
+/// Starts to create the index from owners to leases, unless it is there.
+///
+/// # Errors
+///
+/// If the table is missing or DynamoDB refuses.
+pub async fn create_owner_index(client: Client, table: &str) -> Result<(), StoreError> {
+    DynamoDbLeaseStore::new(client, table, Clock::system()).create_owner_index().await
+}
+
+/// Whether the index from owners to leases can be read.
+///
+/// # Errors
+///
+/// If DynamoDB refuses or does not answer.
+pub async fn owner_index_is_active(client: Client, table: &str) -> Result<bool, StoreError> {
+    let store = DynamoDbLeaseStore::new(client, table, Clock::system());
+    Ok(store.owner_index().await? == OwnerIndex::Active)
+}
