@@ -364,6 +364,7 @@ mod tests {
             (Some("b"), Some("a"), "a", true),
             (Some("b"), Some("a"), "c", true),
             (None, Some("a"), "b", false),
+            (None, Some("a"), "a", true),
         ] {
             let lease = lease(owner, checkpoint_owner);
             for write in [LeaseWrite::take(&lease, &new.into()), LeaseWrite::assign(&lease, &new.into())] {

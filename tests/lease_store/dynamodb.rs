@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -11,9 +11,11 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription,
 };
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use kinesis_consumer::internals::dynamodb_lease_store;
-use kinesis_consumer::lease::{Lease, LeaseStore, LeaseWrite, StoreError, StoreErrorKind, TableSpec};
+use kinesis_consumer::lease::{
+    Lease, LeaseStore, LeaseWrite, StoreError, StoreErrorKind, TableSpec, WriteOutcome,
+};
 use kinesis_consumer::{Checkpoint, LeaseKey};
 
 use crate::table::{client, dynamodb};
@@ -97,6 +99,75 @@ async fn a_missing_table_is_said_to_be_missing() {
         assert!(error.to_string().contains("nowhere"), "{error}");
         assert!(error.source().is_some());
     }
+}
+
+/// An endpoint that answers each operation as `script` says, given how often it was asked before.
+async fn scripted(script: impl Fn(&str, usize) -> (u16, &'static str) + Send + Sync + 'static) -> Client {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Mutex::new(BTreeMap::<String, usize>::new());
+    let answer = Arc::new(move |headers: HeaderMap| {
+        let target = headers["x-amz-target"].to_str().unwrap();
+        let operation = target.rsplit('.').next().unwrap();
+        let mut asked = asked.lock().unwrap();
+        let times = asked.entry(operation.to_owned()).or_default();
+        *times += 1;
+        let (status, body) = script(operation, *times - 1);
+        (StatusCode::from_u16(status).unwrap(), [("content-type", "application/x-amz-json-1.0")], body)
+    });
+    let app = Router::new().fallback(move |headers: HeaderMap| std::future::ready(answer(headers)));
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    client(&url)
+}
+
+const ACTIVE: &str = r#"{"Table":{"TableName":"leases","TableStatus":"ACTIVE","KeySchema":[{"AttributeName":"leaseKey","KeyType":"HASH"}],"AttributeDefinitions":[{"AttributeName":"leaseKey","AttributeType":"S"}]}}"#;
+const CREATING: &str = r#"{"Table":{"TableName":"leases","TableStatus":"CREATING","KeySchema":[{"AttributeName":"leaseKey","KeyType":"HASH"}],"AttributeDefinitions":[{"AttributeName":"leaseKey","AttributeType":"S"}]}}"#;
+
+#[tokio::test]
+async fn recovery_is_switched_on_for_a_table_as_soon_as_it_allows() {
+    let updates = Arc::new(AtomicUsize::new(0));
+    let seen = updates.clone();
+    let client = scripted(move |operation, before| match (operation, before) {
+        ("DescribeTable", 0) => (200, CREATING),
+        ("DescribeTable", _) => (200, ACTIVE),
+        ("UpdateContinuousBackups", times) => {
+            seen.fetch_add(1, Ordering::SeqCst);
+            match times {
+                0 => (400, r#"{"__type":"ContinuousBackupsUnavailableException"}"#),
+                _ => (200, "{}"),
+            }
+        }
+        other => panic!("{other:?}"),
+    });
+    let mut spec = TableSpec::default();
+    spec.point_in_time_recovery = true;
+    store(&client.await, "leases").ensure_table(&spec).await.unwrap();
+    assert_eq!(updates.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_table_that_never_becomes_ready_is_given_up() {
+    let client = scripted(|_, _| (200, CREATING)).await;
+    let mut spec = TableSpec::default();
+    spec.wait_max = Duration::from_millis(300);
+    let error = store(&client, "leases").ensure_table(&spec).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert!(error.to_string().contains("did not become ready"), "{error}");
+}
+
+#[tokio::test]
+async fn a_refusal_without_the_row_is_followed_by_a_read() {
+    let client = scripted(|operation, _| match operation {
+        "UpdateItem" => (400, r#"{"__type":"ConditionalCheckFailedException"}"#),
+        "GetItem" => (
+            200,
+            r#"{"Item":{"leaseKey":{"S":"shardId-0"},"leaseCounter":{"N":"9"},"checkpoint":{"S":"LATEST"}}}"#,
+        ),
+        other => panic!("{other}"),
+    });
+    let renewal = LeaseWrite::renew(&Lease::new("shardId-0", Checkpoint::Latest), None);
+    let outcome = store(&client.await, "leases").apply(&renewal).await.unwrap();
+    assert!(matches!(outcome, WriteOutcome::Refused(Some(current)) if current.counter == 9));
 }
 
 /// An endpoint that answers everything in one way, and counts.
