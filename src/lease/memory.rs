@@ -119,7 +119,7 @@ impl Table {
     }
 }
 
-/// Evaluates one condition's worth of DynamoDB's update rules.
+/// Carries one update out by DynamoDB's rules.
 fn carry_out(update: &Update, item: &mut Item) -> Result<(), &'static str> {
     if update.attribute() == names::LEASE_KEY {
         return Err("the key of a row cannot be changed");
@@ -148,7 +148,7 @@ fn carry_out(update: &Update, item: &mut Item) -> Result<(), &'static str> {
 }
 
 fn malformed(operation: &'static str, key: &LeaseKey) -> StoreError {
-    StoreError::new(StoreErrorKind::Malformed, operation, key.as_str())
+    StoreError::new(StoreErrorKind::Malformed, operation, format!("in memory (row {key})"))
 }
 
 #[async_trait]
