@@ -1,1 +1,27 @@
-//! Stop 6 on the data's way: KPL aggregates taken apart.
+//! Stop 6 on the data's way: KPL aggregates taken apart, and put together.
+//!
+//! The Kinesis Producer Library packs many *user records* into one Kinesis record: four magic bytes,
+//! a protobuf message, and the MD5 of that message. [`Deaggregator`] turns a fetched page, plain
+//! records and aggregates mixed, into user records; [`Aggregator`] makes aggregates.
+//!
+//! Whatever cannot be taken apart is delivered as the plain record it may well be, and counted:
+//! nothing is lost because it is malformed.
+
+mod aggregator;
+mod counts;
+mod deaggregator;
+mod hash_key;
+mod index;
+mod md5;
+mod messages;
+mod wire;
+
+pub use self::aggregator::{Added, Aggregate, Aggregator};
+pub use self::counts::{Counts, Malformation};
+pub use self::deaggregator::{Batches, Deaggregator};
+
+/// What an aggregate starts with.
+const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
+
+/// What an aggregate ends with: the MD5 of all between it and the magic bytes.
+const DIGEST_BYTES: usize = 16;

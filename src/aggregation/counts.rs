@@ -1,0 +1,65 @@
+/// What became of a page of Kinesis records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Kinesis records that came in.
+    pub records: u64,
+    /// Those of them that were KPL aggregates and were taken apart.
+    pub aggregates: u64,
+    /// Records delivered: user records and plain ones.
+    pub user_records: u64,
+    /// Payload bytes delivered.
+    pub bytes: u64,
+    /// Records not delivered because they lie at or before the position to resume after. An
+    /// aggregate wholly before it counts as one.
+    pub already_processed: u64,
+    /// User records not delivered because their hash key lies outside the shard's range: the producer
+    /// has sent them again to the shard they belong to.
+    pub out_of_range: u64,
+    /// Of those out of range, the ones no shard can hold: an explicit hash key that is negative or
+    /// not below 2^128. Their producer is faulty.
+    pub unreachable: u64,
+    malformed: [u64; Malformation::ALL.len()],
+}
+
+impl Counts {
+    /// How many Kinesis records start like an aggregate and were delivered whole because of `kind`.
+    #[must_use]
+    pub fn malformed(&self, kind: Malformation) -> u64 {
+        self.malformed[kind as usize]
+    }
+
+    /// How many Kinesis records start like an aggregate and were delivered whole.
+    #[must_use]
+    pub fn malformed_total(&self) -> u64 {
+        self.malformed.iter().sum()
+    }
+
+    pub(super) fn add_malformed(&mut self, kind: Malformation) {
+        self.malformed[kind as usize] += 1;
+    }
+}
+
+/// Why a record that starts like an aggregate is not one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Malformation {
+    /// Too short to hold a message and its digest.
+    Truncated,
+    /// The digest at its end is not that of the message.
+    Digest,
+    /// The message is not valid protobuf.
+    Protobuf,
+    /// A required field is missing.
+    MissingField,
+    /// A user record points outside the tables of keys.
+    TableIndex,
+    /// The explicit hash key of a user record is not a number.
+    HashKey,
+}
+
+impl Malformation {
+    /// Every kind.
+    pub const ALL: [Self; 6] =
+        [Self::Truncated, Self::Digest, Self::Protobuf, Self::MissingField, Self::TableIndex, Self::HashKey];
+}

@@ -1,0 +1,165 @@
+use super::Malformation;
+
+/// How deep messages and groups may nest (protobuf's own limit).
+const DEPTH_MAX: u32 = 100;
+
+/// A varint has at most ten bytes.
+const VARINT_BYTES_MAX: usize = 10;
+
+/// A field's number and wire type, as they stand on the wire: `number << 3 | wire type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tag(u32);
+
+impl Tag {
+    /// The tag of a length-delimited field.
+    pub(super) const fn delimited(number: u32) -> Self {
+        Self(number << 3 | 2)
+    }
+
+    /// The tag of a varint field.
+    pub(super) const fn varint(number: u32) -> Self {
+        Self(number << 3)
+    }
+}
+
+/// Where a length-delimited field's content lies in the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) start: u32,
+    pub(super) len: u32,
+}
+
+/// Reads protobuf's wire format as the Java implementation does: where the format leaves room (tags
+/// and lengths of more than 32 bits, say), what Java makes of it counts, because KCL in Java is who
+/// we must agree with.
+///
+/// Holds the message up to the end of the (sub-)message being read, so positions are always positions
+/// in the whole message.
+#[derive(Debug, Clone)]
+pub(super) struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    /// How many messages and groups are around this one.
+    depth: u32,
+}
+
+type Result<T> = std::result::Result<T, Malformation>;
+
+impl<'a> Reader<'a> {
+    /// A reader at the start of a message of less than 2^32 bytes.
+    pub(super) fn new(message: &'a [u8]) -> Self {
+        Self { bytes: message, at: 0, depth: 0 }
+    }
+
+    /// The tag of the next field; `None` at the end of the message.
+    #[inline]
+    pub(super) fn tag(&mut self) -> Result<Option<Tag>> {
+        if self.at == self.bytes.len() {
+            return Ok(None);
+        }
+        match self.varint()? {
+            number_zero if number_zero < 8 => Err(Malformation::Protobuf),
+            tag => Ok(Some(Tag(tag))),
+        }
+    }
+
+    /// The low 32 bits of a varint: no field of the KPL's needs more, and Java ignores the rest of
+    /// those that have them.
+    #[inline]
+    pub(super) fn varint(&mut self) -> Result<u32> {
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(u32::from(byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u32> {
+        let rest = &self.bytes[self.at..];
+        let mut value = 0_u32;
+        for (index, &byte) in rest.iter().take(VARINT_BYTES_MAX).enumerate() {
+            if index < 5 {
+                value |= u32::from(byte & 0x7F) << (7 * index);
+            }
+            if byte < 0x80 {
+                self.at += index + 1;
+                return Ok(value);
+            }
+        }
+        Err(Malformation::Protobuf)
+    }
+
+    /// The content of a length-delimited field, whose tag has been read.
+    #[inline]
+    pub(super) fn delimited(&mut self) -> Result<Span> {
+        let len = self.varint()?;
+        let start = self.at;
+        self.skip_bytes(len as usize)?;
+        #[expect(clippy::cast_possible_truncation, reason = "messages are shorter than 2^32")]
+        Ok(Span { start: start as u32, len })
+    }
+
+    /// A reader of the message inside a length-delimited field, whose tag has been read.
+    #[inline]
+    pub(super) fn message(&mut self) -> Result<Self> {
+        let depth = self.deeper()?;
+        let span = self.delimited()?;
+        Ok(Self { bytes: &self.bytes[..self.at], at: span.start as usize, depth })
+    }
+
+    /// Passes over a field nobody asked for, whose tag has been read.
+    #[cold]
+    pub(super) fn skip(&mut self, tag: Tag) -> Result<()> {
+        let mut open_groups = Vec::new();
+        let mut tag = tag;
+        loop {
+            match tag.0 & 7 {
+                0 => _ = self.varint()?,
+                1 => self.skip_bytes(8)?,
+                2 => _ = self.delimited()?,
+                3 => {
+                    self.depth = self.deeper()?;
+                    open_groups.push(tag.0);
+                }
+                4 if open_groups.pop().is_some_and(|start| start + 1 == tag.0) => self.depth -= 1,
+                5 => self.skip_bytes(4)?,
+                _ => return Err(Malformation::Protobuf),
+            }
+            if open_groups.is_empty() {
+                return Ok(());
+            }
+            tag = self.tag()?.ok_or(Malformation::Protobuf)?;
+        }
+    }
+
+    fn skip_bytes(&mut self, count: usize) -> Result<()> {
+        if count > self.bytes.len() - self.at {
+            return Err(Malformation::Protobuf);
+        }
+        self.at += count;
+        Ok(())
+    }
+
+    fn deeper(&self) -> Result<u32> {
+        if self.depth < DEPTH_MAX { Ok(self.depth + 1) } else { Err(Malformation::Protobuf) }
+    }
+}
+
+impl Span {
+    /// The bytes of `message` it covers.
+    pub(super) fn bytes(self, message: &[u8]) -> &[u8] {
+        message.get(self.range()).unwrap_or_default()
+    }
+
+    /// The text of `message` it covers; bytes that are not UTF-8 become U+FFFD, as in Java.
+    pub(super) fn text(self, message: &[u8]) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(self.bytes(message))
+    }
+
+    pub(super) fn range(self) -> std::ops::Range<usize> {
+        let start = self.start as usize;
+        start..start + self.len as usize
+    }
+}
