@@ -104,3 +104,57 @@ impl fmt::Debug for WorkerBudget {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    const KIB: u64 = 1024;
+
+    fn reserve_now(budget: &WorkerBudget, bytes: u64) -> Option<MemoryPermit> {
+        budget.reserve(bytes).now_or_never()
+    }
+
+    #[test]
+    fn a_permit_is_cut_to_size_and_given_back() {
+        let budget = WorkerBudget::new(100 * KIB);
+        let mut permit = reserve_now(&budget, 80 * KIB).expect("free");
+        assert!(permit.try_resize(10 * KIB + 1));
+        assert_eq!((permit.bytes(), budget.free()), (11 * KIB, 89 * KIB));
+        assert!(permit.try_resize(30 * KIB));
+        assert_eq!((permit.bytes(), budget.free()), (30 * KIB, 70 * KIB));
+        assert!(permit.try_resize(0));
+        assert_eq!((permit.bytes(), budget.free()), (0, 100 * KIB));
+        drop(permit);
+        assert_eq!(budget.free(), 100 * KIB);
+    }
+
+    #[test]
+    fn growing_takes_only_what_is_free_and_one_page_always_fits() {
+        let budget = WorkerBudget::new(100 * KIB);
+        let other = reserve_now(&budget, 60 * KIB).expect("free");
+        let mut permit = reserve_now(&budget, 10 * KIB).expect("free");
+        assert!(!permit.try_resize(41 * KIB));
+        assert_eq!((permit.bytes(), budget.free()), (10 * KIB, 30 * KIB), "nothing changed");
+        drop(other);
+        assert!(permit.try_resize(5000 * KIB));
+        assert_eq!((permit.bytes(), budget.free()), (100 * KIB, 0));
+        drop(permit);
+        assert!(reserve_now(&budget, u64::MAX).is_some());
+    }
+
+    #[test]
+    fn small_requests_do_not_overtake_a_large_one() {
+        let budget = WorkerBudget::new(100 * KIB);
+        let held = reserve_now(&budget, 50 * KIB).expect("free");
+        let mut grower = reserve_now(&budget, KIB).expect("free");
+        let mut large = Box::pin(budget.reserve(90 * KIB));
+        assert!((&mut large).now_or_never().is_none());
+        assert!(reserve_now(&budget, KIB).is_none(), "a later request");
+        assert!(!grower.try_resize(2 * KIB), "nor one that grows");
+        drop(held);
+        assert!((&mut large).now_or_never().is_some());
+    }
+}

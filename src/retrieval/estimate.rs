@@ -32,3 +32,24 @@ impl PageEstimate {
         self.bytes = (cost * 2).clamp(min, self.bytes_max.max(cost));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn estimates_follow_the_pages() {
+        let mut estimate = PageEstimate::new(1000);
+        assert_eq!(estimate.bytes(), 1 << 20, "nothing known");
+        estimate.page_read(0, false);
+        assert_eq!(estimate.bytes(), 64 << 10, "idle");
+        estimate.page_read(100 << 10, false);
+        assert_eq!(estimate.bytes(), 200 << 10);
+        estimate.page_read(0, true);
+        assert_eq!(estimate.bytes(), 1 << 20, "behind");
+        estimate.page_read(9 << 20, true);
+        assert_eq!(estimate.bytes(), (10 << 20) + 1000 * RECORD_OVERHEAD, "the largest page there is");
+        estimate.page_read(20 << 20, true);
+        assert_eq!(estimate.bytes(), 20 << 20, "and yet a larger one was seen");
+    }
+}

@@ -26,7 +26,8 @@ pub(super) struct Pacer {
     bytes_allowed: Moment,
     /// When the pause after the last read is over.
     rested: Moment,
-    /// The pause after the last page, while the shard is not behind.
+    /// The pause after a page that is not behind: short after records, doubling with every page
+    /// without.
     pause: Duration,
     /// Failures in a row.
     failures: u32,
@@ -106,13 +107,10 @@ impl Pacer {
             let paid_in = Duration::from_secs_f64(page.payload_bytes as f64 / rate as f64);
             self.bytes_allowed = self.bytes_allowed.max(now) + paid_in;
         }
-        if page.is_behind {
-            self.rested = now;
-            return;
-        }
-        self.pause = if page.has_records { self.idle / ACTIVE_SPEEDUP } else { self.pause * 2 };
+        let is_active = page.has_records || page.is_behind;
+        self.pause = if is_active { self.idle / ACTIVE_SPEEDUP } else { self.pause * 2 };
         self.pause = self.pause.max(IDLE_MIN).min(self.idle);
-        self.rested = self.started + self.pause;
+        self.rested = if page.is_behind { now } else { self.started + self.pause };
     }
 
     /// The read, or what had to precede it, failed. Returns how long to stay away.
@@ -126,5 +124,107 @@ impl Pacer {
     /// How many reads failed since the last that did not.
     pub(super) fn failures(&self) -> u32 {
         self.failures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY_AT_TIP: PageSummary = PageSummary { payload_bytes: 0, has_records: false, is_behind: false };
+    const RECORDS_AT_TIP: PageSummary =
+        PageSummary { payload_bytes: 1000, has_records: true, is_behind: false };
+    const EMPTY_BEHIND: PageSummary = PageSummary { payload_bytes: 0, has_records: false, is_behind: true };
+    const TEN_MIB_BEHIND: PageSummary =
+        PageSummary { payload_bytes: 10 << 20, has_records: true, is_behind: true };
+
+    fn at(millis: u64) -> Moment {
+        Moment::after_origin(Duration::from_millis(millis))
+    }
+
+    /// Milliseconds between the starts of reads that are answered at once with `pages`.
+    fn gaps(config: &RetrievalConfig, pages: &[PageSummary]) -> Vec<u64> {
+        let mut pacer = Pacer::new(config);
+        let mut now = at(10_000);
+        assert!(pacer.next_read() <= now, "the first read is allowed at once");
+        pages
+            .iter()
+            .map(|&page| {
+                pacer.read_started(now);
+                pacer.page_read(now, page);
+                let next = pacer.next_read().max(now);
+                let gap = next.since(now).as_millis() as u64;
+                now = next;
+                gap
+            })
+            .collect()
+    }
+
+    #[test]
+    fn pauses_follow_what_the_reads_bring() {
+        let default = RetrievalConfig::default;
+        let unlimited = RetrievalConfig { reads_per_second: None, bytes_per_second: None, ..default() };
+        let eager = RetrievalConfig { idle_time_between_reads: IDLE_MIN, ..default() };
+        let half_share = RetrievalConfig { reads_per_second: Some(2.5), ..default() };
+        let cases: [(&str, &RetrievalConfig, &[PageSummary], &[u64]); 8] = [
+            ("an idle shard at the idle interval", &default(), &[EMPTY_AT_TIP; 3], &[1500; 3]),
+            (
+                "a shard that had records more often, then less and less",
+                &default(),
+                &[RECORDS_AT_TIP, EMPTY_AT_TIP, EMPTY_AT_TIP, EMPTY_AT_TIP, RECORDS_AT_TIP],
+                &[375, 750, 1500, 1500, 375],
+            ),
+            ("never below the shortest pause", &eager, &[RECORDS_AT_TIP, EMPTY_AT_TIP], &[200, 200]),
+            ("a shard behind as the request budget allows", &default(), &[EMPTY_BEHIND; 3], &[200; 3]),
+            ("a share of the request budget", &half_share, &[EMPTY_BEHIND; 2], &[400; 2]),
+            ("a shard behind without budgets", &unlimited, &[EMPTY_BEHIND, TEN_MIB_BEHIND], &[0, 0]),
+            ("large pages as the byte budget allows", &default(), &[TEN_MIB_BEHIND; 2], &[5000; 2]),
+            ("caught up after being behind", &default(), &[TEN_MIB_BEHIND, EMPTY_AT_TIP], &[5000, 750]),
+        ];
+        for (what, config, pages, expected) in cases {
+            assert_eq!(gaps(config, pages), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_took_longer_than_the_pause_needs_none() {
+        let mut pacer = Pacer::new(&RetrievalConfig::default());
+        pacer.read_started(at(0));
+        pacer.page_read(at(4000), EMPTY_AT_TIP);
+        assert!(pacer.next_read() <= at(4000));
+    }
+
+    #[test]
+    fn back_offs_double_to_a_limit_and_never_spin() {
+        for seed in 0..50 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut pacer = Pacer::new(&RetrievalConfig {
+                reads_per_second: None,
+                bytes_per_second: None,
+                ..RetrievalConfig::default()
+            });
+            let mut delays = (1..=100).map(|_| pacer.read_failed(at(0), Backoff::PASSING, &mut rng));
+            for limit in [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000] {
+                let delay = delays.next().expect("more").as_millis();
+                assert!((100..=limit).contains(&delay), "{delay} of {limit}, seed {seed}");
+            }
+            assert!(delays.all(|delay| delay <= Duration::from_secs(10)));
+
+            pacer.page_read(at(0), EMPTY_BEHIND);
+            assert_eq!(pacer.failures(), 0);
+            let delay = pacer.read_failed(at(0), Backoff::PASSING, &mut rng);
+            assert!(delay <= Duration::from_millis(200), "a success forgets the failures before it");
+            let delay = pacer.read_failed(at(0), Backoff::LASTING, &mut rng);
+            assert!((5..=60).contains(&delay.as_secs()));
+        }
+    }
+
+    #[test]
+    fn a_back_off_does_not_shorten_what_the_budgets_ask_for() {
+        let mut pacer = Pacer::new(&RetrievalConfig::default());
+        pacer.read_started(at(0));
+        pacer.page_read(at(0), TEN_MIB_BEHIND);
+        let delay = pacer.read_failed(at(0), Backoff::PASSING, &mut fastrand::Rng::with_seed(1));
+        assert_eq!(delay, Duration::from_secs(5));
     }
 }

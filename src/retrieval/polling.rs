@@ -128,6 +128,7 @@ impl Poller {
         }
         let now = self.spec.clock.now();
         let RecordsPage { records, next_iterator, millis_behind_latest, child_shards } = page;
+        let is_at_tip = millis_behind_latest == Some(0);
         let millis_behind_latest = millis_behind_latest.unwrap_or(0);
         let summary = PageSummary {
             payload_bytes: records.iter().map(payload).sum(),
@@ -145,7 +146,7 @@ impl Poller {
         self.pacer.page_read(now, summary);
         match records.last() {
             Some(last) => self.position.advance(&last.sequence_number),
-            None if !summary.is_behind => self.position.nothing_until(asked),
+            None if is_at_tip => self.position.nothing_until(asked),
             None => {}
         }
         self.spec.observer.observe(FetchEvent::Fetched { records: records.len(), millis_behind_latest });

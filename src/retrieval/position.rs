@@ -89,3 +89,75 @@ impl Position {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(n: u128) -> SequenceNumber {
+        SequenceNumber::from(n)
+    }
+
+    fn hour(n: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(3600 * n)
+    }
+
+    fn start(checkpoint: &str, timestamp: Option<SystemTime>) -> StartPosition {
+        StartPosition {
+            checkpoint: Checkpoint::parse(checkpoint, 3).expect("a checkpoint"),
+            consumer_started: hour(10),
+            timestamp,
+        }
+    }
+
+    #[test]
+    fn until_a_record_is_fetched_every_iterator_starts_where_the_first_did() {
+        let cases = [
+            ("TRIM_HORIZON", None, IteratorPosition::TrimHorizon),
+            ("AT_TIMESTAMP", Some(hour(5)), IteratorPosition::AtTimestamp(hour(5))),
+            ("AT_TIMESTAMP", None, IteratorPosition::TrimHorizon),
+            ("LATEST", Some(hour(5)), IteratorPosition::AtTimestamp(hour(10))),
+            ("42", Some(hour(5)), IteratorPosition::At(number(42))),
+        ];
+        for (checkpoint, timestamp, expected) in cases {
+            let mut position = Position::new(&start(checkpoint, timestamp)).expect("not finished");
+            assert_eq!(position.next_iterator(), expected, "{checkpoint}");
+            position.advance(&number(50));
+            assert_eq!(position.next_iterator(), IteratorPosition::After(number(50)), "{checkpoint}");
+            position.advance(&number(49));
+            assert_eq!(position.next_iterator(), IteratorPosition::After(number(50)), "never back");
+        }
+        assert_eq!(Position::new(&start("SHARD_END", None)), None);
+    }
+
+    #[test]
+    fn only_a_lease_at_a_timestamp_misses_the_timestamp() {
+        assert!(start("AT_TIMESTAMP", None).is_timestamp_missing());
+        assert!(!start("AT_TIMESTAMP", Some(hour(5))).is_timestamp_missing());
+        assert!(!start("LATEST", None).is_timestamp_missing());
+    }
+
+    #[test]
+    fn the_tip_moves_with_the_proof_that_nothing_came_and_allows_for_clock_skew() {
+        let mut position = Position::new(&start("LATEST", None)).expect("not finished");
+        position.nothing_until(hour(10) + Duration::from_secs(299));
+        assert_eq!(position.next_iterator(), IteratorPosition::AtTimestamp(hour(10)));
+        position.nothing_until(hour(12));
+        let moved = IteratorPosition::AtTimestamp(hour(12) - CLOCK_SKEW_MAX);
+        assert_eq!(position.next_iterator(), moved);
+        position.nothing_until(hour(11));
+        assert_eq!(position.next_iterator(), moved, "never back");
+    }
+
+    #[test]
+    fn only_the_tip_may_be_replaced_if_refused() {
+        for checkpoint in ["TRIM_HORIZON", "AT_TIMESTAMP", "42"] {
+            let position = Position::new(&start(checkpoint, Some(hour(5)))).expect("not finished");
+            assert_eq!(position.alternative(), None, "{checkpoint}");
+        }
+        let mut position = Position::new(&start("LATEST", None)).expect("not finished");
+        assert_eq!(position.alternative(), Some(IteratorPosition::Latest));
+        position.advance(&number(1));
+        assert_eq!(position.alternative(), None, "would skip what follows the last record");
+    }
+}
