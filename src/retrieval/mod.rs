@@ -13,6 +13,11 @@ mod pacing;
 mod polling;
 mod position;
 
+#[cfg(test)]
+mod fake_shard;
+#[cfg(test)]
+mod retrieval_test;
+
 use std::fmt;
 use std::sync::Arc;
 
