@@ -23,7 +23,7 @@ pub mod testing;
 
 pub use crate::checkpoint::Checkpointer;
 pub use crate::processor::{ShardRecordProcessor, ShardRecordProcessorFactory};
-pub use crate::retrieval::{RetrievalConfig, SettingError};
+pub use crate::retrieval::RetrievalConfig;
 pub use crate::types::{
     Checkpoint, EncryptionType, ExplicitHashKey, ExtendedSequenceNumber, HashKeyRange, KinesisClientRecord,
     LeaseKey, Moment, ParseCheckpointError, ParseHashKeyError, ParseSequenceNumberError, ParseStreamError,

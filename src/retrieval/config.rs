@@ -60,7 +60,7 @@ impl Default for RetrievalConfig {
 /// A setting outside its range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("setting {setting} is {value}; it must be between {min} and {max}")]
-pub struct SettingError {
+pub(crate) struct SettingError {
     setting: &'static str,
     value: String,
     min: String,
@@ -68,12 +68,8 @@ pub struct SettingError {
 }
 
 impl RetrievalConfig {
-    /// Checks every setting against its range.
-    ///
-    /// # Errors
-    ///
-    /// Names the first setting that is out of range, its value and its range.
-    pub fn validate(&self) -> Result<(), SettingError> {
+    /// Finds the first setting that is out of its range.
+    pub(crate) fn validate(&self) -> Result<(), SettingError> {
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         check_duration("idle_time_between_reads", self.idle_time_between_reads, ms(200)..=s(240))?;
         check("max_pending_process_records_input", self.max_pending_process_records_input, 0..=5)?;
@@ -98,7 +94,7 @@ impl RetrievalConfig {
     }
 }
 
-fn check<T: PartialOrd + Display>(
+fn check<T: PartialOrd + Display + Copy>(
     setting: &'static str,
     value: T,
     range: RangeInclusive<T>,
@@ -114,7 +110,7 @@ fn check_duration(
     check_shown(setting, value, range, |value| format!("{} ms", value.as_millis()))
 }
 
-fn check_shown<T: PartialOrd>(
+fn check_shown<T: PartialOrd + Copy>(
     setting: &'static str,
     value: T,
     range: RangeInclusive<T>,

@@ -4,14 +4,19 @@
 //! ([`RetrievalConfig`]) and per worker ([`WorkerBudget`]). The decisions are pure: where to open the
 //! shard (`position`) and when to ask again (`pacing`); the loop that carries them out is `polling`.
 
-mod budget;
-mod buffer;
 mod config;
-mod estimate;
-mod observe;
-mod pacing;
-mod polling;
+
 mod position;
+
+mod pacing;
+
+mod budget;
+mod estimate;
+
+mod buffer;
+
+mod observe;
+mod polling;
 
 #[cfg(test)]
 mod fake_shard;
@@ -25,7 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::budget::{MemoryPermit, WorkerBudget};
 use self::buffer::Inlet;
-pub use self::config::{RetrievalConfig, SettingError};
+pub use self::config::RetrievalConfig;
 pub(crate) use self::observe::{FetchEvent, FetchObserver};
 use self::polling::Poller;
 use self::position::Position;
@@ -61,9 +66,10 @@ pub(crate) struct RetrievalSpec {
 /// - Every record from the start position on is delivered once, in order; nothing a request returned
 ///   is skipped, whatever fails and however slow the caller is.
 /// - No failure ends it: it backs off, tells the observer, and tries again for as long as it lives.
-/// - What is fetched and not yet dropped by the caller stays within the limits of the shard and the
-///   budget of the worker.
-/// - Dropping it stops fetching and gives its memory back; batches already taken live on.
+/// - What is fetched and not yet taken stays within the limits of the shard, and together with the
+///   batches that were taken and not yet dropped, of all shards, within the budget of the worker.
+/// - Dropping it stops fetching and gives its memory back; batches already taken live on. Do so as
+///   soon as nothing more will be taken: what waits here is memory other shards lack.
 #[derive(Debug)]
 pub(crate) struct Retrieval {
     outlet: buffer::Outlet,
@@ -78,7 +84,7 @@ pub(crate) enum Delivery {
     /// Every record of the shard was delivered. `children` are the shards that follow it: none if the
     /// service no longer knows the shard.
     ShardEnd { children: Vec<ChildShard> },
-    /// Fetching broke off because the `StreamApi` panicked. Start another retrieval from the last
+    /// Fetching broke off because the `StreamApi` panicked or the runtime shuts down. Start another retrieval from the last
     /// processed position.
     Broken,
 }

@@ -143,7 +143,7 @@ mod tests {
     }
 
     /// Milliseconds between the starts of reads that are answered at once with `pages`.
-    fn gaps(config: &RetrievalConfig, pages: &[PageSummary]) -> Vec<u64> {
+    fn gaps(config: &RetrievalConfig, pages: &[PageSummary]) -> Vec<u128> {
         let mut pacer = Pacer::new(config);
         let mut now = at(10_000);
         assert!(pacer.next_read() <= now, "the first read is allowed at once");
@@ -153,7 +153,7 @@ mod tests {
                 pacer.read_started(now);
                 pacer.page_read(now, page);
                 let next = pacer.next_read().max(now);
-                let gap = next.since(now).as_millis() as u64;
+                let gap = next.since(now).as_millis();
                 now = next;
                 gap
             })
@@ -166,7 +166,7 @@ mod tests {
         let unlimited = RetrievalConfig { reads_per_second: None, bytes_per_second: None, ..default() };
         let eager = RetrievalConfig { idle_time_between_reads: IDLE_MIN, ..default() };
         let half_share = RetrievalConfig { reads_per_second: Some(2.5), ..default() };
-        let cases: [(&str, &RetrievalConfig, &[PageSummary], &[u64]); 8] = [
+        let cases: [(&str, &RetrievalConfig, &[PageSummary], &[u128]); 8] = [
             ("an idle shard at the idle interval", &default(), &[EMPTY_AT_TIP; 3], &[1500; 3]),
             (
                 "a shard that had records more often, then less and less",
