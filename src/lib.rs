@@ -6,6 +6,8 @@ pub mod stream;
 
 pub mod lease;
 
+mod retrieval;
+
 pub mod aggregation;
 
 mod processor;
@@ -25,6 +27,7 @@ pub mod internals;
 
 pub use crate::checkpoint::Checkpointer;
 pub use crate::processor::{ShardRecordProcessor, ShardRecordProcessorFactory};
+pub use crate::retrieval::RetrievalConfig;
 pub use crate::types::{
     Checkpoint, EncryptionType, ExplicitHashKey, ExtendedSequenceNumber, HashKeyRange, KinesisClientRecord,
     LeaseKey, Moment, ParseCheckpointError, ParseHashKeyError, ParseSequenceNumberError, ParseStreamError,

@@ -1,0 +1,146 @@
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::{Batch, Delivery};
+use crate::stream::ChildShard;
+
+/// How much of a shard may wait for its processor. More is fetched if nothing waits, or if what waits
+/// is below all of these.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// With 0, a batch is fetched only when the processor waits for it.
+    pub(super) batches: usize,
+    pub(super) bytes: u64,
+    pub(super) records: usize,
+}
+
+/// A bounded queue of batches from a fetching task to the one who takes them.
+pub(super) fn buffer(limits: Limits) -> (Inlet, Outlet) {
+    let shared = Arc::new(Shared {
+        queue: Mutex::new(Queue::new(limits)),
+        wanted: Notify::new(),
+        arrived: Notify::new(),
+    });
+    (Inlet(Arc::clone(&shared)), Outlet(shared))
+}
+
+/// The fetching task's end. Dropping it without [`end`](Self::end) breaks the buffer off.
+#[derive(Debug)]
+pub(super) struct Inlet(Arc<Shared>);
+
+/// The consumer's end.
+#[derive(Debug)]
+pub(super) struct Outlet(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// There may be room for a batch.
+    wanted: Notify,
+    /// There is something to take.
+    arrived: Notify,
+}
+
+#[derive(Debug)]
+struct Queue {
+    limits: Limits,
+    batches: VecDeque<Batch>,
+    bytes: u64,
+    records: usize,
+    is_awaited: bool,
+    end: Option<End>,
+}
+
+#[derive(Debug)]
+enum End {
+    Shard(Vec<ChildShard>),
+    Broken,
+}
+
+impl Inlet {
+    /// Waits until another batch should be fetched.
+    pub(super) async fn room(&self) {
+        while !self.0.lock().has_room() {
+            self.0.wanted.notified().await;
+        }
+    }
+
+    /// Queues a batch. Never waits: ask for [`room`](Self::room) before fetching it. A batch without
+    /// records is dropped if others wait already.
+    pub(super) fn push(&self, batch: Batch) {
+        self.0.lock().push(batch);
+        self.0.arrived.notify_one();
+    }
+
+    /// Queues the end of the shard.
+    pub(super) fn end(self, children: Vec<ChildShard>) {
+        self.0.lock().end = Some(End::Shard(children));
+    }
+}
+
+impl Drop for Inlet {
+    fn drop(&mut self) {
+        self.0.lock().end.get_or_insert(End::Broken);
+        self.0.arrived.notify_one();
+    }
+}
+
+impl Outlet {
+    /// Waits for the next delivery.
+    pub(super) async fn next(&mut self) -> Delivery {
+        loop {
+            let taken = self.0.lock().take();
+            self.0.wanted.notify_one();
+            match taken {
+                Some(delivery) => return delivery,
+                None => self.0.arrived.notified().await,
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn new(limits: Limits) -> Self {
+        Self { limits, batches: VecDeque::new(), bytes: 0, records: 0, is_awaited: false, end: None }
+    }
+
+    fn has_room(&self) -> bool {
+        if self.batches.is_empty() {
+            return self.is_awaited || self.limits.batches > 0;
+        }
+        self.batches.len() < self.limits.batches
+            && self.bytes < self.limits.bytes
+            && self.records < self.limits.records
+    }
+
+    fn push(&mut self, batch: Batch) {
+        if batch.records.is_empty() && !self.batches.is_empty() {
+            return;
+        }
+        self.is_awaited = false;
+        self.bytes += batch.permit.bytes();
+        self.records += batch.records.len();
+        self.batches.push_back(batch);
+    }
+
+    fn take(&mut self) -> Option<Delivery> {
+        if let Some(batch) = self.batches.pop_front() {
+            self.bytes -= batch.permit.bytes();
+            self.records -= batch.records.len();
+            return Some(Delivery::Batch(batch));
+        }
+        self.is_awaited = true;
+        self.end.as_ref().map(|end| match end {
+            End::Shard(children) => Delivery::ShardEnd { children: children.clone() },
+            End::Broken => Delivery::Broken,
+        })
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

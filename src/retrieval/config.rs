@@ -1,0 +1,159 @@
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::buffer::Limits;
+
+/// How records are fetched. The defaults are KCL's unless stated.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RetrievalConfig {
+    /// The time between two reads of a shard that has nothing new (`idleTimeBetweenReadsInMillis`;
+    /// 200 ms to 240 s, default 1.5 s). A shard that is behind is read without idling, and one that
+    /// just had records up to four times as often, though not below 200 ms.
+    pub idle_time_between_reads: Duration,
+    /// How many fetched batches of a shard may wait for its processor
+    /// (`maxPendingProcessRecordsInput`; 0 to 5, default 4). With 0, records are fetched only when the
+    /// processor waits for them.
+    pub max_pending_process_records_input: usize,
+    /// Beyond how many bytes of waiting records a shard is not read ahead any more (`maxByteSize`;
+    /// 1 byte to 1 GiB, default 8 MiB). The page that crosses the limit is kept.
+    pub max_byte_size: usize,
+    /// Beyond how many waiting records a shard is not read ahead any more (`maxRecordsCount`; 1 to
+    /// 10,000,000, default 30,000). The page that crosses the limit is kept.
+    pub max_records_count: usize,
+    /// How often per second each shard is read at most (0.01 to 1000, default 5, which is what the
+    /// service allows all consumers of a shard together); `None` for no limit on this side. Give every
+    /// application its share if several poll one stream.
+    pub reads_per_second: Option<f64>,
+    /// How many bytes per second are read from each shard at most (1 KiB to 1 GiB, default 2 MiB,
+    /// which is what the service allows all consumers of a shard together); `None` for no limit on
+    /// this side.
+    pub bytes_per_second: Option<u64>,
+    /// The time one request may take (`kinesisRequestTimeout`; 100 ms to 5 min, default 30 s).
+    pub kinesis_request_timeout: Duration,
+    /// The memory in bytes for records of all shards of this worker, fetched and not yet processed
+    /// (16 MiB to 1 TiB, default 128 MiB; KCL has no such limit). Records count with payload, keys
+    /// and bookkeeping. Pages being read have their room reserved, so fewer shards are read at the
+    /// same time when it is scarce.
+    ///
+    /// A processor that does not return keeps the memory of its batch and of what waits behind it:
+    /// allow for `max_byte_size` and a page of 10 MiB for every shard that may stall.
+    pub memory_bytes_max: u64,
+}
+
+impl Default for RetrievalConfig {
+    fn default() -> Self {
+        Self {
+            idle_time_between_reads: Duration::from_millis(1500),
+            max_pending_process_records_input: 4,
+            max_byte_size: 8 << 20,
+            max_records_count: 30_000,
+            reads_per_second: Some(5.0),
+            bytes_per_second: Some(2 << 20),
+            kinesis_request_timeout: Duration::from_secs(30),
+            memory_bytes_max: 128 << 20,
+        }
+    }
+}
+
+/// A setting outside its range.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("setting {setting} is {value}; it must be between {min} and {max}")]
+pub(crate) struct SettingError {
+    setting: &'static str,
+    value: String,
+    min: String,
+    max: String,
+}
+
+impl RetrievalConfig {
+    /// Finds the first setting that is out of its range.
+    pub(crate) fn validate(&self) -> Result<(), SettingError> {
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        check_duration("idle_time_between_reads", self.idle_time_between_reads, ms(200)..=s(240))?;
+        check("max_pending_process_records_input", self.max_pending_process_records_input, 0..=5)?;
+        check("max_byte_size", self.max_byte_size, 1..=1 << 30)?;
+        check("max_records_count", self.max_records_count, 1..=10_000_000)?;
+        if let Some(reads) = self.reads_per_second {
+            check("reads_per_second", reads, 0.01..=1000.0)?;
+        }
+        if let Some(bytes) = self.bytes_per_second {
+            check("bytes_per_second", bytes, 1 << 10..=1 << 30)?;
+        }
+        check_duration("kinesis_request_timeout", self.kinesis_request_timeout, ms(100)..=s(300))?;
+        check("memory_bytes_max", self.memory_bytes_max, 16 << 20..=1 << 40)
+    }
+
+    pub(super) fn buffer_limits(&self) -> Limits {
+        Limits {
+            batches: self.max_pending_process_records_input,
+            bytes: self.max_byte_size as u64,
+            records: self.max_records_count,
+        }
+    }
+}
+
+fn check<T: PartialOrd + Display + Copy>(
+    setting: &'static str,
+    value: T,
+    range: RangeInclusive<T>,
+) -> Result<(), SettingError> {
+    check_shown(setting, value, range, |value| value.to_string())
+}
+
+fn check_duration(
+    setting: &'static str,
+    value: Duration,
+    range: RangeInclusive<Duration>,
+) -> Result<(), SettingError> {
+    check_shown(setting, value, range, |value| format!("{} ms", value.as_millis()))
+}
+
+fn check_shown<T: PartialOrd + Copy>(
+    setting: &'static str,
+    value: T,
+    range: RangeInclusive<T>,
+    show: impl Fn(&T) -> String,
+) -> Result<(), SettingError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(SettingError { setting, value: show(&value), min: show(range.start()), max: show(range.end()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_in_range() {
+        assert_eq!(RetrievalConfig::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_setting_out_of_range_is_named_with_its_range() {
+        let default = RetrievalConfig::default;
+        let cases = [
+            (
+                RetrievalConfig { idle_time_between_reads: Duration::from_millis(199), ..default() },
+                "setting idle_time_between_reads is 199 ms; it must be between 200 ms and 240000 ms",
+            ),
+            (
+                RetrievalConfig { max_pending_process_records_input: 6, ..default() },
+                "setting max_pending_process_records_input is 6; it must be between 0 and 5",
+            ),
+            (
+                RetrievalConfig { reads_per_second: Some(f64::NAN), ..default() },
+                "setting reads_per_second is NaN; it must be between 0.01 and 1000",
+            ),
+            (
+                RetrievalConfig { memory_bytes_max: 1 << 20, ..default() },
+                "setting memory_bytes_max is 1048576; it must be between 16777216 and 1099511627776",
+            ),
+        ];
+        for (config, message) in cases {
+            assert_eq!(config.validate().expect_err("out of range").to_string(), message);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! A shard for the tests beside it: records with arrival times, iterators that expire, and answers
+//! that can be scripted.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+
+use crate::runtime::Clock;
+use crate::stream::{
+    ChildShard, IteratorPosition, RecordsPage, ShardIterator, ShardPage, ShardPageRequest, StreamApi,
+    StreamDescription, StreamError, StreamErrorKind,
+};
+use crate::types::{HashKeyRange, Moment, Record, SequenceNumber, ShardId, StreamId};
+
+/// What a request gets instead of the true answer.
+pub(super) enum Script {
+    Fail(StreamErrorKind),
+    /// No answer at all.
+    Hang,
+    Panic,
+    /// The true page, changed.
+    Change(fn(&mut RecordsPage)),
+}
+
+#[derive(Clone)]
+pub(super) struct FakeShard {
+    clock: Clock,
+    state: Arc<Mutex<State>>,
+}
+
+pub(super) struct State {
+    records: Vec<Record>,
+    children: Option<Vec<ChildShard>>,
+    /// Empty pages the service returns before the first record.
+    pub(super) empty_pages: usize,
+    /// The most payload in a page.
+    pub(super) page_bytes: usize,
+    pub(super) latency: Duration,
+    /// How far the clock of the service is behind that of the consumer.
+    pub(super) service_lag: Duration,
+    pub(super) iterator_scripts: VecDeque<Script>,
+    pub(super) records_scripts: VecDeque<Script>,
+    /// Positions asked for, in order.
+    pub(super) opened: Vec<IteratorPosition>,
+    /// When records were asked for.
+    pub(super) reads: Vec<Moment>,
+}
+
+impl FakeShard {
+    pub(super) fn new(clock: &Clock) -> Self {
+        let state = State {
+            records: Vec::new(),
+            children: None,
+            empty_pages: 0,
+            page_bytes: 10 << 20,
+            latency: Duration::from_millis(10),
+            service_lag: Duration::ZERO,
+            iterator_scripts: VecDeque::new(),
+            records_scripts: VecDeque::new(),
+            opened: Vec::new(),
+            reads: Vec::new(),
+        };
+        Self { clock: clock.clone(), state: Arc::new(Mutex::new(state)) }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("not poisoned")
+    }
+
+    /// The time at the service.
+    fn wall(&self) -> SystemTime {
+        self.clock.wall() - self.state().service_lag
+    }
+
+    /// Writes `count` records of `bytes` each; the n-th record ever has sequence number n, from 1.
+    pub(super) fn put(&self, count: usize, bytes: usize) {
+        let now = self.wall();
+        let mut state = self.state();
+        for _ in 0..count {
+            let number = SequenceNumber::from(state.records.len() as u128 + 1);
+            let mut record = Record::new(number, "key", vec![0; bytes]);
+            record.approximate_arrival_timestamp = Some(now);
+            state.records.push(record);
+        }
+    }
+
+    /// Closes the shard by a split.
+    pub(super) fn close(&self) {
+        let child = |id: &str| ChildShard::new(id, ["shard-0".into()], HashKeyRange::FULL);
+        self.state().children = Some(vec![child("shard-1"), child("shard-2")]);
+    }
+
+    fn index(&self, position: &IteratorPosition) -> Option<usize> {
+        let now = self.wall();
+        let records = &self.state().records;
+        Some(match position {
+            IteratorPosition::TrimHorizon => 0,
+            IteratorPosition::Latest => records.len(),
+            IteratorPosition::AtTimestamp(time) if *time > now => return None,
+            IteratorPosition::AtTimestamp(time) => {
+                records.partition_point(|record| record.approximate_arrival_timestamp < Some(*time))
+            }
+            IteratorPosition::At(number) => {
+                records.partition_point(|record| record.sequence_number < *number)
+            }
+            IteratorPosition::After(number) => {
+                records.partition_point(|record| record.sequence_number <= *number)
+            }
+        })
+    }
+
+    /// Iterators are `<index> <empty pages passed> <milliseconds at which it was issued>`.
+    fn issue(&self, index: usize, passed: usize) -> ShardIterator {
+        let issued = self.clock.now().since(Moment::ORIGIN).as_millis();
+        format!("{index} {passed} {issued}").into()
+    }
+
+    fn page(&self, iterator: &ShardIterator, limit: u32) -> Result<RecordsPage, StreamErrorKind> {
+        let mut parts = iterator.as_str().split(' ').map(|part| part.parse::<usize>().expect("a number"));
+        let mut part = || parts.next().expect("three parts");
+        let (index, passed, issued) = (part(), part(), part());
+        let issued = Moment::after_origin(Duration::from_millis(issued as u64));
+        if self.clock.now().since(issued) >= Duration::from_secs(300) {
+            return Err(StreamErrorKind::ExpiredIterator);
+        }
+        let mut page = RecordsPage::default();
+        let state = self.state();
+        let total = state.records.len();
+        let (mut end, mut bytes) = (index, 0);
+        if passed >= state.empty_pages {
+            while end < total
+                && end - index < limit as usize
+                && (end == index || bytes + state.records[end].data.len() <= state.page_bytes)
+            {
+                bytes += state.records[end].data.len();
+                end += 1;
+            }
+        }
+        page.records = state.records[index..end].to_vec();
+        page.millis_behind_latest = Some(if end < total { 1000 } else { 0 });
+        match &state.children {
+            Some(children) if end == total => page.child_shards = children.clone(),
+            _ => {
+                drop(state);
+                page.next_iterator = Some(self.issue(end, passed + 1));
+            }
+        }
+        Ok(page)
+    }
+}
+
+#[async_trait]
+impl StreamApi for FakeShard {
+    async fn describe_stream(&self, _: &StreamId) -> Result<StreamDescription, StreamError> {
+        unreachable!("retrieval does not ask")
+    }
+
+    async fn list_shards(&self, _: &StreamId, _: &ShardPageRequest) -> Result<ShardPage, StreamError> {
+        unreachable!("retrieval does not ask")
+    }
+
+    async fn shard_iterator(
+        &self,
+        _: &StreamId,
+        _: &ShardId,
+        position: &IteratorPosition,
+    ) -> Result<ShardIterator, StreamError> {
+        let error = |kind| StreamError::new(kind, "GetShardIterator", "shard-0");
+        let latency = self.state().latency;
+        self.clock.sleep(latency).await;
+        self.state().opened.push(position.clone());
+        let script = self.state().iterator_scripts.pop_front();
+        match script {
+            Some(Script::Fail(kind)) => Err(error(kind)),
+            Some(Script::Hang) => std::future::pending().await,
+            Some(Script::Panic) => panic!("as told"),
+            Some(Script::Change(_)) | None => {
+                let index = self.index(position).ok_or_else(|| error(StreamErrorKind::InvalidArgument))?;
+                Ok(self.issue(index, 0))
+            }
+        }
+    }
+
+    async fn records(
+        &self,
+        _: &StreamId,
+        iterator: &ShardIterator,
+        limit: u32,
+    ) -> Result<RecordsPage, StreamError> {
+        let error = |kind| StreamError::new(kind, "GetRecords", "shard-0");
+        self.state().reads.push(self.clock.now());
+        let latency = self.state().latency;
+        self.clock.sleep(latency).await;
+        let script = self.state().records_scripts.pop_front();
+        let page = self.page(iterator, limit).map_err(error);
+        match script {
+            None => page,
+            Some(Script::Fail(kind)) => Err(error(kind)),
+            Some(Script::Hang) => std::future::pending().await,
+            Some(Script::Panic) => panic!("as told"),
+            Some(Script::Change(change)) => page.map(|mut page| {
+                change(&mut page);
+                page
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for FakeShard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FakeShard")
+    }
+}

@@ -1,0 +1,146 @@
+//! Stop 5 on the data's way: records in.
+//!
+//! One [`Retrieval`] per lease fetches ahead of the processor, within limits per shard
+//! ([`RetrievalConfig`]) and per worker ([`WorkerBudget`]). The decisions are pure: where to open the
+//! shard (`position`) and when to ask again (`pacing`); the loop that carries them out is `polling`.
+
+mod config;
+
+mod position;
+
+mod pacing;
+
+mod budget;
+mod estimate;
+
+mod buffer;
+
+mod observe;
+mod polling;
+
+#[cfg(test)]
+mod fake_shard;
+#[cfg(test)]
+mod retrieval_test;
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio_util::task::AbortOnDropHandle;
+
+pub(crate) use self::budget::{MemoryPermit, WorkerBudget};
+use self::buffer::Inlet;
+pub use self::config::RetrievalConfig;
+pub(crate) use self::observe::{FetchEvent, FetchObserver};
+use self::polling::Poller;
+use self::position::Position;
+pub(crate) use self::position::StartPosition;
+use crate::metrics::Metrics;
+use crate::runtime::Clock;
+use crate::stream::{ChildShard, StreamApi};
+use crate::types::{Record, ShardId, StreamId};
+
+/// What one shard is read with.
+pub(crate) struct RetrievalSpec {
+    pub(crate) api: Arc<dyn StreamApi>,
+    pub(crate) stream: StreamId,
+    pub(crate) shard: ShardId,
+    pub(crate) start: StartPosition,
+    /// The most records one request asks for: 1 to 10,000.
+    pub(crate) limit: u32,
+    pub(crate) config: RetrievalConfig,
+    /// Whether pages without records become batches too (at most one of them is kept waiting).
+    pub(crate) empty_batches: bool,
+    pub(crate) budget: Arc<WorkerBudget>,
+    pub(crate) clock: Clock,
+    /// Decides the jitter of back-offs.
+    pub(crate) seed: u64,
+    pub(crate) metrics: Metrics,
+    pub(crate) observer: Arc<dyn FetchObserver>,
+}
+
+/// Reads one shard, in order, from its start position to its end.
+///
+/// # Guarantees
+///
+/// - Every record from the start position on is delivered once, in order; nothing a request returned
+///   is skipped, whatever fails and however slow the caller is.
+/// - No failure ends it: it backs off, tells the observer, and tries again for as long as it lives.
+/// - What is fetched and not yet taken stays within the limits of the shard, and together with the
+///   batches that were taken and not yet dropped, of all shards, within the budget of the worker.
+/// - Dropping it stops fetching and gives its memory back; batches already taken live on. Do so as
+///   soon as nothing more will be taken: what waits here is memory other shards lack.
+#[derive(Debug)]
+pub(crate) struct Retrieval {
+    outlet: buffer::Outlet,
+    _fetching: AbortOnDropHandle<()>,
+}
+
+/// What [`Retrieval::next`] hands over.
+#[derive(Debug)]
+pub(crate) enum Delivery {
+    /// Records that follow those of the last batch.
+    Batch(Batch),
+    /// Every record of the shard was delivered. `children` are the shards that follow it: none if the
+    /// service no longer knows the shard.
+    ShardEnd { children: Vec<ChildShard> },
+    /// Fetching broke off because the `StreamApi` panicked or the runtime shuts down. Start another retrieval from the last
+    /// processed position.
+    Broken,
+}
+
+/// The records of one page, and the memory they count for.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// In sequence order; empty only if empty batches were asked for.
+    pub(crate) records: Vec<Record>,
+    /// How far the page was behind the newest record when it was fetched.
+    pub(crate) millis_behind_latest: i64,
+    /// Gives the memory back when dropped: keep it as long as the records.
+    pub(crate) permit: MemoryPermit,
+}
+
+impl Retrieval {
+    /// Starts fetching on a task of its own, on the current runtime.
+    pub(crate) fn start(spec: RetrievalSpec) -> Self {
+        let (inlet, outlet) = buffer::buffer(spec.config.buffer_limits());
+        let fetching = tokio::spawn(fetch(spec, inlet));
+        Self { outlet, _fetching: AbortOnDropHandle::new(fetching) }
+    }
+
+    /// Waits for what comes next. After the end of the shard, and after `Broken`, it returns the same
+    /// again.
+    ///
+    /// Drop the batch before asking for the next: with the budget exhausted, no page is fetched until
+    /// memory is given back.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if the future is dropped.
+    pub(crate) async fn next(&mut self) -> Delivery {
+        self.outlet.next().await
+    }
+}
+
+/// Reads the shard to its end. Enhanced fan-out will be the other source.
+async fn fetch(spec: RetrievalSpec, inlet: Inlet) {
+    let Some(position) = Position::new(&spec.start) else {
+        return inlet.end(Vec::new());
+    };
+    if spec.start.is_timestamp_missing() {
+        spec.observer.observe(FetchEvent::TimestampMissing);
+    }
+    let children = Poller::new(spec, position).run(&inlet).await;
+    inlet.end(children);
+}
+
+impl fmt::Debug for RetrievalSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetrievalSpec")
+            .field("stream", &self.stream.name())
+            .field("shard", &self.shard)
+            .field("start", &self.start)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}

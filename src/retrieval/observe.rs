@@ -1,0 +1,60 @@
+use std::time::Duration;
+
+use crate::metrics::{Metrics, Operation};
+use crate::stream::StreamError;
+use crate::types::ShardId;
+
+/// Who wants to know how fetching goes. Called on the fetching task: must not block.
+pub(crate) trait FetchObserver: Send + Sync {
+    /// Something happened.
+    fn observe(&self, event: FetchEvent<'_>);
+}
+
+impl<F: Fn(FetchEvent<'_>) + Send + Sync> FetchObserver for F {
+    fn observe(&self, event: FetchEvent<'_>) {
+        self(event);
+    }
+}
+
+/// What happens while a shard is fetched.
+#[derive(Debug)]
+pub(crate) enum FetchEvent<'a> {
+    /// A page was read, perhaps without records.
+    Fetched { records: usize, millis_behind_latest: i64 },
+    /// A request failed, the `failures`-th in a row. It is tried again after `retry_in`.
+    Failed { error: &'a StreamError, failures: u32, retry_in: Duration },
+    /// The lease starts at the configured timestamp, but none is configured (any more): the shard is
+    /// read from its oldest record.
+    TimestampMissing,
+}
+
+/// KCL's metrics of the data fetcher.
+pub(super) struct FetchMetrics {
+    metrics: Metrics,
+    shard: ShardId,
+}
+
+impl FetchMetrics {
+    pub(super) fn new(metrics: Metrics, shard: ShardId) -> Self {
+        Self { metrics, shard }
+    }
+
+    /// GetRecords was answered, or not.
+    pub(super) fn records(&self, success: bool, took: Duration) {
+        self.outcome("KinesisDataFetcher.getRecords", success, took);
+    }
+
+    /// GetShardIterator was answered, or not.
+    pub(super) fn shard_iterator(&self, success: bool, took: Duration) {
+        self.outcome("KinesisDataFetcher.getShardIterator", success, took);
+    }
+
+    /// The service refused an iterator because of its age. KCL counts these without the shard.
+    pub(super) fn expired_iterator(&self) {
+        self.metrics.operation(Operation::ProcessTask).count("ExpiredIterator", 1);
+    }
+
+    fn outcome(&self, name: &'static str, success: bool, took: Duration) {
+        self.metrics.operation(Operation::ProcessTask).shard(&self.shard).outcome(name, success, took);
+    }
+}

@@ -1,0 +1,230 @@
+use std::time::Duration;
+
+use crate::retrieval::RetrievalConfig;
+use crate::types::Moment;
+
+/// The shortest pause between reads of a shard that is not behind.
+const IDLE_MIN: Duration = Duration::from_millis(200);
+
+/// A shard that just had records is read this much more often than an idle one.
+const ACTIVE_SPEEDUP: u32 = 4;
+
+/// When a shard may be read next.
+///
+/// Several clocks run at once, and the latest of them decides: the budget of requests, the budget of
+/// bytes, and the pause that follows from what the last read brought.
+#[derive(Debug, Clone)]
+pub(super) struct Pacer {
+    idle: Duration,
+    read_interval: Duration,
+    bytes_per_second: Option<u64>,
+    /// When the last read was started.
+    started: Moment,
+    /// When the request budget allows another read.
+    reads_allowed: Moment,
+    /// When the bytes read so far are paid for.
+    bytes_allowed: Moment,
+    /// When the pause after the last read is over.
+    rested: Moment,
+    /// The pause after a page that is not behind: short after records, doubling with every page
+    /// without.
+    pause: Duration,
+    /// Failures in a row.
+    failures: u32,
+}
+
+/// What a read brought.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PageSummary {
+    pub(super) payload_bytes: u64,
+    pub(super) has_records: bool,
+    /// More records are waiting.
+    pub(super) is_behind: bool,
+}
+
+/// How long to stay away after a failure: a random time from `floor` to a limit that starts at `first`
+/// and doubles with every further failure up to `max`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Backoff {
+    floor: Duration,
+    first: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    /// For what passes by itself: throttling, outages, expired iterators.
+    pub(super) const PASSING: Self = Self {
+        floor: Duration::from_millis(100),
+        first: Duration::from_millis(200),
+        max: Duration::from_secs(10),
+    };
+
+    /// For what somebody has to fix.
+    pub(super) const LASTING: Self =
+        Self { floor: Duration::from_secs(5), first: Duration::from_secs(10), max: Duration::from_secs(60) };
+
+    fn delay(self, failures: u32, rng: &mut fastrand::Rng) -> Duration {
+        let doublings = failures.saturating_sub(1).min(16);
+        let limit = self.first.saturating_mul(1 << doublings).min(self.max);
+        self.floor + (limit.saturating_sub(self.floor)).mul_f64(rng.f64())
+    }
+}
+
+impl Pacer {
+    /// A pacer that allows the first read at once.
+    pub(super) fn new(config: &RetrievalConfig) -> Self {
+        Self {
+            idle: config.idle_time_between_reads,
+            read_interval: config
+                .reads_per_second
+                .map_or(Duration::ZERO, |reads| Duration::from_secs_f64(reads.recip())),
+            bytes_per_second: config.bytes_per_second,
+            started: Moment::ORIGIN,
+            reads_allowed: Moment::ORIGIN,
+            bytes_allowed: Moment::ORIGIN,
+            rested: Moment::ORIGIN,
+            pause: config.idle_time_between_reads,
+            failures: 0,
+        }
+    }
+
+    /// The moment from which on the next read may be sent; it may have passed.
+    pub(super) fn next_read(&self) -> Moment {
+        self.reads_allowed.max(self.bytes_allowed).max(self.rested)
+    }
+
+    /// A read is sent.
+    pub(super) fn read_started(&mut self, now: Moment) {
+        self.started = now;
+        self.reads_allowed = now + self.read_interval;
+    }
+
+    /// The read was answered with a page.
+    pub(super) fn page_read(&mut self, now: Moment, page: PageSummary) {
+        self.failures = 0;
+        if let Some(rate) = self.bytes_per_second {
+            // The service counts the same way: after 10 MB it refuses reads for five seconds.
+            let paid_in = Duration::from_secs_f64(page.payload_bytes as f64 / rate as f64);
+            self.bytes_allowed = self.bytes_allowed.max(now) + paid_in;
+        }
+        let is_active = page.has_records || page.is_behind;
+        self.pause = if is_active { self.idle / ACTIVE_SPEEDUP } else { self.pause * 2 };
+        self.pause = self.pause.max(IDLE_MIN).min(self.idle);
+        self.rested = if page.is_behind { now } else { self.started + self.pause };
+    }
+
+    /// The read, or what had to precede it, failed. Returns how long to stay away.
+    pub(super) fn read_failed(&mut self, now: Moment, backoff: Backoff, rng: &mut fastrand::Rng) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        let delay = backoff.delay(self.failures, rng);
+        self.rested = now + delay;
+        self.next_read().since(now)
+    }
+
+    /// How many reads failed since the last that did not.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY_AT_TIP: PageSummary = PageSummary { payload_bytes: 0, has_records: false, is_behind: false };
+    const RECORDS_AT_TIP: PageSummary =
+        PageSummary { payload_bytes: 1000, has_records: true, is_behind: false };
+    const EMPTY_BEHIND: PageSummary = PageSummary { payload_bytes: 0, has_records: false, is_behind: true };
+    const TEN_MIB_BEHIND: PageSummary =
+        PageSummary { payload_bytes: 10 << 20, has_records: true, is_behind: true };
+
+    fn at(millis: u64) -> Moment {
+        Moment::after_origin(Duration::from_millis(millis))
+    }
+
+    /// Milliseconds between the starts of reads that are answered at once with `pages`.
+    fn gaps(config: &RetrievalConfig, pages: &[PageSummary]) -> Vec<u128> {
+        let mut pacer = Pacer::new(config);
+        let mut now = at(10_000);
+        assert!(pacer.next_read() <= now, "the first read is allowed at once");
+        pages
+            .iter()
+            .map(|&page| {
+                pacer.read_started(now);
+                pacer.page_read(now, page);
+                let next = pacer.next_read().max(now);
+                let gap = next.since(now).as_millis();
+                now = next;
+                gap
+            })
+            .collect()
+    }
+
+    #[test]
+    fn pauses_follow_what_the_reads_bring() {
+        let default = RetrievalConfig::default;
+        let unlimited = RetrievalConfig { reads_per_second: None, bytes_per_second: None, ..default() };
+        let eager = RetrievalConfig { idle_time_between_reads: IDLE_MIN, ..default() };
+        let half_share = RetrievalConfig { reads_per_second: Some(2.5), ..default() };
+        let cases: [(&str, &RetrievalConfig, &[PageSummary], &[u128]); 8] = [
+            ("an idle shard at the idle interval", &default(), &[EMPTY_AT_TIP; 3], &[1500; 3]),
+            (
+                "a shard that had records more often, then less and less",
+                &default(),
+                &[RECORDS_AT_TIP, EMPTY_AT_TIP, EMPTY_AT_TIP, EMPTY_AT_TIP, RECORDS_AT_TIP],
+                &[375, 750, 1500, 1500, 375],
+            ),
+            ("never below the shortest pause", &eager, &[RECORDS_AT_TIP, EMPTY_AT_TIP], &[200, 200]),
+            ("a shard behind as the request budget allows", &default(), &[EMPTY_BEHIND; 3], &[200; 3]),
+            ("a share of the request budget", &half_share, &[EMPTY_BEHIND; 2], &[400; 2]),
+            ("a shard behind without budgets", &unlimited, &[EMPTY_BEHIND, TEN_MIB_BEHIND], &[0, 0]),
+            ("large pages as the byte budget allows", &default(), &[TEN_MIB_BEHIND; 2], &[5000; 2]),
+            ("caught up after being behind", &default(), &[TEN_MIB_BEHIND, EMPTY_AT_TIP], &[5000, 750]),
+        ];
+        for (what, config, pages, expected) in cases {
+            assert_eq!(gaps(config, pages), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_took_longer_than_the_pause_needs_none() {
+        let mut pacer = Pacer::new(&RetrievalConfig::default());
+        pacer.read_started(at(0));
+        pacer.page_read(at(4000), EMPTY_AT_TIP);
+        assert!(pacer.next_read() <= at(4000));
+    }
+
+    #[test]
+    fn back_offs_double_to_a_limit_and_never_spin() {
+        for seed in 0..50 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut pacer = Pacer::new(&RetrievalConfig {
+                reads_per_second: None,
+                bytes_per_second: None,
+                ..RetrievalConfig::default()
+            });
+            let mut delays = (1..=100).map(|_| pacer.read_failed(at(0), Backoff::PASSING, &mut rng));
+            for limit in [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000] {
+                let delay = delays.next().expect("more").as_millis();
+                assert!((100..=limit).contains(&delay), "{delay} of {limit}, seed {seed}");
+            }
+            assert!(delays.all(|delay| delay <= Duration::from_secs(10)));
+
+            pacer.page_read(at(0), EMPTY_BEHIND);
+            assert_eq!(pacer.failures(), 0);
+            let delay = pacer.read_failed(at(0), Backoff::PASSING, &mut rng);
+            assert!(delay <= Duration::from_millis(200), "a success forgets the failures before it");
+            let delay = pacer.read_failed(at(0), Backoff::LASTING, &mut rng);
+            assert!((5..=60).contains(&delay.as_secs()));
+        }
+    }
+
+    #[test]
+    fn a_back_off_does_not_shorten_what_the_budgets_ask_for() {
+        let mut pacer = Pacer::new(&RetrievalConfig::default());
+        pacer.read_started(at(0));
+        pacer.page_read(at(0), TEN_MIB_BEHIND);
+        let delay = pacer.read_failed(at(0), Backoff::PASSING, &mut fastrand::Rng::with_seed(1));
+        assert_eq!(delay, Duration::from_secs(5));
+    }
+}

@@ -1,0 +1,204 @@
+use std::time::{Duration, SystemTime};
+
+use super::budget::{cost, payload};
+use super::buffer::Inlet;
+use super::estimate::PageEstimate;
+use super::observe::{FetchEvent, FetchMetrics};
+use super::pacing::{Backoff, Pacer, PageSummary};
+use super::position::Position;
+use super::{Batch, MemoryPermit, RetrievalSpec};
+use crate::runtime::Elapsed;
+use crate::stream::{ChildShard, IteratorPosition, RecordsPage, ShardIterator, StreamError, StreamErrorKind};
+use crate::types::Moment;
+
+const GET_RECORDS: &str = "GetRecords";
+const GET_SHARD_ITERATOR: &str = "GetShardIterator";
+
+/// Iterators expire after 300 s. One that is nearly that old, because the processor was slow, is
+/// replaced rather than tried.
+const ITERATOR_AGE_MAX: Duration = Duration::from_secs(270);
+
+/// Reads a shard with GetRecords.
+pub(super) struct Poller {
+    spec: RetrievalSpec,
+    metrics: FetchMetrics,
+    rng: fastrand::Rng,
+    position: Position,
+    pacer: Pacer,
+    estimate: PageEstimate,
+    /// The iterator that continues from `position`, and when it was obtained.
+    iterator: Option<(ShardIterator, Moment)>,
+}
+
+/// The page was the last one of the shard.
+struct LastPage {
+    children: Vec<ChildShard>,
+}
+
+impl Poller {
+    /// Reads from `position` on, which is that of `spec`.
+    pub(super) fn new(spec: RetrievalSpec, position: Position) -> Self {
+        Self {
+            metrics: FetchMetrics::new(spec.metrics.clone(), spec.shard.clone()),
+            rng: fastrand::Rng::with_seed(spec.seed),
+            position,
+            pacer: Pacer::new(&spec.config),
+            estimate: PageEstimate::new(spec.limit),
+            iterator: None,
+            spec,
+        }
+    }
+
+    /// Reads to the end of the shard and returns its children: none if the service does not know the
+    /// shard any more.
+    pub(super) async fn run(mut self, inlet: &Inlet) -> Vec<ChildShard> {
+        loop {
+            inlet.room().await;
+            self.spec.clock.sleep_until(self.pacer.next_read()).await;
+            // Reserved last, and given back while backing off, so that others can use it.
+            let memory = self.spec.budget.reserve(self.estimate.bytes()).await;
+            let asked = self.spec.clock.wall();
+            match self.read().await.and_then(|page| self.accept(page, asked, memory, inlet)) {
+                Ok(None) => {}
+                Ok(Some(LastPage { children })) => return children,
+                Err(error) if error.kind() == StreamErrorKind::NotFound => return Vec::new(),
+                Err(error) => self.recover(&error),
+            }
+        }
+    }
+
+    /// One GetRecords request, preceded by GetShardIterator if need be.
+    async fn read(&mut self) -> Result<RecordsPage, StreamError> {
+        let iterator = self.iterator().await?;
+        let RetrievalSpec { api, stream, limit, clock, .. } = &self.spec;
+        let sent = clock.now();
+        self.pacer.read_started(sent);
+        let answer = clock
+            .timeout(self.spec.config.kinesis_request_timeout, api.records(stream, &iterator, *limit))
+            .await;
+        let answer = self.unless_elapsed(GET_RECORDS, answer);
+        self.metrics.records(answer.is_ok(), self.spec.clock.now().since(sent));
+        answer
+    }
+
+    /// The iterator at hand if it can still be used, else a new one.
+    async fn iterator(&mut self) -> Result<ShardIterator, StreamError> {
+        let now = self.spec.clock.now();
+        if let Some((iterator, obtained)) = &self.iterator
+            && now.since(*obtained) < ITERATOR_AGE_MAX
+        {
+            return Ok(iterator.clone());
+        }
+        let wanted = self.position.next_iterator();
+        let iterator = match self.open(&wanted).await {
+            Err(error) if error.kind() == StreamErrorKind::InvalidArgument => {
+                match self.position.alternative() {
+                    Some(position) => self.open(&position).await?,
+                    None => return Err(error),
+                }
+            }
+            opened => opened?,
+        };
+        self.iterator = Some((iterator.clone(), self.spec.clock.now()));
+        Ok(iterator)
+    }
+
+    /// One GetShardIterator request.
+    async fn open(&self, position: &IteratorPosition) -> Result<ShardIterator, StreamError> {
+        let RetrievalSpec { api, stream, shard, clock, .. } = &self.spec;
+        let sent = clock.now();
+        let answer = clock
+            .timeout(self.spec.config.kinesis_request_timeout, api.shard_iterator(stream, shard, position))
+            .await;
+        let answer = self.unless_elapsed(GET_SHARD_ITERATOR, answer);
+        self.metrics.shard_iterator(answer.is_ok(), clock.now().since(sent));
+        answer
+    }
+
+    /// Moves on with a page, or refuses it, and then nothing has changed.
+    fn accept(
+        &mut self,
+        page: RecordsPage,
+        asked: SystemTime,
+        mut memory: MemoryPermit,
+        inlet: &Inlet,
+    ) -> Result<Option<LastPage>, StreamError> {
+        if !is_consistent(&page) {
+            return Err(self.error(StreamErrorKind::Malformed, GET_RECORDS));
+        }
+        let now = self.spec.clock.now();
+        let RecordsPage { records, next_iterator, millis_behind_latest, child_shards } = page;
+        let is_at_tip = millis_behind_latest == Some(0);
+        let millis_behind_latest = millis_behind_latest.unwrap_or(0);
+        let summary = PageSummary {
+            payload_bytes: records.iter().map(payload).sum(),
+            has_records: !records.is_empty(),
+            is_behind: millis_behind_latest > 0 || records.len() >= self.spec.limit as usize,
+        };
+        let cost = cost(&records);
+        self.estimate.page_read(cost, summary.is_behind);
+        if !memory.try_resize(cost) {
+            // The same iterator brings the same page once there is room for it.
+            self.pacer.page_read(now, PageSummary { is_behind: true, ..summary });
+            return Ok(None);
+        }
+
+        self.pacer.page_read(now, summary);
+        match records.last() {
+            Some(last) => self.position.advance(&last.sequence_number),
+            None if is_at_tip => self.position.nothing_until(asked),
+            None => {}
+        }
+        self.spec.observer.observe(FetchEvent::Fetched { records: records.len(), millis_behind_latest });
+        if summary.has_records || self.spec.empty_batches {
+            inlet.push(Batch { records, millis_behind_latest, permit: memory });
+        }
+        match next_iterator {
+            Some(iterator) => {
+                self.iterator = Some((iterator, now));
+                Ok(None)
+            }
+            None => Ok(Some(LastPage { children: child_shards })),
+        }
+    }
+
+    /// Prepares another attempt after a failure.
+    fn recover(&mut self, error: &StreamError) {
+        let mut backoff = Backoff::PASSING;
+        match error.kind() {
+            StreamErrorKind::ExpiredIterator => {
+                self.metrics.expired_iterator();
+                self.iterator = None;
+            }
+            StreamErrorKind::InvalidArgument => self.iterator = None,
+            StreamErrorKind::Denied => backoff = Backoff::LASTING,
+            _ => {}
+        }
+        let retry_in = self.pacer.read_failed(self.spec.clock.now(), backoff, &mut self.rng);
+        let failures = self.pacer.failures();
+        self.spec.observer.observe(FetchEvent::Failed { error, failures, retry_in });
+    }
+
+    fn unless_elapsed<T>(
+        &self,
+        operation: &'static str,
+        answer: Result<Result<T, StreamError>, Elapsed>,
+    ) -> Result<T, StreamError> {
+        answer.unwrap_or_else(|elapsed| {
+            Err(self.error(StreamErrorKind::Unavailable, operation).with_source(elapsed))
+        })
+    }
+
+    fn error(&self, kind: StreamErrorKind, operation: &'static str) -> StreamError {
+        StreamError::new(kind, operation, format!("{}/{}", self.spec.stream, self.spec.shard))
+    }
+}
+
+/// Whether a page either continues and has no children, or ends the shard and names children that
+/// name their parents. Other answers have been seen from the service, and taking one for the end of
+/// the shard would lose the rest of it.
+fn is_consistent(page: &RecordsPage) -> bool {
+    let children = &page.child_shards;
+    page.next_iterator.is_some() == children.is_empty()
+        && children.iter().all(|child| !child.parents.is_empty())
+}
