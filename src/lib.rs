@@ -1,10 +1,37 @@
-//! Reads Kinesis streams as a fleet.
+//! Reads Amazon Kinesis streams as a fleet: what the Kinesis Client Library (KCL) does for Java.
+//!
+//! Any number of workers share the shards of a stream through leases in a DynamoDB table. Each worker
+//! reads the shards it holds, takes KPL aggregates apart, hands records in order to a
+//! [`ShardRecordProcessor`], and stores checkpoints, so that every record is processed at least once
+//! across crashes, deploys and resharding. Workers of Java KCL 2.x can share the same lease table at
+//! the same time.
+//!
+//! # The data's way
+//!
+//! ```text
+//!  1 stream       which shards exist ──────────────┐
+//!  2 lease        the table: who reads what        │
+//!  3 overseer     scans, plans, takes, renews ◄────┘
+//!                   │ a lease taken
+//!                   ▼
+//!  4 shard        one shard's life: parents first, then records, then its end
+//!  5 retrieval      │ GetRecords, ahead of the processor and within its memory
+//!  6 aggregation    │ KPL aggregates → user records
+//!  7 processor      │ your code
+//!  8 checkpoint     ▼ conditional writes to the lease row
+//! ```
+//!
+//! [`Consumer::builder`] is where to start; [`testing`] has a stream to test against.
 
 mod types;
 
 pub mod stream;
 
 pub mod lease;
+
+mod overseer;
+
+mod shard;
 
 mod retrieval;
 
@@ -14,9 +41,14 @@ mod processor;
 
 mod checkpoint;
 
-mod metrics;
+mod consumer;
 
+mod config;
+mod error;
+mod events;
+mod metrics;
 mod runtime;
+mod worker;
 
 #[cfg(feature = "test-util")]
 pub mod testing;
@@ -25,11 +57,17 @@ pub mod testing;
 #[doc(hidden)]
 pub mod internals;
 
-pub use crate::checkpoint::Checkpointer;
+pub use crate::checkpoint::{Checkpointer, PreparedCheckpoint};
+pub use crate::config::{CoordinationConfig, CoordinationMode, LeaseConfig, ManagementConfig, Settings};
+pub use crate::consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Health, Status, StopReason};
+pub use crate::error::{Error, ErrorKind};
+pub use crate::events::{Event, Events};
+pub use crate::metrics::MetricsConfig;
 pub use crate::processor::{ShardRecordProcessor, ShardRecordProcessorFactory};
 pub use crate::retrieval::RetrievalConfig;
+pub use crate::shard::{ShardState, ShardStatus};
 pub use crate::types::{
     Checkpoint, EncryptionType, ExplicitHashKey, ExtendedSequenceNumber, HashKeyRange, KinesisClientRecord,
     LeaseKey, Moment, ParseCheckpointError, ParseHashKeyError, ParseSequenceNumberError, ParseStreamError,
-    PartitionKey, Record, SequenceNumber, ShardId, StreamId, WorkerId,
+    PartitionKey, Record, SequenceNumber, ShardId, StartStrategy, StreamId, WorkerId,
 };

@@ -1,5 +1,7 @@
 //! Stop 8 on the data's way: what has been processed, written to the lease table.
 
-/// Records how far a shard has been processed.
-#[derive(Debug, Clone)]
-pub struct Checkpointer {}
+mod checkpointer;
+mod tracker;
+
+pub(crate) use self::checkpointer::CheckpointerParts;
+pub use self::checkpointer::{Checkpointer, PreparedCheckpoint};

@@ -53,6 +53,12 @@ impl StoreError {
         self.kind
     }
 
+    /// Whether the same request may succeed a little later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind, StoreErrorKind::Throttled | StoreErrorKind::Unavailable)
+    }
+
     /// Whether a write that failed like this may have happened all the same.
     #[must_use]
     pub fn is_in_doubt(&self) -> bool {

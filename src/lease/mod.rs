@@ -8,9 +8,11 @@ mod dynamodb;
 mod error;
 #[cfg(feature = "test-util")]
 mod faulty;
+mod held;
 mod item;
 mod memory;
 mod names;
+mod relay;
 mod row;
 mod store;
 mod write;
@@ -19,8 +21,10 @@ pub(crate) use self::dynamodb::{DynamoDbLeaseStore, OwnerIndex};
 pub use self::error::{StoreError, StoreErrorKind};
 #[cfg(feature = "test-util")]
 pub use self::faulty::{Fault, FaultHook, FaultyLeaseStore};
+pub(crate) use self::held::{HeldError, HeldLease};
 pub use self::item::{Attribute, Item};
 pub use self::memory::MemoryLeaseStore;
+pub(crate) use self::relay::RelayedStore;
 pub use self::row::{Lease, PendingCheckpoint, Throughput, UnreadableRow};
 pub use self::store::{Created, LeaseScan, LeaseStore, TableSpec, WriteOutcome};
 pub use self::write::{Condition, LeaseWrite, Update};

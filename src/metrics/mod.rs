@@ -52,3 +52,29 @@ impl Report {
     /// Adds `<name>.Success` (1 or 0) and `<name>.Time`.
     pub(crate) fn outcome(&mut self, _name: &'static str, _success: bool, _took: Duration) {}
 }
+
+/// stub
+#[derive(Debug, Clone, Default)]
+pub struct MetricsConfig {}
+impl MetricsConfig {
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+pub(crate) struct Publisher;
+impl Publisher {
+    pub(crate) async fn run(self, stop: tokio_util::sync::CancellationToken) {
+        stop.cancelled().await
+    }
+}
+impl Metrics {
+    pub(crate) fn start(
+        _a: &str,
+        _w: &crate::types::WorkerId,
+        _c: &MetricsConfig,
+        _clock: &crate::runtime::Clock,
+        _cw: Option<aws_sdk_cloudwatch::Client>,
+    ) -> (Self, Publisher) {
+        (Self::default(), Publisher)
+    }
+}

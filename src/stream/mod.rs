@@ -3,7 +3,6 @@
 mod api;
 mod aws;
 mod error;
-pub(crate) mod graph;
 pub(crate) mod list;
 
 pub use self::api::{

@@ -45,6 +45,24 @@ impl HashKeyRange {
         self.end
     }
 
+    /// Whether `ranges`, in any order and overlapping or not, leave out none of the range's hash keys.
+    #[must_use]
+    pub fn is_covered_by(&self, ranges: impl IntoIterator<Item = Self>) -> bool {
+        let mut ranges: Vec<Self> = ranges.into_iter().collect();
+        ranges.sort_unstable();
+        let mut missing = self.start;
+        for range in ranges {
+            if range.start > missing {
+                return false;
+            }
+            if range.end >= self.end {
+                return true;
+            }
+            missing = missing.max(range.end + 1);
+        }
+        false
+    }
+
     /// Whether `hash_key` lies in the range.
     #[must_use]
     pub const fn contains(&self, hash_key: u128) -> bool {
@@ -86,6 +104,18 @@ mod tests {
         ] {
             assert_eq!(HashKeyRange::parse(start, end), Err(ParseHashKeyError), "{start} {end}");
         }
+    }
+
+    #[test]
+    fn cover_has_no_gaps() {
+        let range = |start, end| HashKeyRange::new(start, end).expect("in order");
+        let wanted = range(10, 99);
+        assert!(wanted.is_covered_by([range(50, 99), range(0, 20), range(15, 49), range(0, 5)]));
+        assert!(!wanted.is_covered_by([range(50, 99), range(10, 48)]));
+        assert!(!wanted.is_covered_by([range(11, 99)]));
+        assert!(!wanted.is_covered_by([range(10, 98)]));
+        assert!(!wanted.is_covered_by([]));
+        assert!(HashKeyRange::FULL.is_covered_by([range(0, 5), range(6, u128::MAX)]));
     }
 
     #[test]

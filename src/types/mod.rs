@@ -8,6 +8,7 @@ mod ids;
 mod moment;
 mod record;
 mod sequence_number;
+mod start;
 
 pub use self::checkpoint::{Checkpoint, ExtendedSequenceNumber, ParseCheckpointError};
 pub use self::hash_key::{HashKeyRange, ParseHashKeyError};
@@ -15,3 +16,4 @@ pub use self::ids::{LeaseKey, ParseStreamError, ShardId, StreamId, WorkerId};
 pub use self::moment::Moment;
 pub use self::record::{EncryptionType, ExplicitHashKey, KinesisClientRecord, PartitionKey, Record};
 pub use self::sequence_number::{ParseSequenceNumberError, SequenceNumber};
+pub use self::start::StartStrategy;

@@ -1,0 +1,270 @@
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::tracker::{Decision, Refusal, Tracker};
+use crate::error::{Error, ErrorKind};
+use crate::events::{Event, EventSink};
+use crate::lease::{HeldError, HeldLease, PendingCheckpoint};
+use crate::types::{Checkpoint, ExtendedSequenceNumber, LeaseKey, ShardId, StreamId};
+
+/// Stores how far a processor has got with its shard. Valid for one lease acquisition: from
+/// [`initialize`](crate::ShardRecordProcessorFactory::initialize) until the lease is lost, given up,
+/// or the processor is replaced after a panic.
+///
+/// Cheap to clone, and usable from any task, also while a callback runs.
+///
+/// # Guarantees
+///
+/// - A checkpoint is stored only while this worker holds the lease, enforced by a conditional write.
+/// - Stored checkpoints never move backwards, and never beyond what was delivered.
+/// - When a call returns `Ok`, the checkpoint is durable. It also renews the lease.
+///
+/// # Errors
+///
+/// Every call fails with
+/// - [`ErrorKind::Invalid`] if the position is behind the stored checkpoint or was not delivered
+///   (KCL's `IllegalArgumentException`),
+/// - [`ErrorKind::LeaseLost`] if another worker has the lease or it expired
+///   (`ShutdownException`): stop working on this shard,
+/// - [`ErrorKind::Closed`] if the processor was replaced after a panic,
+/// - [`ErrorKind::Unavailable`] if DynamoDB did not answer or throttled after a few attempts
+///   (`ThrottlingException`, `KinesisClientLibDependencyException`): it may or may not be stored;
+///   call again, or go on and checkpoint later.
+///
+/// # Cancel safety
+///
+/// A call may be dropped; the checkpoint may then be stored or not, and the next one settles it.
+#[derive(Clone)]
+pub struct Checkpointer(Arc<Shared>);
+
+struct Shared {
+    parts: CheckpointerParts,
+    initial: Checkpoint,
+    initial_pending: Option<PendingCheckpoint>,
+    tracker: Mutex<Tracker>,
+    closed: AtomicBool,
+    /// Held while a checkpoint is written, so that they are decided and stored in one order.
+    storing: tokio::sync::Mutex<()>,
+}
+
+/// What a checkpointer works with.
+#[derive(Debug, Clone)]
+pub(crate) struct CheckpointerParts {
+    pub(crate) held: Arc<HeldLease>,
+    pub(crate) stream: StreamId,
+    pub(crate) application: Arc<str>,
+    pub(crate) events: EventSink,
+}
+
+impl Checkpointer {
+    pub(crate) fn new(parts: CheckpointerParts) -> Self {
+        let lease = parts.held.lease();
+        Self(Arc::new(Shared {
+            parts,
+            tracker: Mutex::new(Tracker::new(lease.checkpoint.clone())),
+            initial: lease.checkpoint,
+            initial_pending: lease.pending_checkpoint,
+            closed: AtomicBool::new(false),
+            storing: tokio::sync::Mutex::new(()),
+        }))
+    }
+
+    /// Stores that everything up to and including `position` is processed.
+    ///
+    /// At the end of the shard, the position of its last record means the whole shard, as
+    /// [`end`](Self::end) does. A position that is stored already succeeds without a write.
+    ///
+    /// # Errors
+    ///
+    /// See [`Checkpointer`].
+    pub async fn checkpoint(&self, position: ExtendedSequenceNumber) -> Result<(), Error> {
+        self.store(|tracker| tracker.decide(position)).await
+    }
+
+    /// Stores that the whole shard is processed (`SHARD_END`), which lets its children start. Call it
+    /// from [`shard_ended`](crate::ShardRecordProcessor::shard_ended).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if the shard has not ended; else see [`Checkpointer`].
+    pub async fn end(&self) -> Result<(), Error> {
+        self.store(Tracker::decide_end).await
+    }
+
+    /// The first half of a two-phase checkpoint: stores `position`, and `state` with it, as pending.
+    /// Do what must happen between, then [`commit`](PreparedCheckpoint::commit). Should the worker
+    /// die between the two, the next processor of the shard finds it in
+    /// [`pending_checkpoint`](Self::pending_checkpoint).
+    ///
+    /// A position that is stored already is not written.
+    ///
+    /// # Errors
+    ///
+    /// See [`Checkpointer`].
+    pub async fn prepare(
+        &self,
+        position: ExtendedSequenceNumber,
+        state: Option<Bytes>,
+    ) -> Result<PreparedCheckpoint, Error> {
+        let _storing = self.0.storing.lock().await;
+        self.check_open()?;
+        let decision = self.tracker().decide(position.clone()).map_err(|refusal| self.refused(refusal))?;
+        if let Decision::Store(checkpoint) = decision {
+            let pending = PendingCheckpoint::new(checkpoint, state);
+            self.0.parts.held.prepare(&pending).await.map_err(|error| self.failed(error))?;
+        }
+        Ok(PreparedCheckpoint { checkpointer: self.clone(), position })
+    }
+
+    /// The shard.
+    #[must_use]
+    pub fn shard_id(&self) -> &ShardId {
+        self.0.parts.held.shard_id()
+    }
+
+    /// The row of the lease table this checkpointer writes to.
+    #[must_use]
+    pub fn lease_key(&self) -> &LeaseKey {
+        self.0.parts.held.key()
+    }
+
+    /// The stream.
+    #[must_use]
+    pub fn stream(&self) -> &StreamId {
+        &self.0.parts.stream
+    }
+
+    /// The application: the name its lease table, metrics and fan-out consumer go by.
+    #[must_use]
+    pub fn application(&self) -> &str {
+        &self.0.parts.application
+    }
+
+    /// Where this lease started: records up to here were processed before.
+    #[must_use]
+    pub fn initial_checkpoint(&self) -> &Checkpoint {
+        &self.0.initial
+    }
+
+    /// The checkpoint that was prepared but not committed before this lease started.
+    #[must_use]
+    pub fn pending_checkpoint(&self) -> Option<&PendingCheckpoint> {
+        self.0.initial_pending.as_ref()
+    }
+
+    /// What is stored now, as far as this processor knows.
+    #[must_use]
+    pub fn stored_checkpoint(&self) -> Checkpoint {
+        self.tracker().stored().clone()
+    }
+
+    pub(crate) fn deliver(&self, position: ExtendedSequenceNumber) {
+        self.tracker().deliver(position);
+    }
+
+    pub(crate) fn reach_end(&self) {
+        self.tracker().reach_end();
+    }
+
+    /// Refuses every further checkpoint and waits for the one being written.
+    pub(crate) async fn close(&self) {
+        self.0.closed.store(true, Ordering::Release);
+        drop(self.0.storing.lock().await);
+    }
+
+    async fn store(&self, decide: impl FnOnce(&Tracker) -> Result<Decision, Refusal>) -> Result<(), Error> {
+        let _storing = self.0.storing.lock().await;
+        self.check_open()?;
+        let decision = decide(&self.tracker()).map_err(|refusal| self.refused(refusal))?;
+        let Decision::Store(checkpoint) = decision else { return Ok(()) };
+        self.0.parts.held.checkpoint(&checkpoint).await.map_err(|error| self.failed(error))?;
+        self.tracker().store(checkpoint.clone());
+        self.0.parts.events.emit(Event::Checkpointed { shard: self.shard_id().clone(), checkpoint });
+        Ok(())
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(Error::new(
+                ErrorKind::Closed,
+                format!("{}: its processor was replaced; this checkpointer no longer counts", self.place()),
+            ));
+        }
+        if !self.0.parts.held.is_valid() {
+            return Err(self.failed(HeldError::Lost));
+        }
+        Ok(())
+    }
+
+    fn refused(&self, refusal: Refusal) -> Error {
+        self.report(
+            Error::new(ErrorKind::Invalid, format!("checkpoint on {} refused", self.place()))
+                .with_source(refusal),
+        )
+    }
+
+    fn failed(&self, error: HeldError) -> Error {
+        let kind = match &error {
+            HeldError::Lost => ErrorKind::LeaseLost,
+            HeldError::Backwards { .. } => ErrorKind::Invalid,
+            HeldError::Store(error) if error.is_retryable() => ErrorKind::Unavailable,
+            HeldError::Store(_) => ErrorKind::Invalid,
+        };
+        self.report(Error::new(kind, format!("checkpoint on {} failed", self.place())).with_source(error))
+    }
+
+    fn report(&self, error: Error) -> Error {
+        let reason = error.to_string().into();
+        self.0.parts.events.emit(Event::CheckpointFailed { shard: self.shard_id().clone(), reason });
+        error
+    }
+
+    fn place(&self) -> String {
+        format!("shard {} of stream {} (application {})", self.shard_id(), self.stream(), self.application())
+    }
+
+    fn tracker(&self) -> MutexGuard<'_, Tracker> {
+        // Nothing panics while holding it.
+        self.0.tracker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Checkpointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpointer")
+            .field("application", &self.application())
+            .field("stream", &self.stream().name())
+            .field("lease", &self.lease_key())
+            .field("stored", &self.stored_checkpoint())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A checkpoint that was prepared and waits to be committed. Dropping it leaves it pending.
+#[derive(Debug)]
+#[must_use = "a prepared checkpoint counts only once it is committed"]
+pub struct PreparedCheckpoint {
+    checkpointer: Checkpointer,
+    position: ExtendedSequenceNumber,
+}
+
+impl PreparedCheckpoint {
+    /// The position that was prepared.
+    #[must_use]
+    pub fn position(&self) -> &ExtendedSequenceNumber {
+        &self.position
+    }
+
+    /// The second half: makes the pending checkpoint the stored one, under the same rules as
+    /// [`Checkpointer::checkpoint`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Checkpointer`].
+    pub async fn commit(self) -> Result<(), Error> {
+        self.checkpointer.checkpoint(self.position).await
+    }
+}

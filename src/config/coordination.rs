@@ -1,0 +1,151 @@
+use std::time::Duration;
+
+use crate::config::{check, check_duration};
+use crate::error::Error;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// How workers of a fleet agree on who holds which lease. All workers on a table must use
+/// protocols that work together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CoordinationMode {
+    /// Every worker scans the table, takes what is free and steals to balance: the protocol of KCL
+    /// 2.x, and of fleets of this crate alone.
+    #[default]
+    Independent,
+}
+
+/// Timing and rules of lease coordination. The defaults are KCL's unless stated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CoordinationConfig {
+    /// The protocol. Default: [`CoordinationMode::Independent`].
+    pub mode: CoordinationMode,
+    /// How long a lease may go without renewal before others take it over (`failoverTimeMillis`; 1 s
+    /// to 1 h, default 10 s). Must be the same for every worker of the fleet. Renewals are sent three
+    /// times as often.
+    pub failover_time: Duration,
+    /// The time between two rounds in which this worker looks for leases to take
+    /// (`leaseAssignmentIntervalMillis`; 100 ms to 1 h). Each round scans the lease table once.
+    ///
+    /// The default, `None`, is a quarter of the failover time per four workers, at most KCL's twice
+    /// the failover time: small fleets take over quickly, and in large ones the scans stay cheap
+    /// beside the renewals.
+    pub lease_assignment_interval: Option<Duration>,
+    /// The time one request to the lease table may take (`dynamoDbRequestTimeout`; 10 ms to 1 h).
+    /// `None`, the default, is a third of the failover time: a renewal that takes longer is useless.
+    pub request_timeout: Option<Duration>,
+    /// Whether leases that nobody has renewed for three failover times are taken without regard to
+    /// this worker's fair share (`enablePriorityLeaseAssignment`; default true).
+    pub priority_lease_assignment: bool,
+    /// How often a worker that waits for the parents of its shard looks whether they have ended
+    /// (`parentShardPollIntervalMillis`; 100 ms to 1 h, default 10 s). Parents that end in the same
+    /// process, or are seen ended in a scan, are noticed sooner.
+    pub parent_shard_poll_interval: Duration,
+    /// How often the leases are checked for hash keys that none of them covers
+    /// (`leasesRecoveryAuditorExecutionFrequencyMillis`; 1 s to 24 h, default 10 s, where KCL has 120
+    /// s: here it costs no request unless there is a hole).
+    pub audit_interval: Duration,
+    /// How many checks in a row must find the same hole before shards are listed again
+    /// (`leasesRecoveryAuditorInconsistencyConfidenceThreshold`; 1 to 100, default 3).
+    pub audit_confidence_threshold: u32,
+    /// Whether rows of finished shards are deleted (`cleanupLeasesUponShardCompletion`; default
+    /// true).
+    pub cleanup_leases_upon_shard_completion: bool,
+    /// How often finished rows are looked for (`leaseCleanupIntervalMillis`; 1 s to 24 h, default
+    /// 60 s).
+    pub lease_cleanup_interval: Duration,
+    /// Whether a shard whose parent is still open is ignored instead of failing the shard sync
+    /// (`ignoreUnexpectedChildShards`; default false).
+    pub ignore_unexpected_child_shards: bool,
+    /// The pause before a callback that failed is called again (`taskBackoffTimeMillis`; 1 ms to 1 h,
+    /// default 500 ms). It doubles with every further failure, up to 30 s.
+    pub task_backoff_time: Duration,
+    /// How long [`shutdown`](crate::ConsumerHandle::shutdown) waits for processors to return before
+    /// it leaves them behind, their leases to expire (1 ms to 24 h, default 60 s).
+    pub shutdown_timeout: Duration,
+    /// Whether processors are also called with empty batches, to learn how far behind an idle shard
+    /// is (`callProcessRecordsEvenForEmptyRecordList`; default false).
+    pub call_process_records_even_for_empty_record_list: bool,
+}
+
+impl Default for CoordinationConfig {
+    fn default() -> Self {
+        Self {
+            mode: CoordinationMode::default(),
+            failover_time: Duration::from_secs(10),
+            lease_assignment_interval: None,
+            request_timeout: None,
+            priority_lease_assignment: true,
+            parent_shard_poll_interval: Duration::from_secs(10),
+            audit_interval: Duration::from_secs(10),
+            audit_confidence_threshold: 3,
+            cleanup_leases_upon_shard_completion: true,
+            lease_cleanup_interval: Duration::from_secs(60),
+            ignore_unexpected_child_shards: false,
+            task_backoff_time: Duration::from_millis(500),
+            shutdown_timeout: Duration::from_secs(60),
+            call_process_records_even_for_empty_record_list: false,
+        }
+    }
+}
+
+impl CoordinationConfig {
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        let ms = Duration::from_millis;
+        check_duration("failover_time", self.failover_time, SECOND..=HOUR)?;
+        if let Some(interval) = self.lease_assignment_interval {
+            check_duration("lease_assignment_interval", interval, ms(100)..=HOUR)?;
+        }
+        if let Some(timeout) = self.request_timeout {
+            check_duration("request_timeout", timeout, ms(10)..=HOUR)?;
+        }
+        check_duration("parent_shard_poll_interval", self.parent_shard_poll_interval, ms(100)..=HOUR)?;
+        check_duration("audit_interval", self.audit_interval, SECOND..=HOUR * 24)?;
+        check("audit_confidence_threshold", self.audit_confidence_threshold, 1..=100)?;
+        check_duration("lease_cleanup_interval", self.lease_cleanup_interval, SECOND..=HOUR * 24)?;
+        check_duration("task_backoff_time", self.task_backoff_time, ms(1)..=HOUR)?;
+        check_duration("shutdown_timeout", self.shutdown_timeout, ms(1)..=HOUR * 24)
+    }
+
+    /// The time between two renewals of a lease: a third of the failover time, less 25 ms
+    /// (`epsilonMillis`).
+    pub(crate) fn renew_interval(&self) -> Duration {
+        (self.failover_time / 3).saturating_sub(Duration::from_millis(25))
+    }
+
+    /// The time between two rounds of lease assignment in a fleet of `workers`.
+    pub(crate) fn assignment_interval(&self, workers: usize) -> Duration {
+        self.lease_assignment_interval.unwrap_or_else(|| {
+            let groups = u32::try_from(workers.div_ceil(4)).unwrap_or(u32::MAX).max(1);
+            (self.failover_time / 4).saturating_mul(groups).min(self.failover_time * 2)
+        })
+    }
+
+    /// The time one request to the lease table may take.
+    pub(crate) fn store_timeout(&self) -> Duration {
+        self.request_timeout.unwrap_or(self.failover_time / 3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_are_quick_in_small_fleets_and_never_rarer_than_in_kcl() {
+        let config = CoordinationConfig::default();
+        let seconds = |workers| config.assignment_interval(workers).as_secs_f64();
+        assert_eq!([0, 1, 4, 5, 16, 32, 1000].map(seconds), [2.5, 2.5, 2.5, 5.0, 10.0, 20.0, 20.0]);
+    }
+
+    #[test]
+    fn a_setting_out_of_range_is_named_with_its_range() {
+        let config = CoordinationConfig { failover_time: Duration::ZERO, ..CoordinationConfig::default() };
+        let error = config.validate().expect_err("out of range");
+        assert_eq!(error.to_string(), "failover_time is 0 ms; it must be between 1000 and 3600000 ms");
+        assert!(CoordinationConfig::default().validate().is_ok());
+    }
+}

@@ -1,0 +1,11 @@
+//! Settings: plain data with KCL's names, defaults and units, checked before anything runs.
+
+mod coordination;
+mod environment;
+mod lease;
+mod range;
+
+pub use self::coordination::{CoordinationConfig, CoordinationMode};
+pub use self::environment::Settings;
+pub use self::lease::{LeaseConfig, ManagementConfig};
+pub(crate) use self::range::{check, check_duration};

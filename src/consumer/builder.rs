@@ -1,0 +1,333 @@
+use std::fmt;
+use std::sync::Arc;
+
+use aws_config::SdkConfig;
+
+use crate::config::{CoordinationConfig, LeaseConfig, ManagementConfig, Settings};
+use crate::consumer::Consumer;
+use crate::error::{Error, ErrorKind};
+use crate::lease::{LeaseStore, TableSpec};
+use crate::metrics::MetricsConfig;
+use crate::overseer::Hub;
+use crate::processor::ShardRecordProcessorFactory;
+use crate::retrieval::RetrievalConfig;
+use crate::runtime::{Clock, Seeds};
+use crate::stream::StreamApi;
+use crate::types::{StreamId, WorkerId};
+
+/// The settings and components of a consumer. What must be given: stream, application, processor
+/// factory, and AWS clients (or an [`SdkConfig`] to make them from).
+#[derive(Default)]
+#[must_use = "a consumer does nothing until it is built and started"]
+pub struct ConsumerBuilder {
+    streams: Vec<String>,
+    application: Option<String>,
+    table_name: Option<String>,
+    worker_id: Option<String>,
+    factory: Option<Arc<dyn ShardRecordProcessorFactory>>,
+    management: ManagementConfig,
+    lease_config: LeaseConfig,
+    coordination: CoordinationConfig,
+    retrieval: RetrievalConfig,
+    metrics: MetricsConfig,
+    table: TableSpec,
+    kinesis: Option<aws_sdk_kinesis::Client>,
+    dynamodb: Option<aws_sdk_dynamodb::Client>,
+    cloudwatch: Option<aws_sdk_cloudwatch::Client>,
+    stream_api: Option<Arc<dyn StreamApi>>,
+    lease_store: Option<Arc<dyn LeaseStore>>,
+    world: World,
+}
+
+/// What surrounds a worker: the real world, unless a simulation puts its own in.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    pub(crate) clock: Option<Clock>,
+    pub(crate) seed: Option<u64>,
+    pub(crate) hub: Option<Hub>,
+    /// Whether coordination shares the runtime of the caller.
+    pub(crate) on_current_runtime: bool,
+}
+
+/// A builder's settings, checked and complete.
+pub(crate) struct Parts {
+    pub(crate) stream: StreamId,
+    pub(crate) application: String,
+    pub(crate) table_name: String,
+    pub(crate) worker_id: WorkerId,
+    pub(crate) factory: Arc<dyn ShardRecordProcessorFactory>,
+    pub(crate) management: ManagementConfig,
+    pub(crate) records_per_call: u32,
+    pub(crate) coordination: CoordinationConfig,
+    pub(crate) retrieval: RetrievalConfig,
+    pub(crate) metrics: MetricsConfig,
+    pub(crate) table: TableSpec,
+    pub(crate) stream_source: StreamSource,
+    pub(crate) lease_source: LeaseSource,
+    pub(crate) cloudwatch: Option<aws_sdk_cloudwatch::Client>,
+    pub(crate) clock: Clock,
+    pub(crate) seeds: Seeds,
+    pub(crate) hub: Hub,
+    pub(crate) on_current_runtime: bool,
+}
+
+/// Where records come from.
+pub(crate) enum StreamSource {
+    Kinesis(aws_sdk_kinesis::Client),
+    Given(Arc<dyn StreamApi>),
+}
+
+/// Where leases are kept.
+pub(crate) enum LeaseSource {
+    DynamoDb(aws_sdk_dynamodb::Client),
+    Given(Arc<dyn LeaseStore>),
+}
+
+impl ConsumerBuilder {
+    /// The stream to read, by name or ARN. Required, once.
+    pub fn stream(mut self, name_or_arn: impl Into<String>) -> Self {
+        self.streams.push(name_or_arn.into());
+        self
+    }
+
+    /// The application: the name of its lease table and of its CloudWatch namespace, and what its
+    /// workers have in common. Required.
+    pub fn application(mut self, name: impl Into<String>) -> Self {
+        self.application = Some(name.into());
+        self
+    }
+
+    /// The lease table, if it is not named like the application.
+    pub fn table_name(mut self, name: impl Into<String>) -> Self {
+        self.table_name = Some(name.into());
+        self
+    }
+
+    /// The name of this worker, which no other worker of the application may have at the same time
+    /// (KCL's `workerIdentifier`). Default: a random name.
+    ///
+    /// A worker that restarts under the name of one that was killed takes its leases back at once
+    /// rather than after the failover time.
+    pub fn worker_id(mut self, id: impl Into<String>) -> Self {
+        self.worker_id = Some(id.into());
+        self
+    }
+
+    /// What makes the processors. Required.
+    pub fn processor_factory(mut self, factory: impl ShardRecordProcessorFactory + 'static) -> Self {
+        self.factory = Some(Arc::new(factory));
+        self
+    }
+
+    /// Makes all three clients from one AWS configuration.
+    ///
+    /// The DynamoDB client gets an HTTP client of its own unless `config` names one. Do not share
+    /// that one with code that may block its threads: lease renewals go through it.
+    pub fn aws_config(self, config: &SdkConfig) -> Self {
+        self.kinesis_client(aws_sdk_kinesis::Client::new(config))
+            .dynamodb_client(aws_sdk_dynamodb::Client::new(config))
+            .cloudwatch_client(aws_sdk_cloudwatch::Client::new(config))
+    }
+
+    /// The client that records are read with.
+    pub fn kinesis_client(mut self, client: aws_sdk_kinesis::Client) -> Self {
+        self.kinesis = Some(client);
+        self
+    }
+
+    /// The client that the lease table is kept with.
+    pub fn dynamodb_client(mut self, client: aws_sdk_dynamodb::Client) -> Self {
+        self.dynamodb = Some(client);
+        self
+    }
+
+    /// The client that metrics are published with. Without one, there are none in CloudWatch.
+    pub fn cloudwatch_client(mut self, client: aws_sdk_cloudwatch::Client) -> Self {
+        self.cloudwatch = Some(client);
+        self
+    }
+
+    /// Reads from something other than Kinesis, such as
+    /// [`SimulatedKinesis`](crate::testing::SimulatedKinesis).
+    pub fn stream_api(mut self, api: Arc<dyn StreamApi>) -> Self {
+        self.stream_api = Some(api);
+        self
+    }
+
+    /// Keeps leases in something other than DynamoDB, such as
+    /// [`MemoryLeaseStore`](crate::lease::MemoryLeaseStore).
+    pub fn lease_store(mut self, store: Arc<dyn LeaseStore>) -> Self {
+        self.lease_store = Some(store);
+        self
+    }
+
+    /// How many leases to take, and where to start.
+    pub fn management(mut self, management: ManagementConfig) -> Self {
+        self.management = management;
+        self
+    }
+
+    /// How records are fetched. Default: polling, 10,000 records a call.
+    pub fn lease_config(mut self, lease_config: LeaseConfig) -> Self {
+        self.lease_config = lease_config;
+        self
+    }
+
+    /// Both [`management`](Self::management) and [`lease_config`](Self::lease_config).
+    pub fn settings(self, settings: Settings) -> Self {
+        self.management(settings.management).lease_config(settings.lease_config)
+    }
+
+    /// Timing and rules of lease coordination.
+    pub fn coordination(mut self, coordination: CoordinationConfig) -> Self {
+        self.coordination = coordination;
+        self
+    }
+
+    /// Pace, read-ahead and memory of fetching.
+    pub fn retrieval(mut self, retrieval: RetrievalConfig) -> Self {
+        self.retrieval = retrieval;
+        self
+    }
+
+    /// Which metrics are published, and how.
+    pub fn metrics(mut self, metrics: MetricsConfig) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// How the lease table is created and kept.
+    pub fn lease_table(mut self, table: TableSpec) -> Self {
+        self.table = table;
+        self
+    }
+
+    #[cfg(feature = "internals")]
+    pub(crate) fn world(mut self, world: World) -> Self {
+        self.world = world;
+        self
+    }
+
+    /// Checks every setting. Performs no I/O.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`], naming the setting that is missing or out of its range.
+    pub fn build(self) -> Result<Consumer, Error> {
+        let stream: StreamId = match &self.streams[..] {
+            [stream] => stream.parse().map_err(|error| invalid("stream is not valid").with_source(error))?,
+            [] => return Err(missing("stream", "stream(\"name or ARN\")")),
+            _ => {
+                return Err(invalid(
+                    "stream is given more than once; reading several streams with one consumer is not \
+                     available in this version: start a consumer for each, with an application of its own",
+                ));
+            }
+        };
+        let application = self.application.ok_or_else(|| missing("application", "application(\"name\")"))?;
+        check_table_name("application", &application)?;
+        let table_name = self.table_name.unwrap_or_else(|| application.clone());
+        check_table_name("table_name", &table_name)?;
+        let seeds = self.world.seed.map_or_else(Seeds::random, Seeds::from_seed);
+        let worker_id = match self.worker_id {
+            Some(id) if id.is_empty() => {
+                return Err(invalid("worker_id is empty; give it a name or leave it out"));
+            }
+            Some(id) => id,
+            None => format!("{:016x}{:016x}", seeds.seed(), seeds.seed()),
+        };
+        let factory =
+            self.factory.ok_or_else(|| missing("processor_factory", "processor_factory(factory)"))?;
+        self.management.validate()?;
+        self.lease_config.validate()?;
+        self.coordination.validate()?;
+        self.retrieval.validate()?;
+        self.metrics.validate().map_err(invalid)?;
+        let records_per_call = match self.lease_config {
+            LeaseConfig::PollingConfig { limit } => limit,
+            LeaseConfig::FanOutConfig {} => {
+                return Err(invalid("enhanced fan-out is not available in this version"));
+            }
+        };
+        let stream_source = match (self.stream_api, self.kinesis) {
+            (Some(api), _) => StreamSource::Given(api),
+            (None, Some(client)) => StreamSource::Kinesis(client),
+            (None, None) => {
+                return Err(missing("a Kinesis client", "aws_config(&config) or kinesis_client(client)"));
+            }
+        };
+        let lease_source = match (self.lease_store, self.dynamodb) {
+            (Some(store), _) => LeaseSource::Given(store),
+            (None, Some(client)) => LeaseSource::DynamoDb(client),
+            (None, None) => {
+                return Err(missing("a DynamoDB client", "aws_config(&config) or dynamodb_client(client)"));
+            }
+        };
+        Ok(Consumer(Parts {
+            stream,
+            hub: self.world.hub.unwrap_or_else(|| Hub::of_process(&table_name)),
+            application,
+            table_name,
+            worker_id: worker_id.into(),
+            factory,
+            management: self.management,
+            records_per_call,
+            coordination: self.coordination,
+            retrieval: self.retrieval,
+            metrics: self.metrics,
+            table: self.table,
+            stream_source,
+            lease_source,
+            cloudwatch: self.cloudwatch,
+            clock: self.world.clock.unwrap_or_else(Clock::system),
+            seeds,
+            on_current_runtime: self.world.on_current_runtime,
+        }))
+    }
+}
+
+/// DynamoDB's rule for names of tables.
+fn check_table_name(setting: &str, name: &str) -> Result<(), Error> {
+    let is_allowed = (3..=255).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    if is_allowed {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "{setting} is {name:?}; the lease table bears that name, so it must be 3 to 255 of a-z A-Z 0-9 _ . -"
+    )))
+}
+
+fn missing(what: &str, call: &str) -> Error {
+    invalid(format!("{what} is missing; call {call} on the builder"))
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Invalid, message)
+}
+
+impl fmt::Debug for ConsumerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConsumerBuilder")
+            .field("streams", &self.streams)
+            .field("application", &self.application)
+            .field("table_name", &self.table_name)
+            .field("worker_id", &self.worker_id)
+            .field("management", &self.management)
+            .field("lease_config", &self.lease_config)
+            .field("coordination", &self.coordination)
+            .field("retrieval", &self.retrieval)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts")
+            .field("stream", &self.stream)
+            .field("application", &self.application)
+            .field("table_name", &self.table_name)
+            .field("worker_id", &self.worker_id)
+            .finish_non_exhaustive()
+    }
+}

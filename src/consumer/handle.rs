@@ -1,0 +1,163 @@
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::error::{Error, ErrorKind};
+use crate::events::Events;
+use crate::runtime::Coordination;
+use crate::shard::ShardStatus;
+use crate::types::{StreamId, WorkerId};
+use crate::worker::Worker;
+
+/// A running consumer. Cheap to clone.
+///
+/// Dropping the last clone stops the consumer the hard way: nothing more is delivered once the
+/// callbacks that are running reach an await point, and its leases expire after the failover time.
+/// Call [`shutdown`](Self::shutdown) to stop it properly.
+#[derive(Clone)]
+#[must_use = "dropping the handle stops the consumer"]
+pub struct ConsumerHandle(Arc<Running>);
+
+pub(super) struct Running {
+    pub(super) worker: Arc<Worker>,
+    pub(super) finished: watch::Receiver<Option<Finished>>,
+    pub(super) _main: AbortOnDropHandle<()>,
+    pub(super) _coordination: Coordination,
+}
+
+/// How the loops came to their end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Finished {
+    /// Processors that did not return within the shutdown timeout.
+    pub(super) left_behind: usize,
+}
+
+/// Why a consumer stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// [`ConsumerHandle::shutdown`] was called.
+    Shutdown,
+}
+
+/// How a consumer is doing, at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// This worker.
+    pub worker_id: WorkerId,
+    /// The application.
+    pub application: String,
+    /// The stream.
+    pub stream: StreamId,
+    /// Whether all is well.
+    pub health: Health,
+    /// The leases this worker holds and how their shards are doing, in the order of lease keys.
+    pub shards: Vec<ShardStatus>,
+}
+
+/// Whether all is well with a consumer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Health {
+    /// All is well.
+    Healthy,
+    /// It runs, but some shard cannot be read at the moment, or its processor keeps panicking.
+    Degraded,
+    /// It is shutting down.
+    Stopping,
+    /// It has stopped.
+    Stopped,
+}
+
+impl ConsumerHandle {
+    pub(super) fn new(running: Running) -> Self {
+        Self(Arc::new(running))
+    }
+
+    /// What the consumer holds and how it is doing. Cheap: reads memory only, and never waits for
+    /// user code or I/O.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let worker = &self.0.worker;
+        let shards = worker.holdings.statuses();
+        let health = if self.0.finished.borrow().is_some() {
+            Health::Stopped
+        } else if worker.stopping.is_cancelled() {
+            Health::Stopping
+        } else if shards.iter().any(ShardStatus::is_in_trouble) {
+            Health::Degraded
+        } else {
+            Health::Healthy
+        };
+        Status {
+            worker_id: worker.id.clone(),
+            application: worker.application.to_string(),
+            stream: worker.stream.clone(),
+            health,
+            shards,
+        }
+    }
+
+    /// What happens from now on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.0.worker.events.listen()
+    }
+
+    /// Stops gracefully: fetching stops at once; each processor, after the call that is running, hears
+    /// `shutdown_requested` and may checkpoint; its lease is given back, so that other workers take it
+    /// at once; then it hears `lease_lost`. Returns when all of that is done and metrics are flushed.
+    ///
+    /// May be called more than once, and from several tasks.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`] if processors did not return within the shutdown timeout
+    /// ([`CoordinationConfig::shutdown_timeout`](crate::CoordinationConfig::shutdown_timeout)); their
+    /// leases expire after the failover time.
+    ///
+    /// # Cancel safety
+    ///
+    /// The shutdown goes on when the future is dropped.
+    pub async fn shutdown(&self) -> Result<(), Error> {
+        self.0.worker.stopping.cancel();
+        self.wait().await.map(|_| ())
+    }
+
+    /// Waits until the consumer has stopped, and tells why. Nothing but
+    /// [`shutdown`](Self::shutdown) stops it: every failure at run time is tried again.
+    ///
+    /// # Errors
+    ///
+    /// As [`shutdown`](Self::shutdown); [`ErrorKind::Internal`] if its loops failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped and called again.
+    pub async fn wait(&self) -> Result<StopReason, Error> {
+        let mut finished = self.0.finished.clone();
+        let finished = finished.wait_for(Option::is_some).await.ok().and_then(|finished| *finished);
+        match finished {
+            Some(Finished { left_behind: 0 }) => Ok(StopReason::Shutdown),
+            Some(Finished { left_behind }) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "{left_behind} processor(s) did not return within the shutdown timeout; their leases \
+                     will expire after the failover time"
+                ),
+            )),
+            None => {
+                Err(Error::new(ErrorKind::Internal, "the coordination of the consumer failed; see the log"))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for ConsumerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConsumerHandle").field("worker", &self.0.worker).finish_non_exhaustive()
+    }
+}

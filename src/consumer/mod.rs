@@ -1,0 +1,65 @@
+//! Builds a consumer, starts it, and stops it. Decides nothing.
+
+mod builder;
+mod handle;
+mod start;
+
+pub use self::builder::ConsumerBuilder;
+pub use self::handle::{ConsumerHandle, Health, Status, StopReason};
+
+use self::builder::Parts;
+use crate::error::Error;
+
+/// A consumer whose settings are valid and that has not started yet.
+///
+/// ```no_run
+/// use kinesis_consumer::{Consumer, LeaseConfig, ManagementConfig, StartStrategy};
+/// # use kinesis_consumer::{Checkpointer, KinesisClientRecord, ShardRecordProcessor, ShardRecordProcessorFactory};
+/// # struct Factory;
+/// # #[async_trait::async_trait]
+/// # impl ShardRecordProcessorFactory for Factory {
+/// #     async fn initialize(&self, _: Checkpointer) -> Box<dyn ShardRecordProcessor> { unimplemented!() }
+/// # }
+/// # async fn example() -> Result<(), kinesis_consumer::Error> {
+/// let consumer = Consumer::builder()
+///     .stream("orders")
+///     .application("order-notifications")
+///     .processor_factory(Factory)
+///     .aws_config(&aws_config::load_from_env().await)
+///     .management(ManagementConfig { leases_to_acquire: 2, max_leases: 20, start_strategy: StartStrategy::Latest })
+///     .lease_config(LeaseConfig::PollingConfig { limit: 1000 })
+///     .build()?;
+/// let handle = consumer.start().await?;
+/// // … until it is time to stop:
+/// handle.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Consumer(Parts);
+
+impl Consumer {
+    /// The settings of a new consumer.
+    pub fn builder() -> ConsumerBuilder {
+        ConsumerBuilder::default()
+    }
+
+    /// Makes the lease table ready, checks that the stream can be read, and starts the loops:
+    /// coordination on a thread of its own, fetching and processing on the current runtime.
+    ///
+    /// With [`StartStrategy::Latest`](crate::StartStrategy::Latest), records count that arrive after
+    /// this call.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the stream does not exist, permissions are
+    /// missing or the table is not a lease table;
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if AWS does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, nothing runs; the lease table may have been created.
+    pub async fn start(self) -> Result<ConsumerHandle, Error> {
+        start::start(self.0).await
+    }
+}

@@ -1,0 +1,127 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::builder::{LeaseSource, Parts, StreamSource};
+use super::handle::{ConsumerHandle, Finished, Running};
+use crate::error::{Error, ErrorKind};
+use crate::events::EventSink;
+use crate::lease::{DynamoDbLeaseStore, LeaseStore, RelayedStore, StoreError, TableSpec};
+use crate::metrics::Metrics;
+use crate::overseer::{Holdings, Overseer, initial_filter, renewer};
+use crate::retrieval::WorkerBudget;
+use crate::runtime::{Backoff, Coordination};
+use crate::stream::list::list_shards;
+use crate::stream::{AwsStream, StreamApi};
+use crate::worker::Worker;
+
+/// Tries at making the table ready before `start` fails.
+const TABLE_TRIES: usize = 5;
+
+/// Makes the parts, checks that stream and table are there, and starts the loops.
+pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
+    let started = parts.clock.wall();
+    let user_runtime = Handle::current();
+    let coordination = if parts.on_current_runtime {
+        Coordination::on_current_runtime()
+    } else {
+        Coordination::on_own_thread("kinesis-consumer").map_err(|error| {
+            Error::new(ErrorKind::Internal, "cannot start the coordination thread").with_source(error)
+        })?
+    };
+    let clock = parts.clock;
+    let api: Arc<dyn StreamApi> = match parts.stream_source {
+        StreamSource::Kinesis(client) => {
+            Arc::new(AwsStream::new(client, clock.clone(), parts.retrieval.kinesis_request_timeout))
+        }
+        StreamSource::Given(api) => api,
+    };
+    let store: Arc<dyn LeaseStore> = match parts.lease_source {
+        LeaseSource::DynamoDb(client) => {
+            let store = DynamoDbLeaseStore::new(client, parts.table_name, clock.clone())
+                .with_request_timeout(parts.coordination.store_timeout());
+            Arc::new(RelayedStore::new(Arc::new(store), coordination.handle().clone()))
+        }
+        LeaseSource::Given(store) => store,
+    };
+    let (metrics, publisher) =
+        Metrics::start(&parts.application, &parts.worker_id, &parts.metrics, &clock, parts.cloudwatch);
+    let worker = Arc::new(Worker {
+        id: parts.worker_id,
+        application: parts.application.into(),
+        stream: parts.stream,
+        factory: parts.factory,
+        management: parts.management,
+        coordination: parts.coordination,
+        records_per_call: parts.records_per_call,
+        store,
+        api,
+        seeds: parts.seeds,
+        started,
+        budget: Arc::new(WorkerBudget::new(parts.retrieval.memory_bytes_max)),
+        retrieval: parts.retrieval,
+        holdings: Holdings::default(),
+        hub: parts.hub,
+        unfinished: watch::Sender::default(),
+        metrics,
+        events: EventSink::new(),
+        stopping: CancellationToken::new(),
+        clock,
+    });
+
+    let (table, filter) = (parts.table, initial_filter(worker.management.start_strategy));
+    let preparing = Arc::clone(&worker);
+    let prepared = coordination.spawn(async move {
+        let worker = preparing;
+        tokio::try_join!(async { ensure_table(&worker, &table).await.map_err(Error::from) }, async {
+            let seed = worker.seeds.seed();
+            let listing = list_shards(&*worker.api, &worker.clock, &worker.stream, Some(filter), seed);
+            listing.await.map_err(Error::from)
+        },)
+    });
+    let ((), shards) = prepared
+        .await
+        .map_err(|error| Error::new(ErrorKind::Internal, "the start failed").with_source(error))??;
+
+    let (finished_tx, finished) = watch::channel(None);
+    let running = Arc::clone(&worker);
+    let main = coordination.spawn(async move {
+        let metrics_stop = CancellationToken::new();
+        let publishing = publisher.run(metrics_stop.clone());
+        let working = async {
+            let overseer = Overseer::new(Arc::clone(&running), user_runtime, shards);
+            // Leases are renewed until the last consumer is done with its own.
+            let left_behind = tokio::select! {
+                left_behind = overseer.run() => left_behind,
+                () = renewer::run(running) => 0,
+            };
+            metrics_stop.cancel();
+            left_behind
+        };
+        let (left_behind, ()) = tokio::join!(working, publishing);
+        // Nobody waiting is fine.
+        let _ = finished_tx.send(Some(Finished { left_behind }));
+    });
+    Ok(ConsumerHandle::new(Running { worker, finished, _main: main, _coordination: coordination }))
+}
+
+async fn ensure_table(worker: &Worker, table: &TableSpec) -> Result<(), StoreError> {
+    let mut pauses = Backoff::new(
+        Duration::from_millis(100),
+        Duration::from_secs(2),
+        TABLE_TRIES - 1,
+        worker.seeds.seed(),
+    );
+    loop {
+        match worker.store.ensure_table(table).await {
+            Err(error) if error.is_retryable() => match pauses.next() {
+                Some(pause) => worker.clock.sleep(pause).await,
+                None => return Err(error),
+            },
+            outcome => return outcome,
+        }
+    }
+}

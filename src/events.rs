@@ -1,0 +1,174 @@
+//! What happened, as data: one typed stream for logs, dashboards and tests.
+
+use std::sync::Arc;
+
+use tokio::sync::broadcast;
+
+use crate::types::{Checkpoint, LeaseKey, ShardId, WorkerId};
+
+/// How many events a slow listener may be behind before it misses some.
+const CAPACITY: usize = 4096;
+
+/// Something that happened in a consumer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// This worker took a lease; its processor will be initialized.
+    LeaseGained {
+        /// The lease.
+        lease: LeaseKey,
+        /// Its previous owner, if it was taken from one.
+        previous_owner: Option<WorkerId>,
+        /// Where processing starts.
+        checkpoint: Checkpoint,
+    },
+    /// This worker no longer has a lease it did not give up.
+    LeaseLost {
+        /// The lease.
+        lease: LeaseKey,
+    },
+    /// This worker gave a lease back at shutdown.
+    LeaseReleased {
+        /// The lease.
+        lease: LeaseKey,
+    },
+    /// A row for a shard was created.
+    LeaseCreated {
+        /// The lease.
+        lease: LeaseKey,
+        /// Where its processing will start.
+        checkpoint: Checkpoint,
+    },
+    /// The row of a finished shard was deleted.
+    LeaseDeleted {
+        /// The lease.
+        lease: LeaseKey,
+    },
+    /// A row of the lease table cannot be read. It is left alone.
+    LeaseUnreadable {
+        /// The row and what is wrong with it.
+        row: Arc<str>,
+    },
+    /// A processor was initialized and records will follow.
+    ProcessingStarted {
+        /// The shard.
+        shard: ShardId,
+        /// Records up to here are already processed.
+        checkpoint: Checkpoint,
+    },
+    /// A checkpoint was stored.
+    Checkpointed {
+        /// The shard.
+        shard: ShardId,
+        /// What was stored.
+        checkpoint: Checkpoint,
+    },
+    /// A checkpoint was refused or could not be stored.
+    CheckpointFailed {
+        /// The shard.
+        shard: ShardId,
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// Every record of a shard was delivered and the processor accepted its end.
+    ShardEnded {
+        /// The shard.
+        shard: ShardId,
+        /// The shards that follow it.
+        children: Vec<ShardId>,
+    },
+    /// A call of the processor panicked. Nothing was checkpointed; the shard starts again from its
+    /// last checkpoint.
+    ProcessorPanicked {
+        /// The shard.
+        shard: ShardId,
+        /// The method that panicked.
+        callback: &'static str,
+    },
+    /// Records could not be fetched. It is tried again.
+    FetchFailed {
+        /// The shard.
+        shard: ShardId,
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// A round of lease coordination failed. It is tried again.
+    CoordinationFailed {
+        /// What was being done.
+        operation: &'static str,
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// This listener was too slow and missed events.
+    Missed {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// Where the parts of a consumer report what happened. Reporting never waits; without listeners it
+/// costs next to nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct EventSink(broadcast::Sender<Event>);
+
+impl EventSink {
+    pub(crate) fn new() -> Self {
+        Self(broadcast::Sender::new(CAPACITY))
+    }
+
+    pub(crate) fn emit(&self, event: Event) {
+        // No listener is no failure.
+        let _ = self.0.send(event);
+    }
+
+    pub(crate) fn listen(&self) -> Events {
+        Events(self.0.subscribe())
+    }
+}
+
+/// The events of a consumer from the moment of [`ConsumerHandle::events`](crate::ConsumerHandle::events).
+#[derive(Debug)]
+pub struct Events(broadcast::Receiver<Event>);
+
+impl Events {
+    /// The next event; `None` once the consumer has stopped and every event was read.
+    ///
+    /// A listener that falls more than 4,096 events behind gets [`Event::Missed`] and goes on with
+    /// the oldest one that is left.
+    ///
+    /// # Cancel safety
+    ///
+    /// No event is lost when the future is dropped.
+    pub async fn next(&mut self) -> Option<Event> {
+        match self.0.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(count)) => Some(Event::Missed { count }),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_listener_is_told_what_it_missed() {
+        let sink = EventSink::new();
+        let mut events = sink.listen();
+        for _ in 0..CAPACITY + 3 {
+            sink.emit(Event::LeaseLost { lease: "shardId-0".into() });
+        }
+        drop(sink);
+        assert_eq!(events.next().await, Some(Event::Missed { count: 3 }));
+        assert_eq!(events.next().await, Some(Event::LeaseLost { lease: "shardId-0".into() }));
+    }
+
+    #[tokio::test]
+    async fn the_stream_ends_with_the_consumer() {
+        let sink = EventSink::new();
+        let mut events = sink.listen();
+        drop(sink);
+        assert_eq!(events.next().await, None);
+    }
+}

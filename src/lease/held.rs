@@ -1,0 +1,231 @@
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Lease, LeaseStore, LeaseWrite, PendingCheckpoint, StoreError, Throughput, WriteOutcome};
+use crate::runtime::{Backoff, Clock};
+use crate::types::{Checkpoint, LeaseKey, Moment, ShardId, WorkerId};
+
+/// Attempts at one write before its failure is reported; the next renewal tries again anyway.
+const ATTEMPTS: usize = 4;
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// One acquisition of a lease by this worker, and the only way it writes to that row.
+///
+/// # Guarantees
+///
+/// - Writes go one at a time, each conditional on the counter of the one before.
+/// - The lease counts as held only until `failover_time` after the start of the last write that is
+///   known to have landed. Other workers count from when they see that write, which is later, so
+///   they take over only after this worker has stopped.
+/// - A write whose answer was lost is settled by the next one: it is refused, shows the row, and if
+///   that is ours and one ahead, the lost write had landed. Only then is a refusal not a loss.
+/// - Once [`lost`](Self::lost) is cancelled, nothing is written any more.
+#[derive(Debug)]
+pub(crate) struct HeldLease {
+    store: Arc<dyn LeaseStore>,
+    clock: Clock,
+    worker: WorkerId,
+    failover_time: Duration,
+    key: LeaseKey,
+    shard_id: ShardId,
+    writing: tokio::sync::Mutex<Writing>,
+    known: Mutex<Known>,
+    lost: CancellationToken,
+}
+
+/// What the writer alone needs.
+#[derive(Debug)]
+struct Writing {
+    /// Whether an earlier write, conditional on the present counter, may have landed.
+    in_doubt: bool,
+    seed: u64,
+}
+
+#[derive(Debug)]
+struct Known {
+    lease: Lease,
+    renewed: Moment,
+    /// To be stored with the next checkpoint.
+    children: BTreeSet<ShardId>,
+}
+
+/// Why a write on a held lease did not happen, or is not known to have happened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HeldError {
+    #[error("the lease is no longer held by this worker")]
+    Lost,
+    #[error("the stored checkpoint {stored} is ahead of {asked}")]
+    Backwards { asked: Checkpoint, stored: Checkpoint },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl HeldLease {
+    /// The lease as the take that was sent at `taken` left it.
+    pub(crate) fn new(
+        store: Arc<dyn LeaseStore>,
+        clock: Clock,
+        worker: WorkerId,
+        failover_time: Duration,
+        lease: Lease,
+        taken: Moment,
+        seed: u64,
+    ) -> Self {
+        Self {
+            store,
+            clock,
+            worker,
+            failover_time,
+            key: lease.key.clone(),
+            shard_id: lease.shard_id.clone(),
+            writing: tokio::sync::Mutex::new(Writing { in_doubt: false, seed }),
+            known: Mutex::new(Known { lease, renewed: taken, children: BTreeSet::new() }),
+            lost: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) fn key(&self) -> &LeaseKey {
+        &self.key
+    }
+
+    pub(crate) fn shard_id(&self) -> &ShardId {
+        &self.shard_id
+    }
+
+    /// The row as this worker last wrote it or, once lost, as it was last seen.
+    pub(crate) fn lease(&self) -> Lease {
+        self.known().lease.clone()
+    }
+
+    /// The start of the last write that is known to have landed.
+    pub(crate) fn renewed(&self) -> Moment {
+        self.known().renewed
+    }
+
+    /// Cancelled when the lease is lost or given up.
+    pub(crate) fn lost(&self) -> &CancellationToken {
+        &self.lost
+    }
+
+    /// Whether this worker may still act on the lease. Notices expiry by itself, however long the
+    /// process was suspended.
+    pub(crate) fn is_valid(&self) -> bool {
+        if self.lost.is_cancelled() {
+            return false;
+        }
+        let valid = self.clock.now() < self.renewed() + self.failover_time;
+        if !valid {
+            self.lost.cancel();
+        }
+        valid
+    }
+
+    /// Bumps the counter, so that other workers see that this one is alive.
+    pub(crate) async fn renew(&self, throughput: Option<Throughput>) -> Result<(), HeldError> {
+        self.write(|lease| Ok(LeaseWrite::renew(lease, throughput))).await
+    }
+
+    /// Stores a checkpoint and discards a pending one.
+    pub(crate) async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), HeldError> {
+        self.write(|lease| {
+            not_behind(lease, checkpoint)?;
+            let mut lease = lease.clone();
+            lease.children.extend(self.known().children.iter().cloned());
+            Ok(LeaseWrite::checkpoint(&lease, checkpoint))
+        })
+        .await
+    }
+
+    /// Stores a pending checkpoint beside the present one.
+    pub(crate) async fn prepare(&self, pending: &PendingCheckpoint) -> Result<(), HeldError> {
+        self.write(|lease| {
+            not_behind(lease, &pending.checkpoint)?;
+            Ok(LeaseWrite::prepare(lease, pending))
+        })
+        .await
+    }
+
+    /// Notes which shards follow this one; stored with the next checkpoint.
+    pub(crate) fn note_children(&self, children: BTreeSet<ShardId>) {
+        self.known().children = children;
+    }
+
+    /// Gives the lease back, so that any worker can take it at once. It counts as lost afterwards,
+    /// whatever the outcome.
+    pub(crate) async fn release(&self) -> Result<Lease, HeldError> {
+        let outcome = self.write(|lease| Ok(LeaseWrite::release(lease, &self.worker))).await;
+        self.lost.cancel();
+        outcome.map(|()| self.lease())
+    }
+
+    /// Stops every use of the lease without touching the row.
+    pub(crate) fn abandon(&self) {
+        self.lost.cancel();
+    }
+
+    async fn write(
+        &self,
+        build: impl Fn(&Lease) -> Result<LeaseWrite, HeldError> + Send,
+    ) -> Result<(), HeldError> {
+        let mut writing = self.writing.lock().await;
+        let mut pauses = Backoff::new(PAUSE_MIN, PAUSE_MAX, ATTEMPTS - 1, writing.seed);
+        writing.seed = writing.seed.wrapping_add(1);
+        loop {
+            if !self.is_valid() {
+                return Err(HeldError::Lost);
+            }
+            let write = build(&self.lease())?;
+            // If this future is dropped during the write, nobody knows whether it landed.
+            let was_in_doubt = std::mem::replace(&mut writing.in_doubt, true);
+            let sent = self.clock.now();
+            match self.store.apply(&write).await {
+                Ok(WriteOutcome::Applied(row)) => {
+                    writing.in_doubt = false;
+                    let mut known = self.known();
+                    known.lease = *row;
+                    known.renewed = sent;
+                    return Ok(());
+                }
+                Ok(WriteOutcome::Refused(Some(row))) if was_in_doubt && self.is_our_lost_write(&row) => {
+                    // Written again on top of it, because which write landed is not known.
+                    writing.in_doubt = false;
+                    self.known().lease = *row;
+                }
+                Ok(WriteOutcome::Refused(row)) => {
+                    if let Some(row) = row {
+                        self.known().lease = *row;
+                    }
+                    self.lost.cancel();
+                    return Err(HeldError::Lost);
+                }
+                Err(error) => {
+                    writing.in_doubt = was_in_doubt || error.is_in_doubt();
+                    match pauses.next() {
+                        Some(pause) if error.is_retryable() => self.clock.sleep(pause).await,
+                        _ => return Err(error.into()),
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_our_lost_write(&self, row: &Lease) -> bool {
+        row.owner.as_ref() == Some(&self.worker) && row.counter == self.known().lease.counter + 1
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Nothing panics while holding it.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn not_behind(lease: &Lease, asked: &Checkpoint) -> Result<(), HeldError> {
+    if *asked < lease.checkpoint {
+        return Err(HeldError::Backwards { asked: asked.clone(), stored: lease.checkpoint.clone() });
+    }
+    Ok(())
+}

@@ -1,0 +1,84 @@
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    Created, Lease, LeaseScan, LeaseStore, LeaseWrite, StoreError, StoreErrorKind, TableSpec, WriteOutcome,
+};
+use crate::types::{LeaseKey, WorkerId};
+
+/// A store whose requests all run on one runtime, whoever calls: a pooled connection is driven by
+/// the runtime that opened it, and must not be driven by one that user code may block.
+pub(crate) struct RelayedStore {
+    store: Arc<dyn LeaseStore>,
+    runtime: Handle,
+}
+
+impl RelayedStore {
+    pub(crate) fn new(store: Arc<dyn LeaseStore>, runtime: Handle) -> Self {
+        Self { store, runtime }
+    }
+
+    async fn relay<T, F>(
+        &self,
+        operation: &'static str,
+        request: impl FnOnce(Arc<dyn LeaseStore>) -> F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let request = self.runtime.spawn(request(Arc::clone(&self.store)));
+        AbortOnDropHandle::new(request).await.unwrap_or_else(|stopped| {
+            Err(StoreError::new(StoreErrorKind::Unavailable, operation, "(the consumer has stopped)")
+                .with_source(stopped))
+        })
+    }
+}
+
+impl fmt::Debug for RelayedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RelayedStore").field(&self.store).finish()
+    }
+}
+
+#[async_trait]
+impl LeaseStore for RelayedStore {
+    async fn ensure_table(&self, spec: &TableSpec) -> Result<(), StoreError> {
+        let spec = spec.clone();
+        self.relay("CreateTable", |store| async move { store.ensure_table(&spec).await }).await
+    }
+
+    async fn scan(&self) -> Result<LeaseScan, StoreError> {
+        self.relay("Scan", |store| async move { store.scan().await }).await
+    }
+
+    async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
+        let key = key.clone();
+        self.relay("GetItem", |store| async move { store.lease(&key).await }).await
+    }
+
+    async fn keys_owned_by(&self, worker: &WorkerId) -> Result<Vec<LeaseKey>, StoreError> {
+        let worker = worker.clone();
+        self.relay("Query", |store| async move { store.keys_owned_by(&worker).await }).await
+    }
+
+    async fn create(&self, lease: &Lease) -> Result<Created, StoreError> {
+        let lease = lease.clone();
+        self.relay("PutItem", |store| async move { store.create(&lease).await }).await
+    }
+
+    async fn apply(&self, write: &LeaseWrite) -> Result<WriteOutcome, StoreError> {
+        let write = write.clone();
+        self.relay("UpdateItem", |store| async move { store.apply(&write).await }).await
+    }
+
+    async fn delete_ended(&self, key: &LeaseKey) -> Result<(), StoreError> {
+        let key = key.clone();
+        self.relay("DeleteItem", |store| async move { store.delete_ended(&key).await }).await
+    }
+}

@@ -1,0 +1,113 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::lease::Lease;
+use crate::types::{Checkpoint, HashKeyRange, LeaseKey, ShardId};
+
+/// The rows of finished shards that nobody needs any more (KCL's `LeaseCleanupManager`).
+///
+/// A row goes when its shard has ended, each of its children has a lease that has been started, and
+/// none of its parents has a row. So rows go from the oldest on, and never go
+///
+/// - before the children have leases: the shard sync would take the shard for a new one;
+/// - while the children are unknown, even if the service no longer lists any (KCL deletes then).
+pub(crate) fn plan_cleanup(leases: &[&Lease]) -> Vec<LeaseKey> {
+    let by_shard: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.shard_id, *lease)).collect();
+    let is_finished = |lease: &Lease| {
+        let children = children(lease, leases);
+        lease.checkpoint.is_shard_end()
+            && !children.is_empty()
+            && children.iter().all(|child| by_shard.get(child).is_some_and(|child| is_started(child)))
+            && !lease.parents.iter().any(|parent| by_shard.contains_key(parent))
+    };
+    leases.iter().filter(|lease| is_finished(lease)).map(|lease| lease.key.clone()).collect()
+}
+
+fn is_started(lease: &Lease) -> bool {
+    !matches!(lease.checkpoint, Checkpoint::TrimHorizon | Checkpoint::AtTimestamp)
+}
+
+/// The children as recorded in the row or, if they are not, the leases that name it as a parent,
+/// provided that they cover its hash keys.
+fn children<'a>(lease: &'a Lease, leases: &[&'a Lease]) -> BTreeSet<&'a ShardId> {
+    if !lease.children.is_empty() {
+        return lease.children.iter().collect();
+    }
+    let named: Vec<&Lease> =
+        leases.iter().copied().filter(|child| child.parents.contains(&lease.shard_id)).collect();
+    let ranges: Option<Vec<HashKeyRange>> = named.iter().map(|child| child.hash_key_range).collect();
+    match (lease.hash_key_range, ranges) {
+        (Some(range), Some(ranges)) if range.is_covered_by(ranges.iter().copied()) => {
+            named.into_iter().map(|child| &child.shard_id).collect()
+        }
+        _ => BTreeSet::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(id: &str, checkpoint: Checkpoint, parents: &[&str], (start, end): (u128, u128)) -> Lease {
+        let mut lease = Lease::new(id, checkpoint);
+        lease.parents = parents.iter().map(|&parent| parent.into()).collect();
+        lease.hash_key_range = HashKeyRange::new(start, end);
+        lease
+    }
+
+    fn at(number: u128) -> Checkpoint {
+        crate::types::ExtendedSequenceNumber::new(number.into(), 0).into()
+    }
+
+    fn plan(leases: &[Lease]) -> Vec<String> {
+        plan_cleanup(&leases.iter().collect::<Vec<_>>()).iter().map(ToString::to_string).collect()
+    }
+
+    /// `0` split into `1` and `2`, at the given checkpoints.
+    fn split(parent: Checkpoint, left: Checkpoint, right: Checkpoint) -> [Lease; 3] {
+        [
+            lease("0", parent, &[], (0, 99)),
+            lease("1", left, &["0"], (0, 49)),
+            lease("2", right, &["0"], (50, 99)),
+        ]
+    }
+
+    #[test]
+    fn a_parent_goes_when_all_its_children_have_started() {
+        assert_eq!(plan(&split(Checkpoint::ShardEnd, at(1), at(2))), ["0"]);
+        assert!(plan(&split(Checkpoint::ShardEnd, at(1), Checkpoint::TrimHorizon)).is_empty());
+        assert!(plan(&split(at(0), at(1), at(2))).is_empty());
+    }
+
+    #[test]
+    fn recorded_children_count_even_before_they_have_leases() {
+        let [mut parent, child, _] = split(Checkpoint::ShardEnd, at(1), at(2));
+        parent.children = BTreeSet::from(["1".into(), "2".into()]);
+        assert!(plan(&[parent, child]).is_empty());
+    }
+
+    #[test]
+    fn unknown_children_keep_the_row() {
+        assert!(plan(&[lease("0", Checkpoint::ShardEnd, &[], (0, 99))]).is_empty());
+        let [parent, child, _] = split(Checkpoint::ShardEnd, at(1), at(2));
+        assert!(plan(&[parent, child]).is_empty(), "half of the hash keys are not accounted for");
+    }
+
+    #[test]
+    fn rows_go_from_the_oldest_on() {
+        let mut leases = split(Checkpoint::ShardEnd, Checkpoint::ShardEnd, at(2)).to_vec();
+        leases.push(lease("3", at(3), &["1"], (0, 49)));
+        assert_eq!(plan(&leases), ["0"]);
+        leases.remove(0);
+        assert_eq!(plan(&leases), ["1"]);
+    }
+
+    #[test]
+    fn the_last_hash_key_does_not_overflow() {
+        let leases = [
+            lease("0", Checkpoint::ShardEnd, &[], (0, u128::MAX)),
+            lease("1", at(1), &["0"], (0, 49)),
+            lease("2", at(2), &["0"], (50, u128::MAX)),
+        ];
+        assert_eq!(plan(&leases), ["0"]);
+    }
+}

@@ -1,0 +1,47 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::lease::HeldLease;
+use crate::shard::{ShardStatus, StatusCell};
+use crate::types::LeaseKey;
+
+/// The leases this worker holds now.
+#[derive(Debug, Default)]
+pub(crate) struct Holdings(Mutex<BTreeMap<LeaseKey, Holding>>);
+
+/// A lease this worker holds, and how its shard is doing.
+#[derive(Debug, Clone)]
+pub(crate) struct Holding {
+    pub(crate) held: Arc<HeldLease>,
+    pub(crate) status: Arc<StatusCell>,
+}
+
+impl Holdings {
+    pub(crate) fn insert(&self, holding: Holding) {
+        self.lock().insert(holding.held.key().clone(), holding);
+    }
+
+    pub(crate) fn remove(&self, key: &LeaseKey) -> Option<Holding> {
+        self.lock().remove(key)
+    }
+
+    pub(crate) fn keys(&self) -> BTreeSet<LeaseKey> {
+        self.lock().keys().cloned().collect()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Holding> {
+        self.lock().values().cloned().collect()
+    }
+
+    pub(crate) fn statuses(&self) -> Vec<ShardStatus> {
+        let status = |holding: &Holding| ShardStatus {
+            checkpoint: holding.held.lease().checkpoint,
+            ..holding.status.read()
+        };
+        self.all().iter().map(status).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<LeaseKey, Holding>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,18 @@
+//! Stop 3 on the data's way: who owns what. Loops that read the lease table, plan, and carry the
+//! plan out with conditional writes; a lost race just means that the next round plans again.
+
+pub(crate) mod assign;
+pub(crate) mod audit;
+pub(crate) mod cleanup;
+mod holdings;
+mod hub;
+pub(crate) mod renewer;
+mod rounds;
+pub(crate) mod shard_sync;
+mod sync;
+pub(crate) mod view;
+
+pub(crate) use self::holdings::Holdings;
+pub(crate) use self::hub::Hub;
+pub(crate) use self::rounds::Overseer;
+pub(crate) use self::sync::initial_filter;

@@ -1,0 +1,292 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::runtime::Handle;
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+
+use super::assign::independent::{AssignmentPlan, Reason, Rules, Take, plan_assignment};
+use super::audit::HoleTracker;
+use super::holdings::Holding;
+use super::view::View;
+use crate::events::Event;
+use crate::lease::{HeldLease, Lease, LeaseWrite, StoreError, WriteOutcome};
+use crate::shard::{Ending, ShardConsumer, StatusCell};
+use crate::stream::Shard;
+use crate::types::{LeaseKey, Moment};
+use crate::worker::Worker;
+
+/// Conditional writes under way at once.
+pub(super) const CONCURRENT_WRITES: usize = 32;
+/// The least time between two rounds, whatever wakes the overseer.
+const ROUND_MIN: Duration = Duration::from_millis(20);
+
+/// Watches the lease table, takes leases, and runs a consumer for each one taken.
+///
+/// # Expected flow
+///
+/// A round scans the table, creates leases that are missing, takes what the plan says and deletes
+/// what is finished. News from the hub (a lease freed, ended or created in this process) or from a
+/// consumer that ended start the taking at once, without a scan.
+pub(crate) struct Overseer {
+    pub(super) worker: Arc<Worker>,
+    user_runtime: Handle,
+    rng: fastrand::Rng,
+    pub(super) view: View,
+    news: broadcast::Receiver<Lease>,
+    consumers: JoinSet<(LeaseKey, Ending)>,
+    /// The shards as listed at the start, used if the table turns out to be empty.
+    pub(super) listed_at_start: Option<Vec<Shard>>,
+    pub(super) holes: HoleTracker,
+    reported_unreadable: BTreeSet<String>,
+    /// The workers that were alive in the last plan.
+    workers: usize,
+    pub(super) next_round: Moment,
+    pub(super) next_audit: Moment,
+    pub(super) next_cleanup: Moment,
+}
+
+impl Overseer {
+    pub(crate) fn new(worker: Arc<Worker>, user_runtime: Handle, listed_at_start: Vec<Shard>) -> Self {
+        let now = worker.clock.now();
+        Self {
+            user_runtime,
+            rng: worker.seeds.rng(),
+            view: View::default(),
+            news: worker.hub.listen(),
+            consumers: JoinSet::new(),
+            listed_at_start: Some(listed_at_start),
+            holes: HoleTracker::new(worker.coordination.audit_confidence_threshold),
+            reported_unreadable: BTreeSet::new(),
+            workers: 1,
+            next_round: now,
+            next_audit: now + worker.coordination.audit_interval,
+            next_cleanup: now + worker.coordination.lease_cleanup_interval,
+            worker,
+        }
+    }
+
+    /// Runs until the worker is asked to stop, then waits for every consumer to end. Returns how many
+    /// had to be left behind because their processors did not return in time.
+    ///
+    /// Dropping it ends every consumer at its next await point, leases and all left as they are.
+    pub(crate) async fn run(mut self) -> usize {
+        let worker = Arc::clone(&self.worker);
+        loop {
+            tokio::select! {
+                biased;
+                () = worker.stopping.cancelled() => break,
+                Some(ended) = self.consumers.join_next() => {
+                    self.consumer_ended(ended);
+                    self.assign().await;
+                }
+                news = self.news.recv() => {
+                    self.hear(news);
+                    self.assign().await;
+                }
+                () = worker.clock.sleep_until(self.next_round) => self.round().await,
+            }
+        }
+        self.drain().await
+    }
+
+    /// Every consumer has seen the stop by itself; waits for them, within bounds.
+    async fn drain(mut self) -> usize {
+        let worker = Arc::clone(&self.worker);
+        let all_ended = async {
+            while let Some(ended) = self.consumers.join_next().await {
+                self.consumer_ended(ended);
+            }
+        };
+        let outcome = worker.clock.timeout(worker.coordination.shutdown_timeout, all_ended).await;
+        if outcome.is_err() {
+            tracing::warn!(
+                left = self.consumers.len(),
+                "processors did not return in time; their leases will expire"
+            );
+        }
+        self.consumers.len()
+    }
+
+    async fn round(&mut self) {
+        self.next_round = self.due_after(self.worker.clock.now());
+        match self.scan().await {
+            Ok(()) => {
+                self.create_missing_leases().await;
+                self.assign().await;
+                self.clean_up().await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot scan the lease table; trying again");
+                self.worker.coordination_failed("ListLeases", &error);
+            }
+        }
+        self.next_round = self.next_round.max(self.worker.clock.now() + ROUND_MIN);
+    }
+
+    /// When the next round is due after one that started now. Workers that were started together
+    /// need not scan together.
+    fn due_after(&mut self, started: Moment) -> Moment {
+        let interval = self.worker.coordination.assignment_interval(self.workers);
+        started + interval.mul_f64(0.9 + 0.2 * self.rng.f64())
+    }
+
+    async fn scan(&mut self) -> Result<(), StoreError> {
+        let scan = self.worker.store.scan().await?;
+        self.view.observe_scan(scan.leases, self.worker.clock.now());
+        let unreadable: BTreeSet<String> = scan.unreadable.iter().map(ToString::to_string).collect();
+        for row in unreadable.difference(&self.reported_unreadable) {
+            tracing::error!(row, "a row of the lease table cannot be read and is left alone");
+            self.worker.events.emit(Event::LeaseUnreadable { row: row.as_str().into() });
+        }
+        self.reported_unreadable = unreadable;
+        self.publish_unfinished();
+        Ok(())
+    }
+
+    /// Takes in what a worker of this process tells of a row, and all such news at once.
+    fn hear(&mut self, news: Result<Lease, broadcast::error::RecvError>) {
+        let now = self.worker.clock.now();
+        match news {
+            Ok(lease) => self.view.learn(lease, now),
+            // Missed some; a scan shows them all.
+            Err(_) => self.next_round = now,
+        }
+        while let Ok(lease) = self.news.try_recv() {
+            self.view.learn(lease, now);
+        }
+        self.publish_unfinished();
+    }
+
+    fn consumer_ended(&mut self, ended: Result<(LeaseKey, Ending), tokio::task::JoinError>) {
+        let Ok((key, ending)) = ended else {
+            // Callbacks cannot panic a consumer, so this is a defect; its lease runs out by itself.
+            tracing::error!("a shard consumer failed");
+            return;
+        };
+        if let Some(holding) = self.worker.holdings.remove(&key) {
+            self.view.learn(holding.held.lease(), self.worker.clock.now());
+        }
+        tracing::debug!(lease = %key, ?ending, "shard consumer ended");
+        self.publish_unfinished();
+    }
+
+    pub(super) fn publish_unfinished(&self) {
+        let unfinished: BTreeSet<LeaseKey> = self
+            .view
+            .iter()
+            .filter(|observed| !observed.lease.checkpoint.is_shard_end())
+            .map(|observed| observed.lease.key.clone())
+            .collect();
+        self.worker.unfinished.send_if_modified(|published| {
+            let changed = **published != unfinished;
+            if changed {
+                *published = Arc::new(unfinished);
+            }
+            changed
+        });
+    }
+
+    fn plan(&mut self) -> AssignmentPlan {
+        let rules = Rules {
+            worker: self.worker.id.clone(),
+            max_leases: self.worker.management.max_leases,
+            leases_to_acquire: self.worker.management.leases_to_acquire,
+            failover_time: self.worker.coordination.failover_time,
+            priority_lease_assignment: self.worker.coordination.priority_lease_assignment,
+        };
+        plan_assignment(
+            &self.view,
+            &self.worker.holdings.keys(),
+            &rules,
+            self.worker.clock.now(),
+            &mut self.rng,
+        )
+    }
+
+    /// Takes what the plan says and starts a consumer for each lease that was won.
+    async fn assign(&mut self) {
+        if self.worker.stopping.is_cancelled() {
+            return;
+        }
+        let plan = self.plan();
+        self.workers = plan.workers;
+        let worker = Arc::clone(&self.worker);
+        let mut taken =
+            stream::iter(plan.takes).map(|wanted| take(&worker, wanted)).buffer_unordered(CONCURRENT_WRITES);
+        while let Some(outcome) = taken.next().await {
+            match outcome {
+                Taken::Won { lease, previous, sent } => {
+                    self.view.learn(lease.clone(), sent);
+                    self.start_consumer(lease, previous, sent);
+                }
+                Taken::Lost(Some(lease)) => self.view.learn(lease, self.worker.clock.now()),
+                Taken::Lost(None) => {}
+            }
+        }
+    }
+
+    fn start_consumer(&mut self, lease: Lease, previous: Lease, taken: Moment) {
+        let worker = Arc::clone(&self.worker);
+        let key = lease.key.clone();
+        worker.events.emit(Event::LeaseGained {
+            lease: key.clone(),
+            previous_owner: previous.owner.filter(|owner| *owner != worker.id),
+            checkpoint: lease.checkpoint.clone(),
+        });
+        let status = Arc::new(StatusCell::new(key.clone(), lease.shard_id.clone(), lease.checkpoint.clone()));
+        let held = Arc::new(HeldLease::new(
+            Arc::clone(&worker.store),
+            worker.clock.clone(),
+            worker.id.clone(),
+            worker.coordination.failover_time,
+            lease,
+            taken,
+            worker.seeds.seed(),
+        ));
+        worker.holdings.insert(Holding { held: Arc::clone(&held), status: Arc::clone(&status) });
+        let consumer = ShardConsumer::new(worker, held, status);
+        self.consumers.spawn_on(async move { (key, consumer.run().await) }, &self.user_runtime);
+    }
+}
+
+/// What became of an attempt to take a lease.
+enum Taken {
+    Won {
+        lease: Lease,
+        previous: Lease,
+        sent: Moment,
+    },
+    /// Somebody else was faster, or nobody answered; with the row as it is now.
+    Lost(Option<Lease>),
+}
+
+async fn take(worker: &Worker, wanted: Take) -> Taken {
+    let mut previous = wanted.lease;
+    // A steal that only failed because the owner renewed in the meantime is tried once more.
+    let mut retries = usize::from(matches!(wanted.reason, Reason::Steal { .. }));
+    loop {
+        let sent = worker.clock.now();
+        match worker.store.apply(&LeaseWrite::take(&previous, &worker.id)).await {
+            Ok(WriteOutcome::Applied(lease)) => {
+                tracing::info!(lease = %lease.key, reason = %wanted.reason, "lease taken");
+                return Taken::Won { lease: *lease, previous, sent };
+            }
+            Ok(WriteOutcome::Refused(Some(lease))) if retries > 0 && lease.owner == previous.owner => {
+                retries -= 1;
+                previous = *lease;
+            }
+            Ok(WriteOutcome::Refused(lease)) => {
+                tracing::debug!(lease = %previous.key, "another worker was faster");
+                return Taken::Lost(lease.map(|lease| *lease));
+            }
+            Err(error) => {
+                tracing::warn!(lease = %previous.key, %error, "cannot take a lease; trying again in the next round");
+                worker.coordination_failed("TakeLease", &error);
+                return Taken::Lost(None);
+            }
+        }
+    }
+}

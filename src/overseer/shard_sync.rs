@@ -1,0 +1,230 @@
+//! Which leases are to be created (KCL's `HierarchicalShardSyncer` and `ShutdownTask`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::lease::Lease;
+use crate::stream::{ChildShard, Shard};
+use crate::types::{Checkpoint, HashKeyRange, ShardId, StartStrategy};
+
+/// The leases to create, in an order in which a crash half-way leaves no descendant without its
+/// ancestors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ShardSyncPlan {
+    pub(crate) new_leases: Vec<NewLease>,
+}
+
+/// A lease to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewLease {
+    pub(crate) lease: Lease,
+    pub(crate) reason: Reason,
+}
+
+/// Why a lease is created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// The table is empty, and this is one of the shards to start with.
+    EmptyTable,
+    /// The shard is open and follows no shard with a lease.
+    Open,
+    /// This shard has none, but a shard that follows it cannot start before it ended.
+    ParentOf(ShardId),
+}
+
+/// Why no plan can be made from a list of shards. A later list may do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SyncError {
+    #[error("the listed shards do not cover every hash key")]
+    Incomplete,
+    #[error("shard {child} is listed although its parent {parent} is still open")]
+    OpenParent { child: ShardId, parent: ShardId },
+}
+
+/// Plans the leases that are missing. A table without leases gets one for each listed shard, open or
+/// closed, so `shards` must then be listed with the filter of the start strategy; else `shards` must
+/// be all there are.
+pub(crate) fn plan_shard_sync(
+    shards: &[Shard],
+    leases: &[Lease],
+    strategy: StartStrategy,
+    ignore_unexpected_child_shards: bool,
+) -> Result<ShardSyncPlan, SyncError> {
+    let mut new_leases = if leases.is_empty() {
+        plan_empty_table(shards, strategy)?
+    } else {
+        plan_missing(shards, leases, strategy, ignore_unexpected_child_shards)?
+    };
+    new_leases.sort_by(|(a, ..), (b, ..)| {
+        (&a.starting_sequence_number, &a.id).cmp(&(&b.starting_sequence_number, &b.id))
+    });
+    let new_leases = new_leases
+        .into_iter()
+        .map(|(shard, checkpoint, reason)| NewLease { lease: lease_of(shard, checkpoint), reason })
+        .collect();
+    Ok(ShardSyncPlan { new_leases })
+}
+
+type Planned<'a> = (&'a Shard, Checkpoint, Reason);
+
+fn plan_empty_table(shards: &[Shard], strategy: StartStrategy) -> Result<Vec<Planned<'_>>, SyncError> {
+    if !HashKeyRange::FULL.is_covered_by(shards.iter().map(|shard| shard.hash_key_range)) {
+        return Err(SyncError::Incomplete);
+    }
+    let start = initial_checkpoint(strategy);
+    Ok(shards.iter().map(|shard| (shard, start.clone(), Reason::EmptyTable)).collect())
+}
+
+fn plan_missing<'a>(
+    shards: &'a [Shard],
+    leases: &[Lease],
+    strategy: StartStrategy,
+    ignore_unexpected: bool,
+) -> Result<Vec<Planned<'a>>, SyncError> {
+    let leased: BTreeSet<&ShardId> = leases.iter().map(|lease| &lease.shard_id).collect();
+    let listed: BTreeMap<&ShardId, &Shard> = shards.iter().map(|shard| (&shard.id, shard)).collect();
+    let mut unleased_open = Vec::new();
+    for shard in shards {
+        let open_parent =
+            shard.parents.iter().find(|parent| listed.get(parent).is_some_and(|parent| parent.is_open()));
+        match open_parent {
+            Some(_) if ignore_unexpected => {}
+            Some(parent) => {
+                return Err(SyncError::OpenParent { child: shard.id.clone(), parent: parent.clone() });
+            }
+            None if shard.is_open() && !leased.contains(&shard.id) => unleased_open.push(shard),
+            None => {}
+        }
+    }
+
+    let start = initial_checkpoint(strategy);
+    let starts_with_the_oldest = strategy != StartStrategy::Latest;
+    let mut planned: BTreeMap<&ShardId, Planned<'a>> = BTreeMap::new();
+    let mut descendants: BTreeSet<&ShardId> = leased.clone();
+    let mut oldest: BTreeSet<&ShardId> = BTreeSet::new();
+    // Parents come before their children in the order of sequence numbers.
+    for shard in lineage(&unleased_open, &listed, &leased) {
+        let parents: Vec<&Shard> =
+            shard.parents.iter().filter_map(|parent| listed.get(parent).copied()).collect();
+        let qualifies = |parent: &Shard| descendants.contains(&parent.id) || oldest.contains(&parent.id);
+        if !parents.iter().any(|parent| qualifies(parent)) {
+            if starts_with_the_oldest {
+                oldest.insert(&shard.id);
+            }
+            if shard.is_open() {
+                planned.insert(&shard.id, (shard, start.clone(), Reason::Open));
+            }
+            continue;
+        }
+        // It starts when its parents have ended, so each parent needs a lease, unless that comes from
+        // the end of its own parents.
+        for parent in parents {
+            if leased.contains(&parent.id)
+                || (descendants.contains(&parent.id) && !oldest.contains(&parent.id))
+            {
+                continue;
+            }
+            let is_timestamp = matches!(strategy, StartStrategy::Timestamp(_));
+            let checkpoint =
+                if qualifies(parent) && !is_timestamp { Checkpoint::TrimHorizon } else { start.clone() };
+            planned.insert(&parent.id, (parent, checkpoint, Reason::ParentOf(shard.id.clone())));
+        }
+        descendants.insert(&shard.id);
+    }
+    Ok(planned.into_values().collect())
+}
+
+/// The given shards and their listed ancestors, up to and without those that have a lease, oldest
+/// first.
+fn lineage<'a>(
+    open: &[&'a Shard],
+    listed: &BTreeMap<&ShardId, &'a Shard>,
+    leased: &BTreeSet<&ShardId>,
+) -> Vec<&'a Shard> {
+    let mut found: BTreeMap<&ShardId, &Shard> = BTreeMap::new();
+    let mut todo: Vec<&Shard> = open.to_vec();
+    while let Some(shard) = todo.pop() {
+        if !leased.contains(&shard.id) && found.insert(&shard.id, shard).is_none() {
+            todo.extend(shard.parents.iter().filter_map(|parent| listed.get(parent).copied()));
+        }
+    }
+    let mut lineage: Vec<&Shard> = found.into_values().collect();
+    lineage.sort_by_key(|shard| &shard.starting_sequence_number);
+    lineage
+}
+
+/// The checkpoint of a lease whose shard nobody has processed.
+pub(crate) fn initial_checkpoint(strategy: StartStrategy) -> Checkpoint {
+    match strategy {
+        StartStrategy::Latest => Checkpoint::Latest,
+        StartStrategy::Oldest => Checkpoint::TrimHorizon,
+        StartStrategy::Timestamp(_) => Checkpoint::AtTimestamp,
+    }
+}
+
+fn lease_of(shard: &Shard, checkpoint: Checkpoint) -> Lease {
+    let mut lease = Lease::new(shard.id.as_str(), checkpoint);
+    lease.parents = shard.parents.clone();
+    lease.hash_key_range = Some(shard.hash_key_range);
+    lease
+}
+
+/// Why the children of an ended shard get no leases yet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ChildError {
+    #[error("child shard {child} does not name {parent} as its parent")]
+    NotAChild { child: ShardId, parent: ShardId },
+    #[error("of the parents of child shard {child}, some have leases and {missing} has not")]
+    ParentWithoutLease { child: ShardId, missing: ShardId },
+}
+
+/// Plans the leases of the shards that follow `parent`, which has ended: at `TRIM_HORIZON`, because
+/// everything in them comes after it. Each parent of a merged shard plans the same lease.
+pub(crate) fn plan_child_leases(
+    parent: &Lease,
+    children: &[ChildShard],
+    has_lease: impl Fn(&ShardId) -> bool,
+) -> Result<Vec<Lease>, ChildError> {
+    children
+        .iter()
+        .map(|child| {
+            if !child.parents.contains(&parent.shard_id) {
+                return Err(ChildError::NotAChild {
+                    child: child.id.clone(),
+                    parent: parent.shard_id.clone(),
+                });
+            }
+            // The child would not wait for a parent that has no lease.
+            if let Some(missing) = child.parents.iter().find(|parent| !has_lease(parent)) {
+                return Err(ChildError::ParentWithoutLease {
+                    child: child.id.clone(),
+                    missing: missing.clone(),
+                });
+            }
+            let mut lease = Lease::new(child.id.as_str(), Checkpoint::TrimHorizon);
+            lease.parents = child.parents.clone();
+            lease.hash_key_range = Some(child.hash_key_range);
+            Ok(lease)
+        })
+        .collect()
+}
+
+impl fmt::Display for NewLease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "create {} at {} ({})", self.lease.key, self.lease.checkpoint, self.reason)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EmptyTable => f.write_str("the table is empty"),
+            Self::Open => f.write_str("open, and it follows no shard with a lease"),
+            Self::ParentOf(child) => write!(f, "{child} has to wait for it"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "shard_sync_test.rs"]
+mod tests;

@@ -1,0 +1,463 @@
+use std::collections::BTreeSet;
+use std::error::Error as StdError;
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::callbacks::{Callbacks, Panicked};
+use super::state::{Input, ShardState};
+use super::status::StatusCell;
+use crate::aggregation::Deaggregator;
+use crate::checkpoint::{Checkpointer, CheckpointerParts};
+use crate::events::{Event, EventSink};
+use crate::lease::{Created, HeldLease, Lease, StoreError};
+use crate::overseer::shard_sync::plan_child_leases;
+use crate::processor::ShardRecordProcessor;
+use crate::retrieval::{Batch, Delivery, FetchEvent, FetchObserver, Retrieval, RetrievalSpec, StartPosition};
+use crate::stream::ChildShard;
+use crate::types::{ExtendedSequenceNumber, KinesisClientRecord, LeaseKey, ShardId, StartStrategy};
+use crate::worker::{Worker, with_causes};
+
+/// The most user records one call of a processor gets; larger batches are handed on in parts.
+const RECORDS_PER_CALL_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Reads one shard under one lease and runs its processor (KCL's `ShardConsumer`).
+///
+/// # Guarantees
+///
+/// - The processor's callbacks never overlap, and batches come in the order of sequence numbers.
+/// - Nothing is delivered unless the lease is held at that moment.
+/// - A processor that was made hears exactly one last thing: `shard_ended` until it has stored the
+///   end, or `lease_lost`; except one that panicked, which is dropped.
+pub(crate) struct ShardConsumer {
+    worker: Arc<Worker>,
+    held: Arc<HeldLease>,
+    status: Arc<StatusCell>,
+    callbacks: Callbacks,
+    /// How the lease went, if it was not lost.
+    released: Option<Lease>,
+    fetching: Option<Retrieval>,
+    running: Option<Running>,
+    children: Vec<ChildShard>,
+    failures: u32,
+}
+
+/// A processor, and what belongs to its life.
+struct Running {
+    processor: Box<dyn ShardRecordProcessor>,
+    checkpointer: Checkpointer,
+    deaggregator: Deaggregator,
+    /// What was processed before it started.
+    after: Option<ExtendedSequenceNumber>,
+}
+
+/// How the life of a shard on this worker ended.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// Everything in the shard is processed.
+    Ended,
+    /// The lease was given back.
+    Released(Lease),
+    /// The lease is somebody else's, or nobody's.
+    Lost,
+}
+
+impl ShardConsumer {
+    pub(crate) fn new(worker: Arc<Worker>, held: Arc<HeldLease>, status: Arc<StatusCell>) -> Self {
+        let callbacks = Callbacks {
+            shard: held.shard_id().clone(),
+            clock: worker.clock.clone(),
+            events: worker.events.clone(),
+            status: Arc::clone(&status),
+        };
+        Self {
+            worker,
+            held,
+            status,
+            callbacks,
+            released: None,
+            fetching: None,
+            running: None,
+            children: Vec::new(),
+            failures: 0,
+        }
+    }
+
+    /// Lives the shard's life to its end.
+    pub(crate) async fn run(mut self) -> Ending {
+        let span = tracing::info_span!("shard", worker = %self.worker.id, shard = %self.held.shard_id());
+        self.live().instrument(span).await
+    }
+
+    async fn live(&mut self) -> Ending {
+        let mut state = ShardState::WaitingOnParentShards;
+        loop {
+            self.status.update(|status| status.state = state);
+            let input = match state {
+                ShardState::WaitingOnParentShards => self.wait_for_parents().await,
+                ShardState::Initializing => self.initialize().await,
+                ShardState::Processing => self.process().await,
+                ShardState::Failed => self.pause_after_panic().await,
+                ShardState::ShutdownRequested => self.hand_back().await,
+                ShardState::ShardEnding => self.end_shard().await,
+                ShardState::ShuttingDown => self.tell_lease_lost().await,
+                ShardState::Complete => break,
+            };
+            state = state.next(input);
+        }
+        match self.released.take() {
+            _ if self.held.lease().checkpoint.is_shard_end() => Ending::Ended,
+            Some(lease) => Ending::Released(lease),
+            None => Ending::Lost,
+        }
+    }
+
+    /// A child's records come after its parents': waits until every parent row is gone or at
+    /// `SHARD_END` (KCL's `BlockOnParentShardTask`).
+    async fn wait_for_parents(&mut self) -> Input {
+        let parents: Vec<_> =
+            self.held.lease().parents.iter().map(|parent| self.worker.lease_key(parent)).collect();
+        let mut unfinished = self.worker.unfinished.subscribe();
+        let mut look = true;
+        loop {
+            if look && self.have_ended(&parents).await {
+                return Input::ParentsEnded;
+            }
+            let poll = self.worker.clock.sleep(self.worker.coordination.parent_shard_poll_interval);
+            tokio::select! {
+                biased;
+                input = interruption(&self.held, &self.worker.stopping) => return input,
+                // A scan may be old, so what it shows is only a reason to look.
+                Ok(()) = unfinished.changed() => {
+                    let unfinished = unfinished.borrow_and_update();
+                    look = !parents.iter().any(|parent| unfinished.contains(parent));
+                }
+                () = poll => look = true,
+            }
+        }
+    }
+
+    async fn have_ended(&self, parents: &[LeaseKey]) -> bool {
+        for parent in parents {
+            match self.worker.store.lease(parent).await {
+                Ok(lease) if lease.as_ref().is_none_or(|lease| lease.checkpoint.is_shard_end()) => {}
+                Ok(_) => return false,
+                Err(error) => {
+                    tracing::warn!(%parent, %error, "cannot see whether a parent shard has ended");
+                    self.worker.coordination_failed("GetParentLease", &error);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Makes the processor; fetching starts meanwhile.
+    async fn initialize(&mut self) -> Input {
+        let lease = self.held.lease();
+        self.fetching = Some(fetch(&self.worker, &lease, &self.status));
+        let checkpointer = Checkpointer::new(CheckpointerParts {
+            held: Arc::clone(&self.held),
+            stream: self.worker.stream.clone(),
+            application: Arc::clone(&self.worker.application),
+            events: self.worker.events.clone(),
+        });
+        let Ok(processor) =
+            self.callbacks.run("initialize", self.worker.factory.initialize(checkpointer.clone())).await
+        else {
+            checkpointer.close().await;
+            return Input::Panicked;
+        };
+        tracing::info!(checkpoint = %lease.checkpoint, "processing starts");
+        self.worker.events.emit(Event::ProcessingStarted {
+            shard: self.held.shard_id().clone(),
+            checkpoint: lease.checkpoint.clone(),
+        });
+        self.running = Some(Running {
+            processor,
+            checkpointer,
+            deaggregator: Deaggregator::new(lease.hash_key_range),
+            after: lease.checkpoint.position().cloned(),
+        });
+        Input::Initialized
+    }
+
+    /// Hands on batches until something else is to be done.
+    async fn process(&mut self) -> Input {
+        loop {
+            let Some(fetching) = &mut self.fetching else { return Input::LeaseGone };
+            let delivery = tokio::select! {
+                biased;
+                input = interruption(&self.held, &self.worker.stopping) => return input,
+                delivery = fetching.next() => delivery,
+            };
+            match delivery {
+                Delivery::Batch(batch) => {
+                    if let ControlFlow::Break(input) = self.process_batch(batch).await {
+                        return input;
+                    }
+                }
+                Delivery::ShardEnd { children } => {
+                    self.children = children;
+                    return Input::LastRecordDelivered;
+                }
+                Delivery::Broken => return Input::Panicked,
+            }
+        }
+    }
+
+    async fn process_batch(&mut self, batch: Batch) -> ControlFlow<Input> {
+        let Batch { records, millis_behind_latest, permit: _permit } = batch;
+        let Some(running) = &mut self.running else { return ControlFlow::Break(Input::LeaseGone) };
+        let was_empty = records.is_empty();
+        let parts = running.deaggregator.deaggregate(records, running.after.as_ref(), RECORDS_PER_CALL_MAX);
+        if was_empty && self.worker.coordination.call_process_records_even_for_empty_record_list {
+            self.deliver(Vec::new(), millis_behind_latest).await?;
+        }
+        for records in parts {
+            self.deliver(records, millis_behind_latest).await?;
+        }
+        self.status.update(|status| status.behind_latest = Some(millis(millis_behind_latest)));
+        ControlFlow::Continue(())
+    }
+
+    async fn deliver(
+        &mut self,
+        records: Vec<KinesisClientRecord>,
+        millis_behind_latest: i64,
+    ) -> ControlFlow<Input> {
+        let Some(running) = &self.running else { return ControlFlow::Break(Input::LeaseGone) };
+        if !self.held.is_valid() {
+            return ControlFlow::Break(Input::LeaseGone);
+        }
+        if self.worker.stopping.is_cancelled() {
+            return ControlFlow::Break(Input::ShutdownRequested);
+        }
+        let count = records.len() as u64;
+        let bytes: u64 = records.iter().map(|record| record.record.data.len() as u64).sum();
+        if let Some(last) = records.last() {
+            running.checkpointer.deliver(last.extended_sequence_number());
+        }
+        self.status.update(|status| {
+            status.records_delivered += count;
+            status.bytes_delivered += bytes;
+        });
+        let outcome = {
+            let mut call = pin!(
+                self.callbacks
+                    .run("process_records", running.processor.process_records(records, millis_behind_latest))
+            );
+            let lost = tokio::select! {
+                outcome = &mut call => Some(outcome),
+                () = self.held.lost().cancelled() => None,
+            };
+            match lost {
+                Some(outcome) => outcome,
+                None => {
+                    // The batch may take long; the connection and the memory are given back now.
+                    self.fetching = None;
+                    call.await
+                }
+            }
+        };
+        match outcome {
+            Ok(()) => {
+                self.failures = 0;
+                ControlFlow::Continue(())
+            }
+            Err(Panicked) => ControlFlow::Break(Input::Panicked),
+        }
+    }
+
+    /// Drops what panicked and waits a little before starting again from the last checkpoint.
+    async fn pause_after_panic(&mut self) -> Input {
+        self.fetching = None;
+        if let Some(running) = self.running.take() {
+            running.checkpointer.close().await;
+        }
+        let pause = self.restart_pause();
+        self.failures = self.failures.saturating_add(1);
+        tokio::select! {
+            biased;
+            input = interruption(&self.held, &self.worker.stopping) => input,
+            () = self.worker.clock.sleep(pause) => Input::PauseOver,
+        }
+    }
+
+    /// Tells the processor while the lease is still held, then gives the lease back.
+    async fn hand_back(&mut self) -> Input {
+        self.fetching = None;
+        if let Some(running) = &self.running {
+            // If it panics, the lease is given back all the same.
+            let _ = self.callbacks.run("shutdown_requested", running.processor.shutdown_requested()).await;
+        }
+        match self.held.release().await {
+            Ok(lease) => {
+                tracing::info!("lease released");
+                self.worker.events.emit(Event::LeaseReleased { lease: self.held.key().clone() });
+                self.worker.hub.publish(lease.clone());
+                self.released = Some(lease);
+            }
+            Err(error) => tracing::info!(%error, "lease not released; it will expire"),
+        }
+        Input::LeaseGone
+    }
+
+    /// Creates the children's leases, then tells the processor, until the end is stored.
+    async fn end_shard(&mut self) -> Input {
+        self.fetching = None;
+        let mut attempt = 0;
+        while !self.held.lease().checkpoint.is_shard_end() {
+            if attempt > 0 {
+                let pause = self.restart_pause();
+                self.failures = self.failures.saturating_add(1);
+                tokio::select! {
+                    biased;
+                    input = interruption(&self.held, &self.worker.stopping) => return input,
+                    () = self.worker.clock.sleep(pause) => {}
+                }
+            }
+            attempt += 1;
+            if !self.held.is_valid() {
+                return Input::LeaseGone;
+            }
+            if let Err(error) = self.create_child_leases().await {
+                tracing::warn!(%error, "the leases of the child shards are not created yet; trying again");
+                self.worker.coordination_failed("CreateChildLeases", error.as_ref());
+                continue;
+            }
+            let Some(running) = &self.running else { return Input::LeaseGone };
+            running.checkpointer.reach_end();
+            let told = self.callbacks.run("shard_ended", running.processor.shard_ended()).await;
+            if told.is_ok() && self.held.is_valid() && !self.held.lease().checkpoint.is_shard_end() {
+                tracing::warn!(
+                    "shard_ended() returned without storing the end; call checkpointer.end() in it"
+                );
+            }
+        }
+        let children: Vec<_> = self.children.iter().map(|child| child.id.clone()).collect();
+        tracing::info!(?children, "shard ended");
+        self.worker.events.emit(Event::ShardEnded { shard: self.held.shard_id().clone(), children });
+        self.worker.hub.publish(self.held.lease());
+        Input::Told
+    }
+
+    async fn create_child_leases(&self) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        let parent = self.held.lease();
+        // A merged child has a parent besides this one. That parent has a lease, or its lease was
+        // deleted because the child has one.
+        let mut leased: BTreeSet<&ShardId> = BTreeSet::from([&parent.shard_id]);
+        let mut missing = Vec::new();
+        for child in &self.children {
+            for other in &child.parents {
+                if !leased.contains(other) && self.has_lease(other).await? {
+                    leased.insert(other);
+                }
+            }
+            if child.parents.iter().all(|parent| leased.contains(parent))
+                || !self.has_lease(&child.id).await?
+            {
+                missing.push(child.clone());
+            }
+        }
+        for lease in plan_child_leases(&parent, &missing, |shard| leased.contains(shard))? {
+            if self.worker.store.create(&lease).await? == Created::Now {
+                let (key, checkpoint) = (lease.key.clone(), lease.checkpoint.clone());
+                self.worker.events.emit(Event::LeaseCreated { lease: key, checkpoint });
+                self.worker.hub.publish(lease);
+            }
+        }
+        self.held.note_children(self.children.iter().map(|child| child.id.clone()).collect());
+        Ok(())
+    }
+
+    async fn has_lease(&self, shard: &ShardId) -> Result<bool, StoreError> {
+        Ok(self.worker.store.lease(&self.worker.lease_key(shard)).await?.is_some())
+    }
+
+    async fn tell_lease_lost(&mut self) -> Input {
+        self.fetching = None;
+        if let Some(running) = self.running.take() {
+            running.checkpointer.close().await;
+            // If it panics, there is nothing left to do for it.
+            let _ = self.callbacks.run("lease_lost", running.processor.lease_lost()).await;
+        }
+        if self.released.is_none() {
+            self.worker.events.emit(Event::LeaseLost { lease: self.held.key().clone() });
+        }
+        self.held.abandon();
+        Input::Told
+    }
+
+    fn restart_pause(&self) -> Duration {
+        let doubled = self.worker.coordination.task_backoff_time.saturating_mul(1 << self.failures.min(16));
+        doubled.min(RESTART_PAUSE_MAX.max(self.worker.coordination.task_backoff_time))
+    }
+}
+
+/// Starts to read the shard of `lease` where it stands.
+fn fetch(worker: &Worker, lease: &Lease, status: &Arc<StatusCell>) -> Retrieval {
+    let timestamp = match worker.management.start_strategy {
+        StartStrategy::Timestamp(millis) => Some(SystemTime::UNIX_EPOCH + Duration::from_millis(millis)),
+        StartStrategy::Latest | StartStrategy::Oldest => None,
+    };
+    Retrieval::start(RetrievalSpec {
+        api: Arc::clone(&worker.api),
+        stream: worker.stream.clone(),
+        shard: lease.shard_id.clone(),
+        start: StartPosition {
+            checkpoint: lease.checkpoint.clone(),
+            consumer_started: worker.started,
+            timestamp,
+        },
+        limit: worker.records_per_call,
+        config: worker.retrieval.clone(),
+        empty_batches: worker.coordination.call_process_records_even_for_empty_record_list,
+        budget: Arc::clone(&worker.budget),
+        clock: worker.clock.clone(),
+        seed: worker.seeds.seed(),
+        metrics: worker.metrics.clone(),
+        observer: observer(lease.shard_id.clone(), worker.events.clone(), Arc::clone(status)),
+    })
+}
+
+/// Keeps the status of the shard, and tells who listens what goes wrong.
+fn observer(shard: ShardId, events: EventSink, status: Arc<StatusCell>) -> Arc<dyn FetchObserver> {
+    Arc::new(move |event: FetchEvent<'_>| match event {
+        FetchEvent::Fetched { records, millis_behind_latest } => status.update(|status| {
+            status.fetch_failures = 0;
+            if records == 0 {
+                status.behind_latest = Some(millis(millis_behind_latest));
+            }
+        }),
+        FetchEvent::Failed { error, failures, retry_in } => {
+            status.update(|status| status.fetch_failures = u64::from(failures));
+            let reason = with_causes(error);
+            tracing::warn!(%shard, failures, ?retry_in, reason, "cannot fetch records; trying again");
+            events.emit(Event::FetchFailed { shard: shard.clone(), reason: reason.into() });
+        }
+        FetchEvent::TimestampMissing => tracing::warn!(
+            %shard,
+            "the lease starts at a timestamp, but none is configured any more; reading from the oldest record"
+        ),
+    })
+}
+
+fn millis(count: i64) -> Duration {
+    Duration::from_millis(count.max(0).unsigned_abs())
+}
+
+/// Waits for what goes before any other work on a shard.
+async fn interruption(held: &HeldLease, stopping: &CancellationToken) -> Input {
+    tokio::select! {
+        biased;
+        () = held.lost().cancelled() => Input::LeaseGone,
+        () = stopping.cancelled() => Input::ShutdownRequested,
+    }
+}

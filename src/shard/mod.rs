@@ -1,0 +1,11 @@
+//! Stop 4 on the data's way: one shard's life on this worker, from taking its lease to giving it up.
+
+mod callbacks;
+mod consumer;
+mod state;
+mod status;
+
+pub(crate) use self::consumer::{Ending, ShardConsumer};
+pub use self::state::ShardState;
+pub use self::status::ShardStatus;
+pub(crate) use self::status::StatusCell;

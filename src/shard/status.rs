@@ -1,0 +1,73 @@
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::ShardState;
+use crate::types::{Checkpoint, LeaseKey, ShardId};
+
+/// How one shard is doing on this worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShardStatus {
+    /// The lease.
+    pub lease: LeaseKey,
+    /// The shard.
+    pub shard: ShardId,
+    /// Where it is in its life.
+    pub state: ShardState,
+    /// What is stored in the lease table.
+    pub checkpoint: Checkpoint,
+    /// How far the last delivered batch was behind the newest record of the shard; `None` before the
+    /// first answer.
+    pub behind_latest: Option<Duration>,
+    /// User records delivered under this lease.
+    pub records_delivered: u64,
+    /// Payload bytes delivered under this lease.
+    pub bytes_delivered: u64,
+    /// Since when the callback that is running now has been running.
+    pub in_callback_since: Option<SystemTime>,
+    /// How often a callback panicked under this lease.
+    pub panics: u64,
+    /// How often in a row records could not be fetched.
+    pub fetch_failures: u64,
+}
+
+impl ShardStatus {
+    /// Whether records cannot be fetched, or the processor panicked and did not process a batch since.
+    pub(crate) fn is_in_trouble(&self) -> bool {
+        self.fetch_failures > 2 || self.state == ShardState::Failed
+    }
+}
+
+/// The status of one shard as its consumer keeps it.
+#[derive(Debug)]
+pub(crate) struct StatusCell(Mutex<ShardStatus>);
+
+impl StatusCell {
+    pub(crate) fn new(lease: LeaseKey, shard: ShardId, checkpoint: Checkpoint) -> Self {
+        Self(Mutex::new(ShardStatus {
+            lease,
+            shard,
+            state: ShardState::WaitingOnParentShards,
+            checkpoint,
+            behind_latest: None,
+            records_delivered: 0,
+            bytes_delivered: 0,
+            in_callback_since: None,
+            panics: 0,
+            fetch_failures: 0,
+        }))
+    }
+
+    /// The status now; never waits for user code or I/O.
+    pub(crate) fn read(&self) -> ShardStatus {
+        self.lock().clone()
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut ShardStatus)) {
+        change(&mut self.lock());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ShardStatus> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

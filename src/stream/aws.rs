@@ -1,3 +1,0 @@
-/// The Kinesis service behind the port.
-#[derive(Debug)]
-pub(crate) struct AwsStream {}

@@ -1,0 +1,129 @@
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use aws_sdk_kinesis::config::http::HttpResponse;
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+
+use crate::stream::{StreamError, StreamErrorKind};
+use crate::types::{ShardId, StreamId};
+
+/// One request to Kinesis, for what is to be said if it fails.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request<'a> {
+    operation: &'static str,
+    stream: &'a StreamId,
+    shard: Option<&'a ShardId>,
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn new(operation: &'static str, stream: &'a StreamId) -> Self {
+        Self { operation, stream, shard: None }
+    }
+
+    pub(super) fn of_shard(self, shard: &'a ShardId) -> Self {
+        Self { shard: Some(shard), ..self }
+    }
+
+    pub(super) fn malformed(&self, what: &'static str) -> StreamError {
+        self.error(StreamErrorKind::Malformed).with_source(what)
+    }
+
+    pub(super) fn timed_out(&self, after: Duration) -> StreamError {
+        self.error(StreamErrorKind::Unavailable).with_source(format!("no answer within {after:?}"))
+    }
+
+    pub(super) fn failed<E>(&self, failure: SdkError<E, HttpResponse>) -> StreamError
+    where
+        E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        match &failure {
+            SdkError::ServiceError(answer) => {
+                let code = answer.err().code().unwrap_or("an error without a code");
+                let error = self.error(kind(code, answer.raw().status().as_u16()));
+                error.with_source(format!("{code}: {}", answer.err().message().unwrap_or("no message")))
+            }
+            // No request was made: the region or the endpoint is missing.
+            SdkError::ConstructionFailure(_) => {
+                self.error(StreamErrorKind::InvalidArgument).with_source(failure)
+            }
+            // Also credentials that could not be loaded, as their provider may be out of reach.
+            _ => self.error(StreamErrorKind::Unavailable).with_source(failure),
+        }
+    }
+
+    fn error(&self, kind: StreamErrorKind) -> StreamError {
+        let subject = match self.shard {
+            Some(shard) => format!("stream {} (shard {shard})", self.stream),
+            None => format!("stream {}", self.stream),
+        };
+        StreamError::new(kind, self.operation, subject)
+    }
+}
+
+fn kind(code: &str, status: u16) -> StreamErrorKind {
+    match code {
+        "ProvisionedThroughputExceededException"
+        | "LimitExceededException"
+        | "KMSThrottlingException"
+        | "RequestLimitExceeded"
+        | "Throttling"
+        | "ThrottlingException" => StreamErrorKind::Throttled,
+        "ExpiredIteratorException" | "ExpiredNextTokenException" => StreamErrorKind::ExpiredIterator,
+        "InvalidArgumentException" | "ValidationException" => StreamErrorKind::InvalidArgument,
+        "ResourceNotFoundException" => StreamErrorKind::NotFound,
+        "ResourceInUseException" => StreamErrorKind::InUse,
+        "AccessDeniedException"
+        | "ExpiredTokenException"
+        | "IncompleteSignature"
+        | "IncompleteSignatureException"
+        | "InvalidClientTokenId"
+        | "InvalidSignatureException"
+        | "KMSAccessDeniedException"
+        | "KMSDisabledException"
+        | "KMSInvalidStateException"
+        | "KMSNotFoundException"
+        | "KMSOptInRequired"
+        | "MissingAuthenticationTokenException"
+        | "NotAuthorized"
+        | "OptInRequired"
+        | "UnrecognizedClientException" => StreamErrorKind::Denied,
+        _ => match status {
+            401 | 403 => StreamErrorKind::Denied,
+            429 => StreamErrorKind::Throttled,
+            500.. => StreamErrorKind::Unavailable,
+            _ => StreamErrorKind::Malformed,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_sorted_by_what_to_do_next() {
+        for (code, status, expected) in [
+            ("ProvisionedThroughputExceededException", 400, StreamErrorKind::Throttled),
+            ("KMSThrottlingException", 400, StreamErrorKind::Throttled),
+            ("ExpiredIteratorException", 400, StreamErrorKind::ExpiredIterator),
+            ("InvalidArgumentException", 400, StreamErrorKind::InvalidArgument),
+            ("ResourceNotFoundException", 400, StreamErrorKind::NotFound),
+            ("ResourceInUseException", 400, StreamErrorKind::InUse),
+            ("AccessDeniedException", 400, StreamErrorKind::Denied),
+            ("KMSDisabledException", 400, StreamErrorKind::Denied),
+            ("SomethingNew", 403, StreamErrorKind::Denied),
+            ("InternalFailure", 500, StreamErrorKind::Unavailable),
+            ("SomethingNew", 400, StreamErrorKind::Malformed),
+        ] {
+            assert_eq!(kind(code, status), expected, "{code} {status}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_what_was_asked_of_what() {
+        let (stream, shard) = ("orders".parse().expect("a name"), "shardId-0".into());
+        let request = Request::new("GetShardIterator", &stream).of_shard(&shard);
+        let error = request.timed_out(Duration::from_secs(5));
+        assert_eq!(error.to_string(), "GetShardIterator on stream orders (shard shardId-0) got no answer");
+    }
+}

@@ -1,0 +1,86 @@
+//! The parts that every loop of one worker shares.
+
+use std::collections::BTreeSet;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{CoordinationConfig, ManagementConfig};
+use crate::events::{Event, EventSink};
+use crate::lease::LeaseStore;
+use crate::metrics::Metrics;
+use crate::overseer::{Holdings, Hub};
+use crate::processor::ShardRecordProcessorFactory;
+use crate::retrieval::{RetrievalConfig, WorkerBudget};
+use crate::runtime::{Clock, Seeds};
+use crate::stream::StreamApi;
+use crate::types::{LeaseKey, ShardId, StreamId, WorkerId};
+
+/// One worker: its settings, its ports, and what its loops tell each other.
+pub(crate) struct Worker {
+    pub(crate) id: WorkerId,
+    pub(crate) application: Arc<str>,
+    pub(crate) stream: StreamId,
+    pub(crate) factory: Arc<dyn ShardRecordProcessorFactory>,
+
+    pub(crate) management: ManagementConfig,
+    pub(crate) coordination: CoordinationConfig,
+    pub(crate) retrieval: RetrievalConfig,
+    pub(crate) records_per_call: u32,
+
+    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) api: Arc<dyn StreamApi>,
+    pub(crate) clock: Clock,
+    pub(crate) seeds: Seeds,
+    /// The wall-clock time from which `LATEST` counts.
+    pub(crate) started: SystemTime,
+
+    pub(crate) budget: Arc<WorkerBudget>,
+    pub(crate) holdings: Holdings,
+    pub(crate) hub: Hub,
+    /// The leases that are known not to have ended, as the overseer last saw the table.
+    pub(crate) unfinished: watch::Sender<Arc<BTreeSet<LeaseKey>>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) events: EventSink,
+    /// Cancelled when the worker is asked to shut down.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Worker {
+    /// The row of the lease table for a shard.
+    pub(crate) fn lease_key(&self, shard: &ShardId) -> LeaseKey {
+        shard.as_str().into()
+    }
+
+    /// Tells whoever listens that a step of coordination failed and will be tried again.
+    pub(crate) fn coordination_failed(&self, operation: &'static str, error: &dyn StdError) {
+        let reason = with_causes(error).into();
+        self.events.emit(Event::CoordinationFailed { operation, reason });
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("id", &self.id)
+            .field("application", &self.application)
+            .field("stream", &self.stream.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An error and all its causes on one line.
+pub(crate) fn with_causes(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
