@@ -1,1 +1,17 @@
-//! A simulated stream and friends, for tests without AWS.
+//! Kinesis without AWS, for your own tests (feature `test-util`).
+//!
+//! - [`SimulatedKinesis`] is a service inside the process: put records, split and merge shards, let
+//!   calls fail, and read it through [`StreamApi`](crate::stream::StreamApi) with the rules of the real
+//!   one.
+//! - [`record`] and [`aggregated_record`] make single records, for calling a processor directly.
+//!
+//! Time is tokio's, so a test that pauses it waits for nothing.
+
+mod records;
+mod stream;
+
+pub use self::records::{aggregated_record, record};
+pub use self::stream::{
+    Call, ErrorCode, Fault, FaultTable, Limits, NewRecord, Placement, ServiceError, SimulatedKinesis,
+    Subscription, SubscriptionEvent,
+};

@@ -1,0 +1,350 @@
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::error::{ErrorCode, ServiceError};
+use super::faults::{Call, Fault, FaultHook};
+use super::limits::Limits;
+use super::live::Subscription;
+use super::service::{Service, stream_arn};
+use super::write::{NewRecord, Placement};
+use crate::runtime::Clock;
+use crate::stream::{IteratorPosition, Shard};
+use crate::types::{PartitionKey, Record, ShardId};
+
+/// A Kinesis service inside the process: streams that can be written, resharded and read with the
+/// service's own rules, but without AWS, sockets or waiting.
+///
+/// Cheap to clone; all clones are the same service. It implements
+/// [`StreamApi`](crate::stream::StreamApi), so whatever reads a stream through that port can read this
+/// one. The methods here are the producer's and the operator's side; they take effect at once.
+///
+/// Streams are created `ACTIVE`, nothing is throttled and nothing fails unless asked for: see
+/// [`set_control_delay`](Self::set_control_delay), [`set_limits`](Self::set_limits) and
+/// [`set_faults`](Self::set_faults). Nothing is random, so a test repeats exactly. Records stay in
+/// memory until their retention has passed (24 hours unless set otherwise).
+///
+/// ```
+/// use kinesis_consumer::testing::SimulatedKinesis;
+///
+/// let kinesis = SimulatedKinesis::new();
+/// kinesis.create_stream("orders", 2)?;
+/// let placed = kinesis.put("orders", "customer-17", "a payload")?;
+/// let (left, right) = kinesis.split("orders", &placed.shard)?;
+/// assert_eq!(kinesis.open_shards("orders")?.len(), 3);
+/// assert!(left != right);
+/// # Ok::<(), kinesis_consumer::testing::ServiceError>(())
+/// ```
+#[derive(Clone)]
+pub struct SimulatedKinesis {
+    shared: Arc<Shared>,
+    faults: Arc<Mutex<Option<FaultHook>>>,
+}
+
+struct Shared {
+    service: Mutex<Service>,
+    clock: Clock,
+    /// Wakes subscriptions that wait for records.
+    written: Notify,
+}
+
+impl SimulatedKinesis {
+    /// A service without streams, at the present time.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_clock(Clock::system())
+    }
+
+    /// A service without streams whose time starts at `wall` and follows tokio's clock, so that a test
+    /// which pauses that clock decides how time passes.
+    #[must_use]
+    pub fn starting_at(wall: SystemTime) -> Self {
+        Self::with_clock(Clock::simulated(wall, 1.0))
+    }
+
+    pub(crate) fn with_clock(clock: Clock) -> Self {
+        let shared = Shared { service: Mutex::new(Service::new()), clock, written: Notify::new() };
+        Self { shared: Arc::new(shared), faults: Arc::default() }
+    }
+
+    /// Creates a stream of `shards` shards with equal hash key ranges.
+    ///
+    /// # Errors
+    ///
+    /// If there is a stream of this name, or the name or the number is not possible.
+    pub fn create_stream(&self, name: &str, shards: u32) -> Result<(), ServiceError> {
+        self.change(|service, now| service.create_stream(now, name, Some(shards)))
+    }
+
+    /// Deletes a stream, with its registered consumers.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such stream.
+    pub fn delete_stream(&self, name: &str) -> Result<(), ServiceError> {
+        self.change(|service, now| service.delete_stream(now, name, true))
+    }
+
+    /// The ARN of the stream `name`, whether or not it exists.
+    #[must_use]
+    pub fn stream_arn(&self, name: &str) -> String {
+        stream_arn(name)
+    }
+
+    /// Puts one record.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such stream, the record is too large, or the shard's limit is reached.
+    pub fn put(
+        &self,
+        stream: &str,
+        partition_key: impl Into<PartitionKey>,
+        data: impl Into<Bytes>,
+    ) -> Result<Placement, ServiceError> {
+        self.put_record(stream, NewRecord::new(partition_key, data))
+    }
+
+    /// Puts one record, which may have an explicit hash key.
+    ///
+    /// # Errors
+    ///
+    /// As for [`put`](Self::put).
+    pub fn put_record(&self, stream: &str, record: NewRecord) -> Result<Placement, ServiceError> {
+        self.change(|service, now| service.put_record(now, stream, record))
+    }
+
+    /// Puts up to 500 records of together 10 MiB; each succeeds or is throttled on its own.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such stream, or the request as a whole is not possible; nothing is put then.
+    pub fn put_records(
+        &self,
+        stream: &str,
+        records: impl IntoIterator<Item = NewRecord>,
+    ) -> Result<Vec<Result<Placement, ServiceError>>, ServiceError> {
+        let records = records.into_iter().collect();
+        self.change(|service, now| service.put_records(now, stream, records))
+    }
+
+    /// All shards of the stream that have not expired, closed ones too, in order of their ids.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such stream.
+    pub fn shards(&self, stream: &str) -> Result<Vec<Shard>, ServiceError> {
+        self.look(|service, now| {
+            Ok(service.stream(now, stream)?.shards().map(|shard| shard.describe()).collect())
+        })
+    }
+
+    /// The open shards of the stream, in order of their hash keys.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such stream.
+    pub fn open_shards(&self, stream: &str) -> Result<Vec<Shard>, ServiceError> {
+        let mut shards = self.shards(stream)?;
+        shards.retain(Shard::is_open);
+        shards.sort_by_key(|shard| shard.hash_key_range);
+        Ok(shards)
+    }
+
+    /// Every record the shard still has, in sequence order.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such stream or shard.
+    pub fn stored_records(&self, stream: &str, shard: &ShardId) -> Result<Vec<Record>, ServiceError> {
+        let stored = self.look(|service, now| service.stored_records(now, stream, shard.as_str()))?;
+        Ok(stored.iter().map(|stored| stored.record.clone()).collect())
+    }
+
+    /// Splits a shard in the middle of its hash keys and returns the ids of its children, lower hash
+    /// keys first.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such stream or shard, the shard is closed, or the stream is being changed. With a
+    /// [control delay](Self::set_control_delay) the children do not exist yet, which is an error here:
+    /// use [`split_at`](Self::split_at).
+    pub fn split(&self, stream: &str, shard: &ShardId) -> Result<(ShardId, ShardId), ServiceError> {
+        let shards = self.shards(stream)?;
+        let parent = shards.iter().find(|candidate| candidate.id == *shard).ok_or_else(|| {
+            ErrorCode::ResourceNotFound.error(format!("Shard {shard} in stream {stream} does not exist."))
+        })?;
+        let range = parent.hash_key_range;
+        self.split_at(stream, shard, range.start() + (range.end() - range.start()) / 2 + 1)?;
+        match &self.children(stream, shard)?[..] {
+            [lower, upper] => Ok((lower.clone(), upper.clone())),
+            _ => Err(not_yet(stream)),
+        }
+    }
+
+    /// Splits a shard so that one child starts at `new_starting_hash_key`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such stream or shard, the shard is closed or does not hold that key, or the
+    /// stream is being changed.
+    pub fn split_at(
+        &self,
+        stream: &str,
+        shard: &ShardId,
+        new_starting_hash_key: u128,
+    ) -> Result<(), ServiceError> {
+        self.change(|service, now| service.split_shard(now, stream, shard.as_str(), new_starting_hash_key))
+    }
+
+    /// Merges two adjacent shards and returns the id of their child.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such stream or shard, the shards are closed or not adjacent, or the stream is
+    /// being changed. With a [control delay](Self::set_control_delay) the merge happens, but there is no
+    /// child to return yet.
+    pub fn merge(&self, stream: &str, one: &ShardId, other: &ShardId) -> Result<ShardId, ServiceError> {
+        self.change(|service, now| service.merge_shards(now, stream, one.as_str(), other.as_str()))?;
+        self.children(stream, one)?.pop().ok_or_else(|| not_yet(stream))
+    }
+
+    /// Splits and merges until the stream has `shards` open shards with equal hash key ranges: from half
+    /// to twice as many as it has.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such stream, it is being changed, or the number is not possible.
+    pub fn update_shard_count(&self, stream: &str, shards: u32) -> Result<(), ServiceError> {
+        self.change(|service, now| service.update_shard_count(now, stream, shards)).map(drop)
+    }
+
+    /// Sets how long the stream keeps records, closed shards included. Any duration is possible here.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such stream or it is being changed.
+    pub fn set_retention(&self, stream: &str, retention: Duration) -> Result<(), ServiceError> {
+        self.change(|service, now| service.set_retention(now, stream, retention))
+    }
+
+    /// Sets the rates at which the service throttles; at first, none.
+    pub fn set_limits(&self, limits: Limits) {
+        self.service().set_limits(limits);
+    }
+
+    /// Sets how long creating, resharding and registering take from now on; at first, no time.
+    pub fn set_control_delay(&self, delay: Duration) {
+        self.service().set_control_delay(delay);
+    }
+
+    /// Registers a consumer for enhanced fan-out and returns its ARN.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such stream, or it has a consumer of this name or 20 others.
+    pub fn register_consumer(&self, stream: &str, name: &str) -> Result<String, ServiceError> {
+        self.change(|service, now| Ok(service.register_consumer(now, stream, name)?.arn))
+    }
+
+    /// Subscribes a registered consumer to a shard, taking over from its earlier subscription.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such consumer or shard, the position is not valid in it, or the consumer
+    /// subscribed to it less than five seconds ago.
+    pub fn subscribe(
+        &self,
+        consumer_arn: &str,
+        shard: &ShardId,
+        position: &IteratorPosition,
+    ) -> Result<Subscription, ServiceError> {
+        let id =
+            self.change(|service, now| service.subscribe(now, consumer_arn, shard.as_str(), position))?;
+        Ok(Subscription::new(self.clone(), id))
+    }
+
+    /// Lets `hook` decide about each call through this handle's
+    /// [`StreamApi`](crate::stream::StreamApi), and that of its clones, whether something goes wrong.
+    /// The methods here are never affected.
+    pub fn set_faults(&self, hook: impl FnMut(&Call<'_>) -> Option<Fault> + Send + 'static) {
+        *lock(&self.faults) = Some(Box::new(hook));
+    }
+
+    /// From now on nothing goes wrong.
+    pub fn clear_faults(&self) {
+        *lock(&self.faults) = None;
+    }
+
+    /// Another handle to the same service with faults of its own, at first none: for a worker that is
+    /// cut off while others are not.
+    #[must_use]
+    pub fn with_own_faults(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), faults: Arc::default() }
+    }
+
+    pub(super) fn fault_for(&self, call: &Call<'_>) -> Option<Fault> {
+        lock(&self.faults).as_mut().and_then(|hook| hook(call))
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    pub(super) fn written(&self) -> &Notify {
+        &self.shared.written
+    }
+
+    /// Runs an operation that changes nothing others wait for.
+    pub(crate) fn look<T>(
+        &self,
+        operation: impl FnOnce(&mut Service, SystemTime) -> Result<T, ServiceError>,
+    ) -> Result<T, ServiceError> {
+        operation(&mut self.service(), self.shared.clock.wall())
+    }
+
+    /// Runs an operation and wakes the subscriptions.
+    pub(crate) fn change<T>(
+        &self,
+        operation: impl FnOnce(&mut Service, SystemTime) -> Result<T, ServiceError>,
+    ) -> Result<T, ServiceError> {
+        let result = self.look(operation);
+        self.shared.written.notify_waiters();
+        result
+    }
+
+    pub(super) fn service(&self) -> MutexGuard<'_, Service> {
+        lock(&self.shared.service)
+    }
+
+    fn children(&self, stream: &str, parent: &ShardId) -> Result<Vec<ShardId>, ServiceError> {
+        let mut children = self.shards(stream)?;
+        children.retain(|shard| shard.parents.contains(parent));
+        children.sort_by_key(|shard| shard.hash_key_range);
+        Ok(children.into_iter().map(|shard| shard.id).collect())
+    }
+}
+
+impl Default for SimulatedKinesis {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for SimulatedKinesis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimulatedKinesis").finish_non_exhaustive()
+    }
+}
+
+/// Every operation leaves the service whole, so a panic elsewhere does not make it unusable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn not_yet(stream: &str) -> ServiceError {
+    ErrorCode::ResourceInUse.error(format!("Stream {stream} is UPDATING: its new shards do not exist yet."))
+}
