@@ -1,11 +1,13 @@
 //! Private parts for this crate's own tests and benches; outside semver.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_dynamodb::Client;
 
+use crate::consumer::{ConsumerBuilder, World};
 use crate::lease::{DynamoDbLeaseStore, LeaseStore, OwnerIndex, StoreError};
+use crate::overseer::Hub;
 use crate::runtime::Clock;
 
 /// The lease table in DynamoDB as the consumer uses it; `segments` scan it at once.
@@ -37,4 +39,16 @@ pub async fn create_owner_index(client: Client, table: &str) -> Result<(), Store
 pub async fn owner_index_is_active(client: Client, table: &str) -> Result<bool, StoreError> {
     let store = DynamoDbLeaseStore::new(client, table, Clock::system());
     Ok(store.owner_index().await? == OwnerIndex::Active)
+}
+
+/// Puts a consumer into a simulated world: its clock shows `wall` now, follows tokio's clock at
+/// `rate`, and everything it does at random follows from `seed`. Coordination runs on the current
+/// runtime, and other workers of the process are as far away as if they were on other machines.
+pub fn in_simulation(builder: ConsumerBuilder, wall: SystemTime, rate: f64, seed: u64) -> ConsumerBuilder {
+    builder.world(World {
+        clock: Some(Clock::simulated(wall, rate)),
+        seed: Some(seed),
+        hub: Some(Hub::isolated()),
+        on_current_runtime: true,
+    })
 }

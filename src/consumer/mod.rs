@@ -5,6 +5,8 @@ mod handle;
 mod start;
 
 pub use self::builder::ConsumerBuilder;
+#[cfg(feature = "internals")]
+pub(crate) use self::builder::World;
 pub use self::handle::{ConsumerHandle, Health, Status, StopReason};
 
 use self::builder::Parts;

@@ -1,0 +1,5 @@
+//! Whole workers over the simulated stream and the lease table in memory, on paused time.
+
+mod balance;
+mod resharding;
+mod world;

@@ -1,0 +1,252 @@
+//! A stream, a lease table and any number of workers on one paused clock, and a log of what their
+//! processors heard.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use kinesis_consumer::internals::in_simulation;
+use kinesis_consumer::lease::{FaultHook, FaultyLeaseStore, Lease, LeaseStore, MemoryLeaseStore};
+use kinesis_consumer::testing::SimulatedKinesis;
+use kinesis_consumer::{
+    Checkpointer, Consumer, ConsumerBuilder, ConsumerHandle, CoordinationConfig, ExtendedSequenceNumber,
+    KinesisClientRecord, ManagementConfig, ShardId, ShardRecordProcessor, ShardRecordProcessorFactory,
+    StartStrategy,
+};
+
+pub const STREAM: &str = "orders";
+pub const FAILOVER: Duration = Duration::from_secs(10);
+
+/// What a processor heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    Initialized,
+    Record { key: String, text: String, position: ExtendedSequenceNumber },
+    LeaseLost,
+    ShardEnded,
+    ShutdownRequested,
+}
+
+/// Which worker's processor of which shard heard what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub worker: String,
+    pub shard: ShardId,
+    pub heard: Heard,
+}
+
+/// What a processor does besides logging.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Habit {
+    CheckpointEveryBatch,
+    NeverCheckpoint,
+}
+
+pub struct World {
+    pub kinesis: SimulatedKinesis,
+    pub table: MemoryLeaseStore,
+    wall: SystemTime,
+    log: Arc<Mutex<Vec<Entry>>>,
+    written: Mutex<BTreeMap<String, u64>>,
+}
+
+impl World {
+    /// A stream of `shards` shards and no lease table.
+    pub fn new(shards: u32) -> Self {
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_750_000_000);
+        let kinesis = SimulatedKinesis::starting_at(wall);
+        kinesis.create_stream(STREAM, shards).expect("a new stream");
+        Self {
+            kinesis,
+            table: MemoryLeaseStore::default(),
+            wall,
+            log: Arc::default(),
+            written: Mutex::default(),
+        }
+    }
+
+    /// Puts the next `count` records, over 16 partition keys; each has its number within its key as
+    /// text.
+    pub fn put(&self, count: usize) {
+        let mut written = self.written.lock().unwrap();
+        for index in 0..count {
+            let key = format!("key-{}", index % 16);
+            let number = written.entry(key.clone()).or_default();
+            self.kinesis.put(STREAM, key.as_str(), number.to_string()).expect("the stream takes it");
+            *number += 1;
+        }
+    }
+
+    /// A worker with settings of its own.
+    pub fn worker(&self, name: &str, habit: Habit) -> ConsumerBuilder {
+        self.worker_with(name, Recorder { worker: name.to_owned(), habit, log: Arc::clone(&self.log) })
+    }
+
+    pub fn worker_with(
+        &self,
+        name: &str,
+        factory: impl ShardRecordProcessorFactory + 'static,
+    ) -> ConsumerBuilder {
+        let seed = name.bytes().fold(7, |seed, byte| seed * 31 + u64::from(byte));
+        let builder = Consumer::builder()
+            .stream(STREAM)
+            .application("fleet-test")
+            .worker_id(name)
+            .processor_factory(factory)
+            .stream_api(Arc::new(self.kinesis.clone()))
+            .lease_store(Arc::new(self.table.clone()))
+            .management(ManagementConfig {
+                start_strategy: StartStrategy::Oldest,
+                ..ManagementConfig::default()
+            });
+        in_simulation(builder, self.wall, 1.0, seed)
+    }
+
+    pub async fn start(&self, name: &str) -> ConsumerHandle {
+        start(self.worker(name, Habit::CheckpointEveryBatch)).await
+    }
+
+    /// The lease table as `hook` lets one worker reach it.
+    pub fn unreliable_table(&self, hook: FaultHook) -> Arc<dyn LeaseStore> {
+        Arc::new(FaultyLeaseStore::new(self.table.clone(), hook))
+    }
+
+    pub fn log(&self) -> Vec<Entry> {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn recorder(&self, worker: &str, habit: Habit) -> Recorder {
+        Recorder { worker: worker.to_owned(), habit, log: Arc::clone(&self.log) }
+    }
+
+    pub fn leases(&self) -> Vec<Lease> {
+        self.table.items().values().filter_map(|item| Lease::from_item(item).expect("readable")).collect()
+    }
+
+    pub fn owners(&self) -> BTreeMap<String, usize> {
+        let mut owners = BTreeMap::new();
+        for lease in self.leases().iter().filter(|lease| !lease.checkpoint.is_shard_end()) {
+            let owner = lease.owner.as_ref().map_or("-", |owner| owner.as_str());
+            *owners.entry(owner.to_owned()).or_default() += 1;
+        }
+        owners
+    }
+
+    /// Every record that was put and not yet heard.
+    pub fn missing(&self) -> BTreeSet<(String, u64)> {
+        let written = self.written.lock().unwrap();
+        let mut missing: BTreeSet<(String, u64)> =
+            written.iter().flat_map(|(key, &count)| (0..count).map(|number| (key.clone(), number))).collect();
+        for entry in self.log.lock().unwrap().iter() {
+            if let Heard::Record { key, text, .. } = &entry.heard {
+                missing.remove(&(key.clone(), text.parse().expect("a number")));
+            }
+        }
+        missing
+    }
+
+    /// Waits until every record was heard, for at most `limit` of virtual time.
+    pub async fn all_heard_within(&self, limit: Duration) {
+        until(limit, || self.missing().is_empty(), || format!("not heard: {:?}", self.missing())).await;
+    }
+
+    /// The order of every key: each record is the one after the one before, or an earlier one, from
+    /// which on the following come again. Returns how many came more than once.
+    pub fn check_order(&self) -> usize {
+        let mut next: BTreeMap<String, u64> = BTreeMap::new();
+        let mut seen: BTreeSet<(String, u64)> = BTreeSet::new();
+        let mut duplicates = 0;
+        for entry in self.log() {
+            let Heard::Record { key, text, .. } = &entry.heard else { continue };
+            let number: u64 = text.parse().expect("a number");
+            let expected = next.entry(key.clone()).or_default();
+            assert!(number <= *expected, "{key}: {number} came before {expected}; {entry:?}");
+            *expected = number + 1;
+            duplicates += usize::from(!seen.insert((key.clone(), number)));
+        }
+        duplicates
+    }
+}
+
+/// Starts a worker.
+pub async fn start(builder: ConsumerBuilder) -> ConsumerHandle {
+    builder.build().expect("valid settings").start().await.expect("started")
+}
+
+/// Settings with the failover time of these tests.
+pub fn coordination() -> CoordinationConfig {
+    let mut config = CoordinationConfig::default();
+    config.failover_time = FAILOVER;
+    config
+}
+
+/// Lets virtual time pass until `condition` holds.
+pub async fn until(limit: Duration, condition: impl Fn() -> bool, what: impl Fn() -> String) {
+    let reached = tokio::time::timeout(limit, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    assert!(reached.await.is_ok(), "not within {limit:?}: {}", what());
+}
+
+/// Makes processors that log what they hear.
+#[derive(Clone)]
+pub struct Recorder {
+    pub worker: String,
+    pub habit: Habit,
+    pub log: Arc<Mutex<Vec<Entry>>>,
+}
+
+pub struct Recording {
+    recorder: Recorder,
+    checkpointer: Checkpointer,
+}
+
+impl Recording {
+    fn hear(&self, heard: Heard) {
+        let shard = self.checkpointer.shard_id().clone();
+        self.recorder.log.lock().unwrap().push(Entry { worker: self.recorder.worker.clone(), shard, heard });
+    }
+}
+
+#[async_trait]
+impl ShardRecordProcessorFactory for Recorder {
+    async fn initialize(&self, checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor> {
+        let recording = Recording { recorder: self.clone(), checkpointer };
+        recording.hear(Heard::Initialized);
+        Box::new(recording)
+    }
+}
+
+#[async_trait]
+impl ShardRecordProcessor for Recording {
+    async fn process_records(&self, records: Vec<KinesisClientRecord>, _: i64) {
+        assert!(!records.is_empty());
+        for record in &records {
+            self.hear(Heard::Record {
+                key: record.record.partition_key.to_string(),
+                text: String::from_utf8(record.record.data.to_vec()).expect("text"),
+                position: record.extended_sequence_number(),
+            });
+        }
+        if self.recorder.habit == Habit::CheckpointEveryBatch {
+            // Refused if the lease was lost, which `lease_lost` will tell.
+            let _ = self.checkpointer.checkpoint(records[records.len() - 1].extended_sequence_number()).await;
+        }
+    }
+
+    async fn lease_lost(&self) {
+        self.hear(Heard::LeaseLost);
+    }
+
+    async fn shard_ended(&self) {
+        self.hear(Heard::ShardEnded);
+        let _ = self.checkpointer.end().await;
+    }
+
+    async fn shutdown_requested(&self) {
+        self.hear(Heard::ShutdownRequested);
+    }
+}
