@@ -4,11 +4,18 @@
 //!   calls fail, and read it through [`StreamApi`](crate::stream::StreamApi) with the rules of the real
 //!   one.
 //! - [`record`] and [`aggregated_record`] make single records, for calling a processor directly.
+//! - `LocalAws` (feature `local`) serves it over HTTP, together with DynamoDB and CloudWatch, for end-to-end
+//!   tests with any AWS SDK.
 //!
 //! Time is tokio's, so a test that pauses it waits for nothing.
 
+#[cfg(feature = "local")]
+mod local;
 mod records;
 mod stream;
+
+#[cfg(feature = "local")]
+pub use self::local::{HttpFault, LocalAws, LocalAwsBuilder, LocalAwsError, MetricPoint};
 
 pub use self::records::{aggregated_record, record};
 pub use self::stream::{

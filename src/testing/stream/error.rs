@@ -25,6 +25,7 @@ pub enum ErrorCode {
     ProvisionedThroughputExceeded,
     ResourceInUse,
     ResourceNotFound,
+    Serialization,
     UnknownOperation,
     Validation,
 }
@@ -43,6 +44,7 @@ impl ErrorCode {
             Self::ProvisionedThroughputExceeded => "ProvisionedThroughputExceededException",
             Self::ResourceInUse => "ResourceInUseException",
             Self::ResourceNotFound => "ResourceNotFoundException",
+            Self::Serialization => "SerializationException",
             Self::UnknownOperation => "UnknownOperationException",
             Self::Validation => "ValidationException",
         }
@@ -58,9 +60,11 @@ impl ErrorCode {
             Self::LimitExceeded | Self::ProvisionedThroughputExceeded => StreamErrorKind::Throttled,
             Self::ResourceInUse => StreamErrorKind::InUse,
             Self::ResourceNotFound => StreamErrorKind::NotFound,
-            Self::ExpiredNextToken | Self::InvalidArgument | Self::UnknownOperation | Self::Validation => {
-                StreamErrorKind::InvalidArgument
-            }
+            Self::ExpiredNextToken
+            | Self::InvalidArgument
+            | Self::Serialization
+            | Self::UnknownOperation
+            | Self::Validation => StreamErrorKind::InvalidArgument,
         }
     }
 

@@ -25,3 +25,14 @@ pub use self::kinesis::SimulatedKinesis;
 pub use self::limits::Limits;
 pub use self::live::{Subscription, SubscriptionEvent};
 pub use self::write::{NewRecord, Placement};
+
+#[cfg(feature = "local")]
+pub(crate) use self::{
+    consumers::RegisteredConsumer,
+    list::ListFilter,
+    read::LIMIT_MAX,
+    service::{REGION, stream_arn},
+    shard::{ShardState, StoredRecord},
+    state::{StreamMode, StreamState},
+    subscription::Event,
+};

@@ -174,6 +174,17 @@ impl Service {
         Ok(())
     }
 
+    /// Adds tags to a stream in any state.
+    pub(crate) fn tag(
+        &mut self,
+        now: SystemTime,
+        name: &str,
+        tags: Vec<(String, String)>,
+    ) -> Result<(), ServiceError> {
+        self.stream_mut(now, name)?.tags.extend(tags);
+        Ok(())
+    }
+
     pub(super) fn stream_mut(
         &mut self,
         now: SystemTime,

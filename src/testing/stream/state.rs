@@ -65,7 +65,7 @@ pub(super) struct Pending {
 }
 
 /// A change of a stream that the service makes in the background.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Change {
     Activate,
     Split { shard: u32, at: u128 },

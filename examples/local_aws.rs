@@ -1,0 +1,60 @@
+//! Serves Kinesis, DynamoDB and CloudWatch on loopback until stopped, for any process that is told so by
+//! `AWS_ENDPOINT_URL`.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
+
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use clap::Parser;
+use kinesis_consumer::testing::{Limits, LocalAws};
+
+/// Serves Kinesis, DynamoDB and CloudWatch from memory until stopped with Ctrl-C.
+#[derive(Parser)]
+struct Arguments {
+    /// The port to listen on; 0 for any free one
+    #[arg(long, default_value_t = 4567)]
+    port: u16,
+    /// The address to listen on; whoever reaches it can use the endpoints
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    bind: IpAddr,
+    /// A stream to create at the start, as NAME:SHARDS; can be repeated
+    #[arg(long, value_name = "NAME:SHARDS", value_parser = stream)]
+    stream: Vec<(String, u32)>,
+    /// Throttle as Kinesis does: 5 reads and 2 MiB read, 1000 records and 1 MiB written per second and shard
+    #[arg(long)]
+    enforce_limits: bool,
+}
+
+fn stream(text: &str) -> Result<(String, u32), String> {
+    let (name, shards) = text.split_once(':').ok_or("expected NAME:SHARDS")?;
+    let shards = shards.parse().map_err(|_| format!("{shards:?} is not a number of shards"))?;
+    Ok((name.to_owned(), shards))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let address = SocketAddr::new(arguments.bind, arguments.port);
+    let local = LocalAws::builder().bind(address).start().await?;
+    for (name, shards) in &arguments.stream {
+        local.kinesis().create_stream(name, *shards)?;
+        eprintln!("stream {name} with {shards} shards");
+    }
+    if arguments.enforce_limits {
+        local.kinesis().set_limits(Limits::service());
+    }
+    println!("export AWS_ENDPOINT_URL={}", local.endpoint_url());
+    println!("export AWS_REGION=us-east-1");
+    println!("export AWS_ACCESS_KEY_ID=local");
+    println!("export AWS_SECRET_ACCESS_KEY=local");
+    eprintln!("serving until Ctrl-C");
+    tokio::signal::ctrl_c().await?;
+    let requests = local.requests();
+    local.shutdown().await;
+    eprintln!("served {} requests", requests.values().sum::<u64>());
+    for (operation, count) in requests {
+        eprintln!("  {count:>8}  {operation}");
+    }
+    Ok(())
+}

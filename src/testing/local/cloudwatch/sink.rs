@@ -1,0 +1,57 @@
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+/// The most points that are kept; then the oldest make room.
+const POINTS_MAX: usize = 200_000;
+
+/// What has been put, in the order of arrival.
+#[derive(Debug, Default)]
+pub(in crate::testing::local) struct MetricSink {
+    points: Mutex<VecDeque<MetricPoint>>,
+}
+
+/// What one datum of a PutMetricData call said.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct MetricPoint {
+    /// The namespace of the metric.
+    pub namespace: String,
+    /// The name of the metric.
+    pub name: String,
+    /// The dimensions of the metric, by name.
+    pub dimensions: BTreeMap<String, String>,
+    /// When it was measured, or put if it did not say.
+    pub timestamp: SystemTime,
+    /// The unit, such as `Milliseconds`; `None` if not given.
+    pub unit: Option<String>,
+    /// How many values it stands for.
+    pub sample_count: f64,
+    /// Their sum.
+    pub sum: f64,
+    /// The smallest of them.
+    pub minimum: f64,
+    /// The largest of them.
+    pub maximum: f64,
+}
+
+impl MetricSink {
+    pub(super) fn put(&self, points: impl IntoIterator<Item = MetricPoint>) {
+        let mut kept = self.points.lock().unwrap_or_else(PoisonError::into_inner);
+        for point in points {
+            if kept.len() == POINTS_MAX {
+                kept.pop_front();
+            }
+            kept.push_back(point);
+        }
+    }
+
+    /// The points for which `wanted` holds, oldest first.
+    pub(in crate::testing::local) fn points(
+        &self,
+        wanted: impl Fn(&MetricPoint) -> bool,
+    ) -> Vec<MetricPoint> {
+        let kept = self.points.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().filter(|point| wanted(point)).cloned().collect()
+    }
+}

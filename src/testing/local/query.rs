@@ -1,0 +1,129 @@
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::protocol::ApiError;
+use super::wire::Wire;
+use crate::testing::stream::{ErrorCode, ServiceError};
+
+/// Deeper names than any real request has are not followed.
+const DEPTH_MAX: usize = 16;
+
+/// Reads form fields such as `MetricData.member.1.MetricName=a` as the maps and lists they stand for.
+pub(super) fn decode(body: &[u8]) -> Result<Wire, ServiceError> {
+    let text = std::str::from_utf8(body).map_err(|_| invalid("The body is not UTF-8."))?;
+    let mut root = Wire::Map(Vec::new());
+    for field in text.split('&').filter(|field| !field.is_empty()) {
+        let (name, value) = field.split_once('=').unwrap_or((field, ""));
+        let (name, value) = (unescape(name)?, unescape(value)?);
+        let path: Vec<&str> = name.split('.').filter(|part| *part != "member").collect();
+        if path.len() > DEPTH_MAX {
+            return Err(invalid("A field is nested too deeply."));
+        }
+        set(&mut root, &path, value);
+    }
+    Ok(root)
+}
+
+/// Sets the value at `path`, where numbers count list items from 1. SDKs write items in order.
+fn set(at: &mut Wire, path: &[&str], value: String) {
+    let Some((part, rest)) = path.split_first() else {
+        *at = Wire::Text(value);
+        return;
+    };
+    if let Ok(position) = part.parse::<usize>() {
+        if !matches!(at, Wire::List(_)) {
+            *at = Wire::List(Vec::new());
+        }
+        let Wire::List(items) = at else { return };
+        if position == items.len() + 1 {
+            items.push(Wire::Null);
+        }
+        if let Some(item) = position.checked_sub(1).and_then(|index| items.get_mut(index)) {
+            set(item, rest, value);
+        }
+        return;
+    }
+    if !matches!(at, Wire::Map(_)) {
+        *at = Wire::Map(Vec::new());
+    }
+    let Wire::Map(members) = at else { return };
+    let index = members.iter().position(|(name, _)| name == part).unwrap_or_else(|| {
+        members.push((Cow::Owned((*part).to_owned()), Wire::Null));
+        members.len() - 1
+    });
+    if let Some((_, member)) = members.get_mut(index) {
+        set(member, rest, value);
+    }
+}
+
+/// Undoes percent-encoding and `+` for a space.
+fn unescape(text: &str) -> Result<String, ServiceError> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                let (high, low) = (digit(), digit());
+                let value = high.zip(low).map(|(high, low)| high * 16 + low);
+                value
+                    .and_then(|value| u8::try_from(value).ok())
+                    .ok_or_else(|| invalid("A field has a bad escape."))?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| invalid("A field is not UTF-8."))
+}
+
+pub(super) fn encode_success(operation: &str) -> Bytes {
+    Bytes::from(format!(
+        "<{operation}Response xmlns=\"http://monitoring.amazonaws.com/doc/2010-08-01/\"><ResponseMetadata>\
+         <RequestId>local</RequestId></ResponseMetadata></{operation}Response>"
+    ))
+}
+
+pub(super) fn encode_failure(error: &ApiError) -> Bytes {
+    let (code, message) = (escape(&error.code), escape(&error.message));
+    Bytes::from(format!(
+        "<ErrorResponse xmlns=\"http://monitoring.amazonaws.com/doc/2010-08-01/\"><Error><Type>Sender</Type>\
+         <Code>{code}</Code><Message>{message}</Message></Error><RequestId>local</RequestId></ErrorResponse>"
+    ))
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+fn invalid(message: &str) -> ServiceError {
+    ErrorCode::Serialization.error(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbered_fields_become_lists() {
+        let body = b"Action=PutMetricData&Namespace=a+b%2Fc&MetricData.member.1.MetricName=m\
+                     &MetricData.member.1.Values.member.1=1.5&MetricData.member.1.Values.member.2=2\
+                     &MetricData.member.2.MetricName=n";
+        let read = decode(body).unwrap();
+        assert_eq!(read.text("Namespace").unwrap(), Some("a b/c"));
+        let data = read.items("MetricData").unwrap();
+        let names: Vec<_> = data.iter().map(|datum| datum.required_text("MetricName").unwrap()).collect();
+        assert_eq!(names, ["m", "n"]);
+        let values: Vec<_> = data[0].items("Values").unwrap().iter().filter_map(Wire::float).collect();
+        assert_eq!(values, [1.5, 2.0]);
+    }
+
+    #[test]
+    fn nonsense_is_refused_or_ignored() {
+        assert!(decode(b"a=%zz").is_err());
+        assert!(decode(&[0xFF]).is_err());
+        assert!(decode("a.".repeat(100).as_bytes()).is_err());
+        assert!(decode(b"a.99999999999.b=1&=&.=&a=1&a.b=2").is_ok());
+    }
+}
