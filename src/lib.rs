@@ -62,7 +62,7 @@ pub use crate::config::{CoordinationConfig, CoordinationMode, LeaseConfig, Manag
 pub use crate::consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Health, Status, StopReason};
 pub use crate::error::{Error, ErrorKind};
 pub use crate::events::{Event, Events};
-pub use crate::metrics::MetricsConfig;
+pub use crate::metrics::{MetricsConfig, MetricsDimension, MetricsLevel};
 pub use crate::processor::{ShardRecordProcessor, ShardRecordProcessorFactory};
 pub use crate::retrieval::RetrievalConfig;
 pub use crate::shard::{ShardState, ShardStatus};

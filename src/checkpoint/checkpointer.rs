@@ -8,6 +8,8 @@ use super::tracker::{Decision, Refusal, Tracker};
 use crate::error::{Error, ErrorKind};
 use crate::events::{Event, EventSink};
 use crate::lease::{HeldError, HeldLease, PendingCheckpoint};
+use crate::metrics::{Metrics, Operation, names};
+use crate::runtime::Clock;
 use crate::types::{Checkpoint, ExtendedSequenceNumber, LeaseKey, ShardId, StreamId};
 
 /// Stores how far a processor has got with its shard. Valid for one lease acquisition: from
@@ -57,6 +59,8 @@ pub(crate) struct CheckpointerParts {
     pub(crate) stream: StreamId,
     pub(crate) application: Arc<str>,
     pub(crate) events: EventSink,
+    pub(crate) metrics: Metrics,
+    pub(crate) clock: Clock,
 }
 
 impl Checkpointer {
@@ -114,7 +118,7 @@ impl Checkpointer {
         let decision = self.tracker().decide(position.clone()).map_err(|refusal| self.refused(refusal))?;
         if let Decision::Store(checkpoint) = decision {
             let pending = PendingCheckpoint::new(checkpoint, state);
-            self.0.parts.held.prepare(&pending).await.map_err(|error| self.failed(error))?;
+            self.timed(self.0.parts.held.prepare(&pending)).await?;
         }
         Ok(PreparedCheckpoint { checkpointer: self.clone(), position })
     }
@@ -180,10 +184,19 @@ impl Checkpointer {
         self.check_open()?;
         let decision = decide(&self.tracker()).map_err(|refusal| self.refused(refusal))?;
         let Decision::Store(checkpoint) = decision else { return Ok(()) };
-        self.0.parts.held.checkpoint(&checkpoint).await.map_err(|error| self.failed(error))?;
+        self.timed(self.0.parts.held.checkpoint(&checkpoint)).await?;
         self.tracker().store(checkpoint.clone());
         self.0.parts.events.emit(Event::Checkpointed { shard: self.shard_id().clone(), checkpoint });
         Ok(())
+    }
+
+    async fn timed(&self, write: impl Future<Output = Result<(), HeldError>>) -> Result<(), Error> {
+        let CheckpointerParts { clock, metrics, .. } = &self.0.parts;
+        let since = clock.now();
+        let outcome = write.await;
+        let report = metrics.report(Operation::ProcessTask).shard(self.shard_id());
+        report.outcome(names::UPDATE_LEASE, outcome.is_ok(), clock.now().since(since));
+        outcome.map_err(|error| self.failed(error))
     }
 
     fn check_open(&self) -> Result<(), Error> {

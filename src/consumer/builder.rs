@@ -242,7 +242,7 @@ impl ConsumerBuilder {
         self.lease_config.validate()?;
         self.coordination.validate()?;
         self.retrieval.validate()?;
-        self.metrics.validate().map_err(invalid)?;
+        self.metrics.validate()?;
         let records_per_call = match self.lease_config {
             LeaseConfig::PollingConfig { limit } => limit,
             LeaseConfig::FanOutConfig {} => {

@@ -10,7 +10,7 @@ use super::handle::{ConsumerHandle, Finished, Running};
 use crate::error::{Error, ErrorKind};
 use crate::events::EventSink;
 use crate::lease::{DynamoDbLeaseStore, LeaseStore, RelayedStore, StoreError, TableSpec};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Operation, names};
 use crate::overseer::{Holdings, Overseer, initial_filter, renewer};
 use crate::retrieval::WorkerBudget;
 use crate::runtime::{Backoff, Coordination};
@@ -82,9 +82,12 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
             listing.await.map_err(Error::from)
         },)
     });
-    let ((), shards) = prepared
+    let prepared = prepared
         .await
-        .map_err(|error| Error::new(ErrorKind::Internal, "the start failed").with_source(error))??;
+        .map_err(|error| Error::new(ErrorKind::Internal, "the start failed").with_source(error))?;
+    let report = worker.metrics.report(Operation::SchedulerInitialize);
+    report.count(names::INITIALIZE_SUCCESS, u64::from(prepared.is_ok()));
+    let ((), shards) = prepared?;
 
     let (finished_tx, finished) = watch::channel(None);
     let running = Arc::clone(&worker);

@@ -8,8 +8,8 @@ use super::{Lease, LeaseStore, LeaseWrite, PendingCheckpoint, StoreError, Throug
 use crate::runtime::{Backoff, Clock};
 use crate::types::{Checkpoint, LeaseKey, Moment, ShardId, WorkerId};
 
-/// Attempts at one write before its failure is reported; the next renewal tries again anyway.
-const ATTEMPTS: usize = 4;
+/// Retries of a write that user code waits for, before its failure is reported.
+const RETRIES: usize = 3;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -126,12 +126,13 @@ impl HeldLease {
 
     /// Bumps the counter, so that other workers see that this one is alive.
     pub(crate) async fn renew(&self, throughput: Option<Throughput>) -> Result<(), HeldError> {
-        self.write(|lease| Ok(LeaseWrite::renew(lease, throughput))).await
+        // The next renewal is not far, and settles what became of this one.
+        self.write(1, |lease| Ok(LeaseWrite::renew(lease, throughput))).await
     }
 
     /// Stores a checkpoint and discards a pending one.
     pub(crate) async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), HeldError> {
-        self.write(|lease| {
+        self.write(RETRIES, |lease| {
             not_behind(lease, checkpoint)?;
             let mut lease = lease.clone();
             lease.children.extend(self.known().children.iter().cloned());
@@ -142,7 +143,7 @@ impl HeldLease {
 
     /// Stores a pending checkpoint beside the present one.
     pub(crate) async fn prepare(&self, pending: &PendingCheckpoint) -> Result<(), HeldError> {
-        self.write(|lease| {
+        self.write(RETRIES, |lease| {
             not_behind(lease, &pending.checkpoint)?;
             Ok(LeaseWrite::prepare(lease, pending))
         })
@@ -157,7 +158,7 @@ impl HeldLease {
     /// Gives the lease back, so that any worker can take it at once. It counts as lost afterwards,
     /// whatever the outcome.
     pub(crate) async fn release(&self) -> Result<Lease, HeldError> {
-        let outcome = self.write(|lease| Ok(LeaseWrite::release(lease, &self.worker))).await;
+        let outcome = self.write(RETRIES, |lease| Ok(LeaseWrite::release(lease, &self.worker))).await;
         self.lost.cancel();
         outcome.map(|()| self.lease())
     }
@@ -169,10 +170,11 @@ impl HeldLease {
 
     async fn write(
         &self,
+        retries: usize,
         build: impl Fn(&Lease) -> Result<LeaseWrite, HeldError> + Send,
     ) -> Result<(), HeldError> {
         let mut writing = self.writing.lock().await;
-        let mut pauses = Backoff::new(PAUSE_MIN, PAUSE_MAX, ATTEMPTS - 1, writing.seed);
+        let mut pauses = Backoff::new(PAUSE_MIN, PAUSE_MAX, retries, writing.seed);
         writing.seed = writing.seed.wrapping_add(1);
         loop {
             if !self.is_valid() {

@@ -1,43 +1,105 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Semaphore;
 
-use crate::lease::HeldError;
-use crate::overseer::holdings::Holding;
+use super::holdings::Holding;
+use crate::lease::{HeldError, Throughput};
+use crate::metrics::{Operation, names};
+use crate::types::{LeaseKey, Moment};
 use crate::worker::Worker;
 
-/// Renewals under way at once.
+/// Renewals sent at once.
 const CONCURRENT_RENEWALS: usize = 64;
 
 /// Renews every lease this worker holds, for as long as it is polled (KCL's `LeaseRenewer`).
 ///
 /// It does nothing else, and nothing else runs in its way: neither a slow scan nor a slow processor
-/// delays a renewal. A lease that was written to within half a renewal interval, by a checkpoint, is
-/// left for the next time: that write told the other workers the same.
+/// delays a renewal, nor does the slow renewal of one lease delay that of another. A lease that was
+/// written to within half a renewal interval, by a checkpoint, is left for the next time: that write
+/// told the other workers the same.
 pub(crate) async fn run(worker: Arc<Worker>) {
     let interval = worker.coordination.renew_interval();
+    let permits = Semaphore::new(CONCURRENT_RENEWALS);
+    let mut meters: BTreeMap<LeaseKey, Meter> = BTreeMap::new();
+    let mut under_way = FuturesUnordered::new();
     let mut next = worker.clock.now() + interval;
     loop {
-        worker.clock.sleep_until(next).await;
-        let started = worker.clock.now();
-        let due = worker
-            .holdings
-            .all()
-            .into_iter()
-            .filter(|holding| started.since(holding.held.renewed()) > interval / 2);
-        stream::iter(due).for_each_concurrent(CONCURRENT_RENEWALS, |holding| renew(&worker, holding)).await;
-        next = next.max(started) + interval;
+        tokio::select! {
+            biased;
+            Some(key) = under_way.next() => {
+                if let Some(meter) = meters.get_mut(&key) {
+                    meter.is_renewing = false;
+                }
+            }
+            () = worker.clock.sleep_until(next) => {
+                let now = worker.clock.now();
+                next = next.max(now) + interval;
+                let holdings = worker.holdings.all();
+                worker.metrics.report(Operation::RenewAllLeases).count(names::CURRENT_LEASES, holdings.len() as u64);
+                meters.retain(|key, _| holdings.iter().any(|holding| holding.held.key() == key));
+                for holding in holdings {
+                    let meter = meters.entry(holding.held.key().clone()).or_insert_with(|| Meter::new(&holding, now));
+                    if !meter.is_renewing && now.since(holding.held.renewed()) > interval / 2 {
+                        meter.is_renewing = true;
+                        let throughput = meter.sample(holding.status.read().bytes_delivered, now);
+                        under_way.push(renew(&worker, &permits, holding, throughput));
+                    }
+                }
+            }
+        }
     }
 }
 
-async fn renew(worker: &Worker, holding: Holding) {
-    let throughput = None;
-    match holding.held.renew(throughput).await {
+async fn renew(worker: &Worker, permits: &Semaphore, holding: Holding, throughput: Throughput) -> LeaseKey {
+    // The semaphore is never closed.
+    let _permit = permits.acquire().await;
+    let since = worker.clock.now();
+    let outcome = holding.held.renew(Some(throughput)).await;
+    let took = worker.clock.now().since(since);
+    let report = worker.metrics.report(Operation::RenewAllLeases);
+    report.outcome(names::RENEW_LEASE, outcome.is_ok(), took).outcome(
+        names::OPERATION,
+        outcome.is_ok(),
+        took,
+    );
+    match outcome {
         Ok(()) => {}
-        Err(HeldError::Lost) => tracing::info!(lease = %holding.held.key(), "lease lost"),
+        Err(HeldError::Lost) => {
+            tracing::info!(lease = %holding.held.key(), "lease lost");
+            report.count(names::LOST_LEASES, 1);
+        }
         Err(error) => {
             tracing::warn!(lease = %holding.held.key(), %error, "lease not renewed; trying again");
             worker.coordination_failed("RenewLease", &error);
         }
+    }
+    holding.held.key().clone()
+}
+
+/// How fast the records of one lease are delivered (KCL's `LeaseStatsRecorder`).
+#[derive(Debug)]
+struct Meter {
+    is_renewing: bool,
+    bytes: u64,
+    since: Moment,
+    average: Option<Throughput>,
+}
+
+impl Meter {
+    fn new(holding: &Holding, now: Moment) -> Self {
+        let lease = holding.held.lease();
+        Self { is_renewing: false, bytes: 0, since: now, average: lease.throughput }
+    }
+
+    /// The average with what was delivered since the last sample, of `bytes` in all.
+    fn sample(&mut self, bytes: u64, now: Moment) -> Throughput {
+        // The count starts again with every acquisition.
+        let delivered = bytes.checked_sub(self.bytes).unwrap_or(bytes);
+        let sample = Throughput::from_bytes(delivered, now.since(self.since));
+        (self.bytes, self.since) = (bytes, now);
+        *self.average.insert(self.average.map_or(sample, |average| average.averaged_with(sample)))
     }
 }

@@ -13,6 +13,7 @@ use super::holdings::Holding;
 use super::view::View;
 use crate::events::Event;
 use crate::lease::{HeldLease, Lease, LeaseWrite, StoreError, WriteOutcome};
+use crate::metrics::{Operation, names};
 use crate::shard::{Ending, ShardConsumer, StatusCell};
 use crate::stream::Shard;
 use crate::types::{LeaseKey, Moment};
@@ -134,8 +135,14 @@ impl Overseer {
     }
 
     async fn scan(&mut self) -> Result<(), StoreError> {
-        let scan = self.worker.store.scan().await?;
-        self.view.observe_scan(scan.leases, self.worker.clock.now());
+        let since = self.worker.clock.now();
+        let scan = self.worker.store.scan().await;
+        let now = self.worker.clock.now();
+        let report = self.worker.metrics.report(Operation::TakeLeases);
+        report.outcome(names::LIST_LEASES, scan.is_ok(), now.since(since));
+        let scan = scan?;
+        report.count(names::UNREADABLE_LEASES, scan.unreadable.len() as u64);
+        self.view.observe_scan(scan.leases, now);
         let unreadable: BTreeSet<String> = scan.unreadable.iter().map(ToString::to_string).collect();
         for row in unreadable.difference(&self.reported_unreadable) {
             tracing::error!(row, "a row of the lease table cannot be read and is left alone");
@@ -214,11 +221,23 @@ impl Overseer {
         let plan = self.plan();
         self.workers = plan.workers;
         let worker = Arc::clone(&self.worker);
+        let since = worker.clock.now();
+        let (wanted, mut won) = (plan.takes.len() as u64, 0);
+        let report = worker.metrics.report(Operation::TakeLeases);
+        report
+            .count(names::TOTAL_LEASES, plan.leases as u64)
+            .count(names::NUM_WORKERS, plan.workers as u64)
+            .count(names::EXPIRED_LEASES, plan.expired as u64)
+            .count(names::VERY_OLD_LEASES, plan.very_old as u64)
+            .count(names::LEASE_SPILLOVER, plan.spillover as u64)
+            .count(names::NEEDED_LEASES, plan.needed as u64)
+            .count(names::LEASES_TO_TAKE, wanted);
         let mut taken =
             stream::iter(plan.takes).map(|wanted| take(&worker, wanted)).buffer_unordered(CONCURRENT_WRITES);
         while let Some(outcome) = taken.next().await {
             match outcome {
                 Taken::Won { lease, previous, sent } => {
+                    won += 1;
                     self.view.learn(lease.clone(), sent);
                     self.start_consumer(lease, previous, sent);
                 }
@@ -226,6 +245,11 @@ impl Overseer {
                 Taken::Lost(None) => {}
             }
         }
+        report.count(names::TAKEN_LEASES, won).count(names::UNTAKEN_LEASES, wanted - won).outcome(
+            names::OPERATION,
+            true,
+            worker.clock.now().since(since),
+        );
     }
 
     fn start_consumer(&mut self, lease: Lease, previous: Lease, taken: Moment) {
@@ -269,7 +293,10 @@ async fn take(worker: &Worker, wanted: Take) -> Taken {
     let mut retries = usize::from(matches!(wanted.reason, Reason::Steal { .. }));
     loop {
         let sent = worker.clock.now();
-        match worker.store.apply(&LeaseWrite::take(&previous, &worker.id)).await {
+        let outcome = worker.store.apply(&LeaseWrite::take(&previous, &worker.id)).await;
+        let took = worker.clock.now().since(sent);
+        worker.metrics.report(Operation::TakeLeases).outcome(names::TAKE_LEASE, outcome.is_ok(), took);
+        match outcome {
             Ok(WriteOutcome::Applied(lease)) => {
                 tracing::info!(lease = %lease.key, reason = %wanted.reason, "lease taken");
                 return Taken::Won { lease: *lease, previous, sent };

@@ -12,6 +12,7 @@ use super::rounds::{CONCURRENT_WRITES, Overseer};
 use super::shard_sync::{ShardSyncPlan, plan_shard_sync};
 use crate::events::Event;
 use crate::lease::{Created, Lease};
+use crate::metrics::{Operation, names};
 use crate::stream::list::list_shards;
 use crate::stream::{Shard, ShardFilter};
 use crate::types::StartStrategy;
@@ -45,10 +46,16 @@ impl Overseer {
         } else if now >= self.next_audit {
             self.next_audit = now + worker.coordination.audit_interval;
             let leases: Vec<&Lease> = self.view.leases().collect();
-            match self.holes.check(&leases) {
-                Audit::SyncNow => None,
-                Audit::Covered | Audit::Suspected => return,
+            let audit = self.holes.check(&leases);
+            worker
+                .metrics
+                .report(Operation::PeriodicShardSyncManager)
+                .count(names::STREAMS_WITH_PARTIAL_LEASES, u64::from(audit != Audit::Covered))
+                .count(names::STREAMS_TO_SYNC, u64::from(audit == Audit::SyncNow));
+            if audit != Audit::SyncNow {
+                return;
             }
+            None
         } else {
             return;
         };
@@ -68,6 +75,12 @@ impl Overseer {
             Some(plan) => self.create(plan).await,
             None => false,
         };
+        let took = worker.clock.now().since(now);
+        worker
+            .metrics
+            .report(Operation::ShardSyncTask)
+            .count(names::SYNC_SHARDS_SUCCESS, u64::from(complete))
+            .outcome(names::OPERATION, complete, took);
         if !complete {
             self.next_audit = worker.clock.now() + RETRY;
             self.next_round = self.next_round.min(self.next_audit);
@@ -144,7 +157,11 @@ impl Overseer {
 
 /// Puts a lease; the row if it is there now, whoever put it.
 async fn create(worker: &Worker, lease: Lease) -> Option<Lease> {
-    match worker.store.create(&lease).await {
+    let since = worker.clock.now();
+    let created = worker.store.create(&lease).await;
+    let took = worker.clock.now().since(since);
+    worker.metrics.report(Operation::ShardSyncTask).outcome(names::CREATE_LEASE, created.is_ok(), took);
+    match created {
         Ok(Created::Now) => {
             let (key, checkpoint) = (lease.key.clone(), lease.checkpoint.clone());
             tracing::info!(lease = %key, %checkpoint, "lease created");

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::metrics::names::{self, Outcome};
 use crate::metrics::{Metrics, Operation};
 use crate::stream::StreamError;
 use crate::types::ShardId;
@@ -41,20 +42,20 @@ impl FetchMetrics {
 
     /// GetRecords was answered, or not.
     pub(super) fn records(&self, success: bool, took: Duration) {
-        self.outcome("KinesisDataFetcher.getRecords", success, took);
+        self.outcome(names::GET_RECORDS, success, took);
     }
 
     /// GetShardIterator was answered, or not.
     pub(super) fn shard_iterator(&self, success: bool, took: Duration) {
-        self.outcome("KinesisDataFetcher.getShardIterator", success, took);
+        self.outcome(names::GET_SHARD_ITERATOR, success, took);
     }
 
     /// The service refused an iterator because of its age. KCL counts these without the shard.
     pub(super) fn expired_iterator(&self) {
-        self.metrics.operation(Operation::ProcessTask).count("ExpiredIterator", 1);
+        self.metrics.report(Operation::ProcessTask).count(names::EXPIRED_ITERATOR, 1);
     }
 
-    fn outcome(&self, name: &'static str, success: bool, took: Duration) {
-        self.metrics.operation(Operation::ProcessTask).shard(&self.shard).outcome(name, success, took);
+    fn outcome(&self, outcome: Outcome, success: bool, took: Duration) {
+        self.metrics.report(Operation::ProcessTask).shard(&self.shard).outcome(outcome, success, took);
     }
 }

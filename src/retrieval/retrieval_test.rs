@@ -61,7 +61,7 @@ impl Bench {
             budget: Arc::clone(&self.budget),
             clock: self.clock.clone(),
             seed: 7,
-            metrics: Metrics::default(),
+            metrics: Metrics::disabled(),
             observer: Arc::new(observer),
         })
     }

@@ -6,6 +6,7 @@ use futures_util::FutureExt;
 
 use super::status::StatusCell;
 use crate::events::{Event, EventSink};
+use crate::metrics::{Metrics, Operation, names};
 use crate::runtime::Clock;
 use crate::types::ShardId;
 
@@ -14,6 +15,7 @@ pub(super) struct Callbacks {
     pub(super) shard: ShardId,
     pub(super) clock: Clock,
     pub(super) events: EventSink,
+    pub(super) metrics: Metrics,
     pub(super) status: Arc<StatusCell>,
 }
 
@@ -39,6 +41,7 @@ impl Callbacks {
         });
         if outcome.is_err() {
             tracing::error!(callback = name, "the processor panicked");
+            self.metrics.report(Operation::ProcessTask).shard(&self.shard).count(names::PROCESSOR_PANICS, 1);
             self.events.emit(Event::ProcessorPanicked { shard: self.shard.clone(), callback: name });
         }
         outcome

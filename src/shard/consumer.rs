@@ -16,6 +16,7 @@ use crate::aggregation::Deaggregator;
 use crate::checkpoint::{Checkpointer, CheckpointerParts};
 use crate::events::{Event, EventSink};
 use crate::lease::{Created, HeldLease, Lease, StoreError};
+use crate::metrics::{Operation, Report, names};
 use crate::overseer::shard_sync::plan_child_leases;
 use crate::processor::ShardRecordProcessor;
 use crate::retrieval::{Batch, Delivery, FetchEvent, FetchObserver, Retrieval, RetrievalSpec, StartPosition};
@@ -74,6 +75,7 @@ impl ShardConsumer {
             shard: held.shard_id().clone(),
             clock: worker.clock.clone(),
             events: worker.events.clone(),
+            metrics: worker.metrics.clone(),
             status: Arc::clone(&status),
         };
         Self {
@@ -167,10 +169,15 @@ impl ShardConsumer {
             stream: self.worker.stream.clone(),
             application: Arc::clone(&self.worker.application),
             events: self.worker.events.clone(),
+            metrics: self.worker.metrics.clone(),
+            clock: self.worker.clock.clone(),
         });
-        let Ok(processor) =
-            self.callbacks.run("initialize", self.worker.factory.initialize(checkpointer.clone())).await
-        else {
+        let since = self.worker.clock.now();
+        let made =
+            self.callbacks.run("initialize", self.worker.factory.initialize(checkpointer.clone())).await;
+        let took = self.worker.clock.now().since(since);
+        self.report(Operation::InitializeTask).time(names::INITIALIZE_TIME, took);
+        let Ok(processor) = made else {
             checkpointer.close().await;
             return Input::Panicked;
         };
@@ -217,6 +224,11 @@ impl ShardConsumer {
         let Some(running) = &mut self.running else { return ControlFlow::Break(Input::LeaseGone) };
         let was_empty = records.is_empty();
         let parts = running.deaggregator.deaggregate(records, running.after.as_ref(), RECORDS_PER_CALL_MAX);
+        let malformed = parts.counts().malformed_total();
+        if malformed > 0 {
+            tracing::warn!(malformed, "damaged KPL aggregates are delivered as the plain records they are");
+            self.report(Operation::ProcessTask).count(names::MALFORMED_AGGREGATES, malformed);
+        }
         if was_empty && self.worker.coordination.call_process_records_even_for_empty_record_list {
             self.deliver(Vec::new(), millis_behind_latest).await?;
         }
@@ -248,12 +260,14 @@ impl ShardConsumer {
             status.records_delivered += count;
             status.bytes_delivered += bytes;
         });
+        let since = self.worker.clock.now();
         let outcome = {
             let mut call = pin!(
                 self.callbacks
                     .run("process_records", running.processor.process_records(records, millis_behind_latest))
             );
             let lost = tokio::select! {
+                biased;
                 outcome = &mut call => Some(outcome),
                 () = self.held.lost().cancelled() => None,
             };
@@ -266,6 +280,15 @@ impl ShardConsumer {
                 }
             }
         };
+        let took = self.worker.clock.now().since(since);
+        let behind = millis(millis_behind_latest);
+        self.report(Operation::ProcessTask)
+            .count(names::RECORDS_PROCESSED, count)
+            .count(names::DATA_BYTES_PROCESSED, bytes)
+            .time(names::MILLIS_BEHIND_LATEST, behind)
+            .time(names::PROCESS_RECORDS_TIME, took)
+            .outcome(names::OPERATION, outcome.is_ok(), took);
+        self.worker.metrics.report(Operation::ApplicationTracker).time(names::MILLIS_BEHIND_LATEST, behind);
         match outcome {
             Ok(()) => {
                 self.failures = 0;
@@ -334,7 +357,10 @@ impl ShardConsumer {
             }
             let Some(running) = &self.running else { return Input::LeaseGone };
             running.checkpointer.reach_end();
+            let since = self.worker.clock.now();
             let told = self.callbacks.run("shard_ended", running.processor.shard_ended()).await;
+            let took = self.worker.clock.now().since(since);
+            self.report(Operation::ShutdownTask).time(names::SHUTDOWN_TIME, took);
             if told.is_ok() && self.held.is_valid() && !self.held.lease().checkpoint.is_shard_end() {
                 tracing::warn!(
                     "shard_ended() returned without storing the end; call checkpointer.end() in it"
@@ -367,7 +393,11 @@ impl ShardConsumer {
             }
         }
         for lease in plan_child_leases(&parent, &missing, |shard| leased.contains(shard))? {
-            if self.worker.store.create(&lease).await? == Created::Now {
+            let since = self.worker.clock.now();
+            let created = self.worker.store.create(&lease).await;
+            let took = self.worker.clock.now().since(since);
+            self.report(Operation::ShutdownTask).outcome(names::CREATE_LEASE, created.is_ok(), took);
+            if created? == Created::Now {
                 let (key, checkpoint) = (lease.key.clone(), lease.checkpoint.clone());
                 self.worker.events.emit(Event::LeaseCreated { lease: key, checkpoint });
                 self.worker.hub.publish(lease);
@@ -386,13 +416,20 @@ impl ShardConsumer {
         if let Some(running) = self.running.take() {
             running.checkpointer.close().await;
             // If it panics, there is nothing left to do for it.
+            let since = self.worker.clock.now();
             let _ = self.callbacks.run("lease_lost", running.processor.lease_lost()).await;
+            let took = self.worker.clock.now().since(since);
+            self.report(Operation::ShutdownTask).time(names::SHUTDOWN_TIME, took);
         }
         if self.released.is_none() {
             self.worker.events.emit(Event::LeaseLost { lease: self.held.key().clone() });
         }
         self.held.abandon();
         Input::Told
+    }
+
+    fn report(&self, operation: Operation) -> Report<'_> {
+        self.worker.metrics.report(operation).shard(self.held.shard_id())
     }
 
     fn restart_pause(&self) -> Duration {

@@ -37,6 +37,8 @@ pub(crate) struct AssignmentPlan {
     pub(crate) target: usize,
     /// The fair share that `max_leases` does not let it take (KCL's `LeaseSpillover`).
     pub(crate) spillover: usize,
+    /// Leases it lacks for its share.
+    pub(crate) needed: usize,
     pub(crate) expired: usize,
     pub(crate) very_old: usize,
 }
@@ -104,6 +106,7 @@ pub(crate) fn plan_assignment(
         leases: running.len(),
         target,
         spillover: share - target,
+        needed: target.saturating_sub(mine.len()),
         expired: free.len(),
         very_old: very_old.len(),
     };
@@ -118,7 +121,7 @@ pub(crate) fn plan_assignment(
         plan.takes.extend(pick(very_old, room, rng).map(|lease| Take { lease, reason: Reason::VeryOld }));
         return plan;
     }
-    let needed = target.saturating_sub(mine.len());
+    let needed = plan.needed;
     if needed == 0 {
         return plan;
     }
