@@ -178,3 +178,7 @@ fn target(request: &Request<Bytes>) -> Option<Target> {
 fn unknown(what: &str) -> ApiError {
     ErrorCode::UnknownOperation.error(format!("The local endpoints cannot answer: {what}.")).into()
 }
+
+#[cfg(test)]
+#[path = "endpoints_test.rs"]
+mod tests;

@@ -85,6 +85,7 @@ impl Service {
             open: BTreeMap::new(),
             next_shard: 0,
             pending: [Pending { due: now + self.control_delay, change: Change::Activate }].into(),
+            next_trim: now,
             consumers: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             list_usage: Usage::default(),

@@ -26,6 +26,8 @@ pub(crate) struct StreamState {
     pub(super) open: BTreeMap<u128, u32>,
     pub(super) next_shard: u32,
     pub(super) pending: VecDeque<Pending>,
+    /// Until then nothing in the stream becomes too old to keep.
+    pub(super) next_trim: SystemTime,
     pub(crate) consumers: BTreeMap<String, RegisteredConsumer>,
     pub(super) subscriptions: BTreeMap<(String, u32), SubscriptionState>,
     pub(super) list_usage: Usage,
@@ -83,11 +85,21 @@ impl StreamState {
                 self.status = StreamStatus::Active;
             }
         }
+        if self.next_trim < now {
+            self.trim(now);
+        }
+    }
+
+    /// Forgets old records and shards, and finds out when that will be needed again.
+    fn trim(&mut self, now: SystemTime) {
         let horizon = self.horizon(now);
+        self.shards.retain(|_, shard| shard.closed.as_ref().is_none_or(|closed| closed.at >= horizon));
+        let mut oldest = now;
         for shard in self.shards.values_mut() {
             shard.trim(horizon);
+            oldest = oldest.min(shard.oldest().unwrap_or(now));
         }
-        self.shards.retain(|_, shard| shard.closed.as_ref().is_none_or(|closed| closed.at >= horizon));
+        self.next_trim = oldest + self.retention;
     }
 
     fn apply(&mut self, at: SystemTime, change: Change) {
@@ -100,7 +112,10 @@ impl StreamState {
                 self.merge(at, lower, upper);
             }
             Change::Rescale { shards } => self.rescale(at, shards),
-            Change::Retain(retention) => self.retention = retention,
+            Change::Retain(retention) => {
+                self.retention = retention;
+                self.next_trim = SystemTime::UNIX_EPOCH;
+            }
         }
     }
 
