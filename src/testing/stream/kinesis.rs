@@ -250,6 +250,15 @@ impl SimulatedKinesis {
         self.change(|service, now| Ok(service.register_consumer(now, stream, name)?.arn))
     }
 
+    /// Deregisters a consumer; its subscriptions end.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such consumer.
+    pub fn deregister_consumer(&self, consumer_arn: &str) -> Result<(), ServiceError> {
+        self.change(|service, now| service.deregister_consumer(now, consumer_arn))
+    }
+
     /// Subscribes a registered consumer to a shard, taking over from its earlier subscription.
     ///
     /// # Errors

@@ -15,10 +15,11 @@ pub(crate) struct StreamState {
     pub(super) incarnation: u64,
     pub(crate) name: String,
     pub(crate) arn: String,
-    pub(crate) created: SystemTime,
+    pub(super) created: SystemTime,
     pub(crate) mode: StreamMode,
     pub(crate) retention: Duration,
     pub(crate) record_bytes_max: usize,
+    #[cfg(feature = "local")]
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) status: StreamStatus,
     pub(super) shards: BTreeMap<u32, ShardState>,
@@ -100,6 +101,8 @@ impl StreamState {
             oldest = oldest.min(shard.oldest().unwrap_or(now));
         }
         self.next_trim = oldest + self.retention;
+        let shards = &self.shards;
+        self.subscriptions.retain(|(_, shard), _| shards.contains_key(shard));
     }
 
     fn apply(&mut self, at: SystemTime, change: Change) {
@@ -124,6 +127,12 @@ impl StreamState {
         self.status = StreamStatus::Updating;
         self.pending.push_back(Pending { due, change });
         self.advance(now);
+    }
+
+    /// When the stream was created, to the second as the service says it.
+    pub(crate) fn creation_time(&self) -> SystemTime {
+        let since_epoch = self.created.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        SystemTime::UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs())
     }
 
     /// The arrival time of the oldest record that is still kept.
