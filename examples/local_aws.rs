@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
 
 use clap::Parser;
 use kinesis_consumer::testing::{Limits, LocalAws};
@@ -33,8 +34,20 @@ fn stream(text: &str) -> Result<(String, u32), String> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    match serve(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            if let Some(source) = error.source() {
+                eprintln!("  because: {source}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let address = SocketAddr::new(arguments.bind, arguments.port);
     let local = LocalAws::builder().bind(address).start().await?;
     for (name, shards) in &arguments.stream {

@@ -9,9 +9,11 @@ use aws_sdk_dynamodb::types::{
     PointInTimeRecoverySpecification, PointInTimeRecoveryStatus, ScalarAttributeType,
 };
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::operation::subscribe_to_shard::SubscribeToShardOutput;
 use aws_sdk_kinesis::primitives::{Blob, DateTime};
 use aws_sdk_kinesis::types::{
-    PutRecordsRequestEntry, ShardFilter, ShardFilterType, ShardIteratorType, StreamStatus,
+    PutRecordsRequestEntry, ShardFilter, ShardFilterType, ShardIteratorType, StartingPosition, StreamStatus,
+    SubscribeToShardEvent, SubscribeToShardEventStream,
 };
 use kinesis_consumer::testing::{HttpFault, LocalAws};
 
@@ -224,6 +226,58 @@ async fn planned_faults_hit_the_operations_they_are_for() -> TestResult {
     // The dropped request had no effect, the dropped response had one.
     assert_eq!(read(&client, "s", FIRST_SHARD).await?.records().len(), 2);
     assert_eq!(local.requests()["kinesis:PutRecord"], 4);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_throttled_client_retries_by_itself() -> TestResult {
+    let local = start().await;
+    for client in kinesis_clients(&local) {
+        local.inject("kinesis:ListStreams", 1, HttpFault::error(400, "LimitExceededException"));
+        client.list_streams().send().await?;
+    }
+    assert_eq!(local.requests()["kinesis:ListStreams"], 4);
+    Ok(())
+}
+
+/// The next events up to the first that carries records or the end of the shard.
+async fn next_event(events: &mut SubscribeToShardOutput) -> Option<SubscribeToShardEvent> {
+    loop {
+        let event = events.event_stream.recv().await.expect("an event")?;
+        if let SubscribeToShardEventStream::SubscribeToShardEvent(event) = event
+            && (!event.records().is_empty() || !event.child_shards().is_empty())
+        {
+            return Some(event);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_pushes_until_the_shard_ends() -> TestResult {
+    let local = start().await;
+    for (index, client) in kinesis_clients(&local).into_iter().enumerate() {
+        let stream = format!("s{index}");
+        local.kinesis().create_stream(&stream, 1)?;
+        let consumer = local.kinesis().register_consumer(&stream, "c")?;
+        let horizon = StartingPosition::builder().r#type(ShardIteratorType::TrimHorizon).build()?;
+        let subscribe = || {
+            let request = client.subscribe_to_shard().consumer_arn(&consumer).shard_id(FIRST_SHARD);
+            request.starting_position(horizon.clone()).send()
+        };
+        let mut events = subscribe().await?;
+        assert_eq!(code(subscribe().await), "ResourceInUseException");
+        let shard = local.kinesis().put(&stream, "k", "1")?.shard;
+        let event = next_event(&mut events).await.ok_or("no event")?;
+        let [record] = event.records() else { panic!("{event:?}") };
+        assert_eq!(
+            (record.data().as_ref(), event.continuation_sequence_number()),
+            (&b"1"[..], record.sequence_number())
+        );
+        local.kinesis().split(&stream, &shard)?;
+        let last = next_event(&mut events).await.ok_or("no last event")?;
+        assert_eq!((last.child_shards().len(), last.continuation_sequence_number()), (2, ""));
+        assert!(next_event(&mut events).await.is_none());
+    }
     Ok(())
 }
 

@@ -105,6 +105,10 @@ impl Endpoints {
             Err(error) => return protocol.failure(&error.into()),
         };
         let output = match service {
+            // The only operation without output, which is all that is written as XML here.
+            Service::CloudWatch if *protocol == Protocol::Query && operation != "PutMetricData" => {
+                Err(ApiError::bad_request("InvalidAction", "Only PutMetricData can be sent as form fields."))
+            }
             Service::CloudWatch => cloudwatch::answer(&self.metrics, self.clock.wall(), operation, &input),
             _ if operation == "SubscribeToShard" => {
                 match subscribe::answer(&self.kinesis, &input, *protocol) {
@@ -178,3 +182,7 @@ fn target(request: &Request<Bytes>) -> Option<Target> {
 fn unknown(what: &str) -> ApiError {
     ErrorCode::UnknownOperation.error(format!("The local endpoints cannot answer: {what}.")).into()
 }
+
+#[cfg(test)]
+#[path = "endpoints_test.rs"]
+mod tests;

@@ -88,8 +88,14 @@ impl Protocol {
         };
         let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = self.response(status, body);
+        let headers = response.headers_mut();
         if let Ok(code) = HeaderValue::from_str(&error.code) {
-            response.headers_mut().insert(HeaderName::from_static("x-amzn-errortype"), code);
+            headers.insert(HeaderName::from_static("x-amzn-errortype"), code);
+        }
+        if self == Self::RpcV2Cbor
+            && let Ok(code) = HeaderValue::from_str(&format!("{};Sender", error.query_code()))
+        {
+            headers.insert(HeaderName::from_static("x-amzn-query-error"), code);
         }
         response
     }
@@ -114,6 +120,14 @@ pub(super) fn full(body: Bytes) -> Body {
 impl ApiError {
     pub(super) fn bad_request(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self { status: 400, code: code.into(), message: message.into() }
+    }
+
+    /// What the query protocol calls the exception, and SDKs of services that once spoke it still do.
+    pub(super) fn query_code(&self) -> &str {
+        match self.code.as_ref() {
+            "MissingRequiredParameterException" => "MissingParameter",
+            code => code.strip_suffix("Exception").unwrap_or(code),
+        }
     }
 }
 

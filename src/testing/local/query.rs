@@ -86,7 +86,7 @@ pub(super) fn encode_success(operation: &str) -> Bytes {
 }
 
 pub(super) fn encode_failure(error: &ApiError) -> Bytes {
-    let (code, message) = (escape(&error.code), escape(&error.message));
+    let (code, message) = (escape(error.query_code()), escape(&error.message));
     Bytes::from(format!(
         "<ErrorResponse xmlns=\"http://monitoring.amazonaws.com/doc/2010-08-01/\"><Error><Type>Sender</Type>\
          <Code>{code}</Code><Message>{message}</Message></Error><RequestId>local</RequestId></ErrorResponse>"

@@ -14,7 +14,7 @@ pub enum HttpFault {
         /// The name of the exception.
         code: String,
     },
-    /// It is answered this much later, by the real clock.
+    /// It is answered this much later.
     Delay(Duration),
     /// It has its effect, and then the connection breaks instead of the response.
     DropResponse,

@@ -26,7 +26,8 @@ pub(super) fn answer(
     let (consumer, shard) = (input.required_text("ConsumerARN")?, input.required_text("ShardId")?);
     let subscription = kinesis.subscribe(consumer, &shard.into(), &position)?;
     let opened = frame("initial-response", protocol, protocol.encode(&Wire::Map(Vec::new())));
-    let frames = stream::iter([opened]).chain(events(subscription, protocol));
+    let frames = stream::iter([opened]).chain(events(subscription, protocol)).fuse();
+    // Fused, because the SDK asks once more after the end.
     let body = StreamBody::new(frames.map(|frame| Ok::<_, Infallible>(Frame::data(frame))));
     let mut response = Response::new(BodyExt::boxed(body));
     let content_type = HttpValue::from_static("application/vnd.amazon.eventstream");

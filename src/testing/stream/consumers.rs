@@ -13,6 +13,7 @@ const CONSUMERS_MAX: usize = 20;
 pub(crate) struct RegisteredConsumer {
     pub(crate) name: String,
     pub(crate) arn: String,
+    #[cfg(feature = "local")]
     pub(crate) created: SystemTime,
     active: SystemTime,
 }
@@ -50,6 +51,7 @@ impl Service {
         let consumer = RegisteredConsumer {
             name: name.to_owned(),
             arn: format!("{}/consumer/{name}:{seconds}", stream.arn),
+            #[cfg(feature = "local")]
             created: now,
             active,
         };

@@ -52,7 +52,8 @@ struct Shared {
 }
 
 impl SimulatedKinesis {
-    /// A service without streams, at the present time.
+    /// A service without streams whose time is the real one, even where a test pauses tokio's clock: see
+    /// [`starting_at`](Self::starting_at).
     #[must_use]
     pub fn new() -> Self {
         Self::with_clock(Clock::system())
@@ -250,6 +251,15 @@ impl SimulatedKinesis {
         self.change(|service, now| Ok(service.register_consumer(now, stream, name)?.arn))
     }
 
+    /// Deregisters a consumer; its subscriptions end.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such consumer.
+    pub fn deregister_consumer(&self, consumer_arn: &str) -> Result<(), ServiceError> {
+        self.change(|service, now| service.deregister_consumer(now, consumer_arn))
+    }
+
     /// Subscribes a registered consumer to a shard, taking over from its earlier subscription.
     ///
     /// # Errors
@@ -269,7 +279,7 @@ impl SimulatedKinesis {
 
     /// Lets `hook` decide about each call through this handle's
     /// [`StreamApi`](crate::stream::StreamApi), and that of its clones, whether something goes wrong.
-    /// The methods here are never affected.
+    /// The methods here are never affected. The hook may use them, but not set or clear faults itself.
     pub fn set_faults(&self, hook: impl FnMut(&Call<'_>) -> Option<Fault> + Send + 'static) {
         *lock(&self.faults) = Some(Box::new(hook));
     }

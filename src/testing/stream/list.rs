@@ -3,7 +3,9 @@ use std::time::{Duration, SystemTime};
 use super::error::{ErrorCode, ServiceError};
 use super::iterator::{fields_text, is_expired, parse_fields, unix_millis};
 use super::service::Service;
-use super::shard::{ShardState, shard_index};
+use super::shard::ShardState;
+#[cfg(feature = "local")]
+use super::shard::shard_index;
 use super::state::{StreamState, StreamStatus};
 
 /// A page of ListShards unless the caller wants another size.
@@ -23,6 +25,7 @@ pub(crate) enum ListFilter {
 }
 
 impl ListFilter {
+    #[cfg(feature = "local")]
     /// The filter `AFTER_SHARD_ID`, also what `ExclusiveStartShardId` means.
     pub(crate) fn after_shard(id: &str) -> Result<Self, ServiceError> {
         let invalid = || ErrorCode::InvalidArgument.error(format!("{id} is not a shard id."));

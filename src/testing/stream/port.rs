@@ -20,7 +20,7 @@ impl StreamApi for SimulatedKinesis {
             self.look(|service, now| {
                 let stream = service.describe_stream(now, call.stream)?;
                 let open = u32::try_from(stream.open_shards()).unwrap_or(u32::MAX);
-                Ok(StreamDescription::new(stream.arn.as_str(), open, stream.created))
+                Ok(StreamDescription::new(stream.arn.as_str(), open, stream.creation_time()))
             })
         })
         .await

@@ -105,7 +105,8 @@ mod tests {
     #[test]
     fn numbers_grow_within_a_shard_and_from_parent_to_child() {
         let parent = ShardSequence::new(3, at(100), &[]);
-        let child = ShardSequence::new(4, at(100), &[parent]);
+        // Its index is above the parent's, but not in the bits that stand before the count.
+        let child = ShardSequence::new(16, at(100), &[parent]);
         let numbers = [
             parent.start(),
             parent.record(1, at(100)),

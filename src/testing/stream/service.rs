@@ -79,12 +79,14 @@ impl Service {
             mode: if shards.is_some() { StreamMode::Provisioned } else { StreamMode::OnDemand },
             retention: RETENTION_DEFAULT,
             record_bytes_max: RECORD_BYTES_DEFAULT,
+            #[cfg(feature = "local")]
             tags: BTreeMap::new(),
             status: StreamStatus::Creating,
             shards: BTreeMap::new(),
             open: BTreeMap::new(),
             next_shard: 0,
             pending: [Pending { due: now + self.control_delay, change: Change::Activate }].into(),
+            next_trim: now,
             consumers: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             list_usage: Usage::default(),
@@ -134,6 +136,7 @@ impl Service {
         self.stream(now, name)
     }
 
+    #[cfg(feature = "local")]
     /// All streams whose names come after `after`, in order.
     pub(crate) fn streams_after(
         &mut self,
@@ -161,6 +164,7 @@ impl Service {
         Ok(())
     }
 
+    #[cfg(feature = "local")]
     /// Changes tags, mode or record size of a stream that can be changed.
     pub(crate) fn update_stream(
         &mut self,
@@ -174,6 +178,7 @@ impl Service {
         Ok(())
     }
 
+    #[cfg(feature = "local")]
     /// Adds tags to a stream in any state.
     pub(crate) fn tag(
         &mut self,

@@ -144,6 +144,12 @@ impl ShardState {
         }
     }
 
+    /// The time of the oldest thing that retention will do away with: a record, or the closed shard.
+    pub(super) fn oldest(&self) -> Option<SystemTime> {
+        let record = self.records.front().map(|stored| stored.arrival);
+        record.or_else(|| self.closed.as_ref().map(|closed| closed.at))
+    }
+
     /// The position after the newest record.
     pub(super) fn tip(&self) -> u64 {
         self.first + self.records.len() as u64

@@ -15,10 +15,11 @@ pub(crate) struct StreamState {
     pub(super) incarnation: u64,
     pub(crate) name: String,
     pub(crate) arn: String,
-    pub(crate) created: SystemTime,
+    pub(super) created: SystemTime,
     pub(crate) mode: StreamMode,
     pub(crate) retention: Duration,
     pub(crate) record_bytes_max: usize,
+    #[cfg(feature = "local")]
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) status: StreamStatus,
     pub(super) shards: BTreeMap<u32, ShardState>,
@@ -26,6 +27,8 @@ pub(crate) struct StreamState {
     pub(super) open: BTreeMap<u128, u32>,
     pub(super) next_shard: u32,
     pub(super) pending: VecDeque<Pending>,
+    /// Until then nothing in the stream becomes too old to keep.
+    pub(super) next_trim: SystemTime,
     pub(crate) consumers: BTreeMap<String, RegisteredConsumer>,
     pub(super) subscriptions: BTreeMap<(String, u32), SubscriptionState>,
     pub(super) list_usage: Usage,
@@ -83,11 +86,23 @@ impl StreamState {
                 self.status = StreamStatus::Active;
             }
         }
+        if self.next_trim < now {
+            self.trim(now);
+        }
+    }
+
+    /// Forgets old records and shards, and finds out when that will be needed again.
+    fn trim(&mut self, now: SystemTime) {
         let horizon = self.horizon(now);
+        self.shards.retain(|_, shard| shard.closed.as_ref().is_none_or(|closed| closed.at >= horizon));
+        let mut oldest = now;
         for shard in self.shards.values_mut() {
             shard.trim(horizon);
+            oldest = oldest.min(shard.oldest().unwrap_or(now));
         }
-        self.shards.retain(|_, shard| shard.closed.as_ref().is_none_or(|closed| closed.at >= horizon));
+        self.next_trim = oldest + self.retention;
+        let shards = &self.shards;
+        self.subscriptions.retain(|(_, shard), _| shards.contains_key(shard));
     }
 
     fn apply(&mut self, at: SystemTime, change: Change) {
@@ -100,7 +115,10 @@ impl StreamState {
                 self.merge(at, lower, upper);
             }
             Change::Rescale { shards } => self.rescale(at, shards),
-            Change::Retain(retention) => self.retention = retention,
+            Change::Retain(retention) => {
+                self.retention = retention;
+                self.next_trim = SystemTime::UNIX_EPOCH;
+            }
         }
     }
 
@@ -109,6 +127,12 @@ impl StreamState {
         self.status = StreamStatus::Updating;
         self.pending.push_back(Pending { due, change });
         self.advance(now);
+    }
+
+    /// When the stream was created, to the second as the service says it.
+    pub(crate) fn creation_time(&self) -> SystemTime {
+        let since_epoch = self.created.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        SystemTime::UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs())
     }
 
     /// The arrival time of the oldest record that is still kept.

@@ -156,7 +156,7 @@ const END: u64 = u64::MAX;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::NewRecord;
+    use crate::testing::{Limits, NewRecord};
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -231,5 +231,36 @@ mod tests {
         let last = event(service.next_event(NOW, &id));
         assert_eq!((last.records.len(), last.children.len(), last.continuation), (1, 2, None));
         assert!(matches!(service.next_event(NOW, &id), NextEvent::Completed));
+    }
+
+    #[test]
+    fn a_record_larger_than_an_event_is_pushed_alone() {
+        let (mut service, arn) = service();
+        service.update_stream(NOW, "s", |stream| stream.record_bytes_max = 10 << 20).unwrap();
+        for size in [3 << 20, 1, EVENT_BYTES_MAX - 1] {
+            service.put_record(NOW, "s", NewRecord::new("k", vec![0; size])).unwrap();
+        }
+        let id = subscribe(&mut service, NOW, &arn).unwrap();
+        let events = [1, 2].map(|_| event(service.next_event(NOW, &id)).records.len());
+        assert_eq!(events, [1, 2]);
+    }
+
+    #[test]
+    fn an_enforced_rate_spreads_events_over_time() {
+        let (mut service, arn) = service();
+        service.set_limits(Limits { read_bytes: Some(1 << 20), ..Limits::none() });
+        for _ in 0..3 {
+            service.put_record(NOW, "s", NewRecord::new("k", vec![0; 1_000_000])).unwrap();
+        }
+        let id = subscribe(&mut service, NOW, &arn).unwrap();
+        event(service.next_event(NOW, &id));
+        let mut now = NOW;
+        for _ in 0..2 {
+            while let NextEvent::WaitUntil(time) = service.next_event(now, &id) {
+                assert!(time > now);
+                now = time;
+            }
+        }
+        assert!(now > NOW + Duration::from_millis(900), "{now:?}");
     }
 }

@@ -1,4 +1,4 @@
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::super::wire::Wire;
 use super::{shards, stream_name};
@@ -47,7 +47,7 @@ pub(super) fn list(kinesis: &SimulatedKinesis, input: &Wire) -> Result<Wire, Ser
                 ("StreamARN", stream.arn.as_str().into()),
                 ("StreamStatus", stream.status.as_str().into()),
                 ("StreamModeDetails", mode_details(stream.mode)),
-                ("StreamCreationTimestamp", stream.created.into()),
+                ("StreamCreationTimestamp", stream.creation_time().into()),
             ])
         };
         Ok(Wire::map([
@@ -185,7 +185,7 @@ fn description(stream: &StreamState) -> Vec<(&'static str, Wire)> {
         ("StreamStatus", stream.status.as_str().into()),
         ("StreamModeDetails", mode_details(stream.mode)),
         ("RetentionPeriodHours", hours_of(stream.retention).into()),
-        ("StreamCreationTimestamp", Wire::Time(whole_seconds(stream.created))),
+        ("StreamCreationTimestamp", stream.creation_time().into()),
         ("EnhancedMonitoring", Wire::list([Wire::map([("ShardLevelMetrics", Wire::list([]))])])),
         ("EncryptionType", "NONE".into()),
     ]
@@ -223,10 +223,4 @@ fn tags(input: &Wire) -> Result<Vec<(String, String)>, ServiceError> {
 
 fn hours_of(retention: Duration) -> u64 {
     retention.as_secs() / HOUR.as_secs()
-}
-
-/// The resolution of a stream's creation time.
-fn whole_seconds(time: SystemTime) -> SystemTime {
-    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    SystemTime::UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs())
 }
