@@ -41,8 +41,8 @@ pub(crate) struct ShardConsumer {
     held: Arc<HeldLease>,
     status: Arc<StatusCell>,
     callbacks: Callbacks,
-    /// How the lease went, if it was not lost.
-    released: Option<Lease>,
+    /// Whether the lease was given back.
+    released: bool,
     fetching: Option<Retrieval>,
     running: Option<Running>,
     children: Vec<ChildShard>,
@@ -64,7 +64,7 @@ pub(crate) enum Ending {
     /// Everything in the shard is processed.
     Ended,
     /// The lease was given back.
-    Released(Lease),
+    Released,
     /// The lease is somebody else's, or nobody's.
     Lost,
 }
@@ -83,7 +83,7 @@ impl ShardConsumer {
             held,
             status,
             callbacks,
-            released: None,
+            released: false,
             fetching: None,
             running: None,
             children: Vec::new(),
@@ -113,10 +113,12 @@ impl ShardConsumer {
             };
             state = state.next(input);
         }
-        match self.released.take() {
-            _ if self.held.lease().checkpoint.is_shard_end() => Ending::Ended,
-            Some(lease) => Ending::Released(lease),
-            None => Ending::Lost,
+        if self.held.lease().checkpoint.is_shard_end() {
+            Ending::Ended
+        } else if self.released {
+            Ending::Released
+        } else {
+            Ending::Lost
         }
     }
 
@@ -324,8 +326,8 @@ impl ShardConsumer {
             Ok(lease) => {
                 tracing::info!("lease released");
                 self.worker.events.emit(Event::LeaseReleased { lease: self.held.key().clone() });
-                self.worker.hub.publish(lease.clone());
-                self.released = Some(lease);
+                self.worker.hub.publish(lease);
+                self.released = true;
             }
             Err(error) => tracing::info!(%error, "lease not released; it will expire"),
         }
@@ -421,7 +423,7 @@ impl ShardConsumer {
             let took = self.worker.clock.now().since(since);
             self.report(Operation::ShutdownTask).time(names::SHUTDOWN_TIME, took);
         }
-        if self.released.is_none() {
+        if !self.released {
             self.worker.events.emit(Event::LeaseLost { lease: self.held.key().clone() });
         }
         self.held.abandon();

@@ -1,0 +1,106 @@
+//! The least a consumer needs: a processor that looks at each record and checkpoints every batch.
+//!
+//! `cargo run --release --example basic_consumer -- --local`
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
+
+#[path = "support/orders.rs"]
+mod orders;
+#[path = "support/session.rs"]
+mod session;
+#[path = "support/tally.rs"]
+mod tally;
+
+use std::error::Error;
+
+use async_trait::async_trait;
+use clap::Parser;
+use kinesis_consumer::{
+    Checkpointer, Consumer, KinesisClientRecord, ManagementConfig, ShardRecordProcessor,
+    ShardRecordProcessorFactory, StartStrategy,
+};
+use session::{LocalArguments, Session};
+use tally::Tally;
+
+/// Reads a stream and counts its records.
+#[derive(Parser)]
+struct Arguments {
+    /// The stream, by name or ARN
+    #[arg(long, default_value = "sample-orders")]
+    stream_name: String,
+    /// The lease table; applications with different tables read the stream independently
+    #[arg(long, default_value = "basic-consumer")]
+    table_name: String,
+    #[command(flatten)]
+    local: LocalArguments,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let arguments = Arguments::parse();
+    let session = Session::open(&arguments.local, &arguments.stream_name).await?;
+    let tally = Tally::new();
+
+    let consumer = Consumer::builder()
+        .stream(&arguments.stream_name)
+        .application(&arguments.table_name)
+        .processor_factory(CountingProcessors { tally: tally.clone() })
+        .aws_config(&session.config)
+        .management(ManagementConfig { start_strategy: StartStrategy::Oldest, ..ManagementConfig::default() })
+        .build()?;
+    let handle = consumer.start().await?;
+    session.run(&[handle], &tally, None).await
+}
+
+struct CountingProcessors {
+    tally: Tally,
+}
+
+#[async_trait]
+impl ShardRecordProcessorFactory for CountingProcessors {
+    async fn initialize(&self, checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor> {
+        eprintln!("{}: starting after {}", checkpointer.shard_id(), checkpointer.initial_checkpoint());
+        Box::new(CountingProcessor { tally: self.tally.clone(), checkpointer })
+    }
+}
+
+struct CountingProcessor {
+    tally: Tally,
+    checkpointer: Checkpointer,
+}
+
+#[async_trait]
+impl ShardRecordProcessor for CountingProcessor {
+    async fn process_records(&self, records: Vec<KinesisClientRecord>, _millis_behind_latest: i64) {
+        for record in &records {
+            // Here the work would be done: `record.record.data` are the bytes of one user record.
+            self.tally.processed(self.checkpointer.shard_id(), record);
+        }
+        let Some(last) = records.last() else { return };
+        match self.checkpointer.checkpoint(last.extended_sequence_number()).await {
+            Ok(()) => {
+                self.tally.checkpointed(self.checkpointer.shard_id(), last.extended_sequence_number());
+            }
+            // The records come again, here or on the worker that has the lease now.
+            Err(error) => eprintln!("{error}"),
+        }
+    }
+
+    async fn lease_lost(&self) {
+        eprintln!("{}: lease given up", self.checkpointer.shard_id());
+    }
+
+    async fn shard_ended(&self) {
+        if let Err(error) = self.checkpointer.end().await {
+            eprintln!("{error}");
+        }
+    }
+
+    async fn shutdown_requested(&self) {
+        // Every batch is checkpointed already.
+    }
+}

@@ -1,0 +1,120 @@
+//! Settings for different needs, printed and checked. Nothing is read or written.
+//!
+//! `cargo run --example config_examples`
+
+#![expect(clippy::print_stdout, reason = "a command-line program")]
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use clap::Parser;
+use kinesis_consumer::lease::MemoryLeaseStore;
+use kinesis_consumer::testing::SimulatedKinesis;
+use kinesis_consumer::{
+    Checkpointer, Consumer, ConsumerBuilder, CoordinationConfig, KinesisClientRecord, LeaseConfig,
+    ManagementConfig, MetricsConfig, MetricsLevel, RetrievalConfig, Settings, ShardRecordProcessor,
+    ShardRecordProcessorFactory, StartStrategy,
+};
+
+/// Prints settings for different needs, and checks them.
+#[derive(Parser)]
+struct Arguments {}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let Arguments {} = Arguments::parse();
+    show("high throughput", "pages as large as they get, read well ahead", high_throughput())?;
+    show("batch", "small batches, few leases, stored checkpoints seldom", batch())?;
+    show("development", "quick takeover after a restart, little memory, no metrics", development())?;
+    show("low cost", "fewer reads of the stream, fewer renewals, fewer metrics", low_cost())?;
+    show("replay", "everything since a time, in an application of its own", replay())?;
+    show("environment", "what deployments vary comes from KINESIS_… variables", from_environment()?)?;
+    Ok(())
+}
+
+fn show(name: &str, what_for: &str, builder: ConsumerBuilder) -> Result<(), Box<dyn Error>> {
+    println!("{name}: {what_for}\n{builder:#?}");
+    builder.build()?;
+    println!("{name}: valid\n");
+    Ok(())
+}
+
+/// What every configuration needs. Real ones use `aws_config` instead of the simulated parts.
+fn base(application: &str) -> ConsumerBuilder {
+    Consumer::builder()
+        .stream("orders")
+        .application(application)
+        .processor_factory(Ignoring)
+        .stream_api(Arc::new(SimulatedKinesis::new()))
+        .lease_store(Arc::new(MemoryLeaseStore::default()))
+}
+
+fn high_throughput() -> ConsumerBuilder {
+    let mut retrieval = RetrievalConfig::default();
+    retrieval.max_byte_size = 32 << 20;
+    retrieval.max_records_count = 100_000;
+    retrieval.memory_bytes_max = 1 << 30;
+    base("orders-search-index")
+        .lease_config(LeaseConfig::PollingConfig { limit: 10_000 })
+        .retrieval(retrieval)
+}
+
+fn batch() -> ConsumerBuilder {
+    base("orders-nightly-totals")
+        .management(ManagementConfig {
+            leases_to_acquire: 1,
+            max_leases: 4,
+            start_strategy: StartStrategy::Oldest,
+        })
+        .lease_config(LeaseConfig::PollingConfig { limit: 500 })
+}
+
+fn development() -> ConsumerBuilder {
+    let mut coordination = CoordinationConfig::default();
+    coordination.failover_time = Duration::from_secs(2);
+    let mut retrieval = RetrievalConfig::default();
+    retrieval.memory_bytes_max = 32 << 20;
+    let mut metrics = MetricsConfig::default();
+    metrics.level = MetricsLevel::None;
+    base("orders-on-my-laptop").coordination(coordination).retrieval(retrieval).metrics(metrics)
+}
+
+fn low_cost() -> ConsumerBuilder {
+    let mut coordination = CoordinationConfig::default();
+    coordination.failover_time = Duration::from_secs(60);
+    let mut retrieval = RetrievalConfig::default();
+    retrieval.idle_time_between_reads = Duration::from_secs(10);
+    let mut metrics = MetricsConfig::default();
+    metrics.level = MetricsLevel::Summary;
+    metrics.buffer_time = Duration::from_secs(60);
+    base("orders-archive").coordination(coordination).retrieval(retrieval).metrics(metrics)
+}
+
+fn replay() -> ConsumerBuilder {
+    let start_strategy = StartStrategy::Timestamp(1_750_000_000_000);
+    base("orders-replay-2025-06-15")
+        .management(ManagementConfig { start_strategy, ..ManagementConfig::default() })
+}
+
+fn from_environment() -> Result<ConsumerBuilder, Box<dyn Error>> {
+    Ok(base("orders-notifications").settings(Settings::from_env()?))
+}
+
+/// Stands for the processors of the application.
+struct Ignoring;
+
+#[async_trait]
+impl ShardRecordProcessorFactory for Ignoring {
+    async fn initialize(&self, _checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor> {
+        Box::new(Self)
+    }
+}
+
+#[async_trait]
+impl ShardRecordProcessor for Ignoring {
+    async fn process_records(&self, _records: Vec<KinesisClientRecord>, _millis_behind_latest: i64) {}
+    async fn lease_lost(&self) {}
+    async fn shard_ended(&self) {}
+    async fn shutdown_requested(&self) {}
+}

@@ -1,0 +1,192 @@
+//! Several workers in one process compete for the leases of one stream, as they would on several
+//! machines. Start it twice against one `local_aws` and kill one to see the other take over.
+//!
+//! `cargo run --release --example multi_worker -- --local --records 200000`
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
+
+#[path = "support/orders.rs"]
+mod orders;
+#[path = "support/session.rs"]
+mod session;
+#[path = "support/tally.rs"]
+mod tally;
+
+use std::error::Error;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use clap::Parser;
+use kinesis_consumer::{
+    Checkpointer, Consumer, ConsumerHandle, CoordinationConfig, Event, KinesisClientRecord, ManagementConfig,
+    ShardRecordProcessor, ShardRecordProcessorFactory, StartStrategy,
+};
+use session::{LocalArguments, Session};
+use tally::Tally;
+
+/// Several workers share the shards of a stream.
+#[derive(Parser)]
+struct Arguments {
+    /// The stream, by name or ARN
+    #[arg(long, default_value = "sample-orders")]
+    stream_name: String,
+    /// The lease table, which makes workers a fleet
+    #[arg(long, default_value = "multi-worker")]
+    table_name: String,
+    /// How many workers this process runs
+    #[arg(long, default_value_t = 3)]
+    workers: usize,
+    /// Stop after this time
+    #[arg(long)]
+    run_duration_seconds: Option<u64>,
+    /// How long a dead worker's leases stay untouched; the same for the whole fleet
+    #[arg(long, default_value_t = 10)]
+    failover_seconds: u64,
+    /// Write the payload of each record to this file, a line each, before it is checkpointed
+    #[arg(long)]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    local: LocalArguments,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let session = Session::open(&arguments.local, &arguments.stream_name).await?;
+    let tally = Tally::new();
+    let output = match &arguments.output {
+        Some(path) => Some(Arc::new(Mutex::new(File::create(path)?))),
+        None => None,
+    };
+
+    let mut handles = Vec::new();
+    let mut counts = Vec::new();
+    for number in 1..=arguments.workers {
+        let mut coordination = CoordinationConfig::default();
+        coordination.failover_time = Duration::from_secs(arguments.failover_seconds);
+        let records = Arc::new(AtomicU64::new(0));
+        let consumer = Consumer::builder()
+            .stream(&arguments.stream_name)
+            .application(&arguments.table_name)
+            .worker_id(format!("process-{}-worker-{number}", std::process::id()))
+            .processor_factory(Processors {
+                tally: tally.clone(),
+                records: Arc::clone(&records),
+                output: output.clone(),
+            })
+            .aws_config(&session.config)
+            .management(ManagementConfig {
+                leases_to_acquire: 2,
+                max_leases: usize::MAX,
+                start_strategy: StartStrategy::Oldest,
+            })
+            .coordination(coordination)
+            .build()?;
+        let handle = consumer.start().await?;
+        tokio::spawn(show_leases(handle.clone(), number));
+        handles.push(handle);
+        counts.push(records);
+    }
+    let limit = arguments.run_duration_seconds.map(Duration::from_secs);
+    let outcome = session.run(&handles, &tally, limit).await;
+    for (number, records) in counts.iter().enumerate() {
+        eprintln!("worker {}: {} records", number + 1, records.load(Ordering::Relaxed));
+    }
+    eprintln!("{}", tally.summary());
+    outcome
+}
+
+/// Prints which leases come and go. Ends with the consumer.
+async fn show_leases(handle: ConsumerHandle, number: usize) {
+    let mut events = handle.events();
+    drop(handle);
+    while let Some(event) = events.next().await {
+        match event {
+            Event::LeaseGained { lease, previous_owner: Some(owner), .. } => {
+                eprintln!("worker {number}: + {lease} from {owner}");
+            }
+            Event::LeaseGained { lease, .. } => eprintln!("worker {number}: + {lease}"),
+            Event::LeaseLost { lease } => eprintln!("worker {number}: - {lease} (lost)"),
+            Event::LeaseReleased { lease } => eprintln!("worker {number}: - {lease} (released)"),
+            Event::ShardEnded { shard, children } => {
+                eprintln!("worker {number}: {shard} ended, {children:?} follow")
+            }
+            _ => {}
+        }
+    }
+}
+
+struct Processors {
+    tally: Tally,
+    records: Arc<AtomicU64>,
+    output: Option<Arc<Mutex<File>>>,
+}
+
+#[async_trait]
+impl ShardRecordProcessorFactory for Processors {
+    async fn initialize(&self, checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor> {
+        Box::new(Processor {
+            tally: self.tally.clone(),
+            records: Arc::clone(&self.records),
+            output: self.output.clone(),
+            checkpointer,
+        })
+    }
+}
+
+struct Processor {
+    tally: Tally,
+    records: Arc<AtomicU64>,
+    output: Option<Arc<Mutex<File>>>,
+    checkpointer: Checkpointer,
+}
+
+impl Processor {
+    /// Writes the records out before they are checkpointed, so that none is lost if this process dies.
+    fn write(&self, records: &[KinesisClientRecord]) -> std::io::Result<()> {
+        let Some(output) = &self.output else { return Ok(()) };
+        let mut lines = Vec::new();
+        for record in records {
+            lines.extend_from_slice(record.record.data.as_ref());
+            lines.push(b'\n');
+        }
+        output.lock().unwrap_or_else(PoisonError::into_inner).write_all(&lines)
+    }
+}
+
+#[async_trait]
+impl ShardRecordProcessor for Processor {
+    async fn process_records(&self, records: Vec<KinesisClientRecord>, _millis_behind_latest: i64) {
+        if let Err(error) = self.write(&records) {
+            // Without a checkpoint they come again.
+            eprintln!("cannot write the output: {error}");
+            return;
+        }
+        for record in &records {
+            self.tally.processed(self.checkpointer.shard_id(), record);
+        }
+        self.records.fetch_add(records.len() as u64, Ordering::Relaxed);
+        let Some(last) = records.last() else { return };
+        match self.checkpointer.checkpoint(last.extended_sequence_number()).await {
+            Ok(()) => {
+                self.tally.checkpointed(self.checkpointer.shard_id(), last.extended_sequence_number());
+            }
+            Err(error) => eprintln!("{error}"),
+        }
+    }
+
+    async fn lease_lost(&self) {}
+
+    async fn shard_ended(&self) {
+        if let Err(error) = self.checkpointer.end().await {
+            eprintln!("{error}");
+        }
+    }
+
+    async fn shutdown_requested(&self) {}
+}
