@@ -20,7 +20,7 @@ use kinesis_consumer::aggregation::Aggregator;
 use orders::OrderEvent;
 
 /// PutRecords takes 500 entries; 100 keep the batches of a slow producer timely.
-const BATCH: u64 = 100;
+const BATCH: usize = 100;
 const TRIES: u32 = 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -52,9 +52,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     let mut shown = started;
     let mut retried = 0;
-    for first in (0..arguments.count).step_by(BATCH as usize) {
+    for first in (0..arguments.count).step_by(BATCH) {
         let events: Vec<OrderEvent> =
-            (first..arguments.count.min(first + BATCH)).map(OrderEvent::sample).collect();
+            (first..arguments.count.min(first + BATCH as u64)).map(OrderEvent::sample).collect();
         let entries =
             if arguments.aggregate { aggregates(&arguments, &events)? } else { plain(&arguments, &events)? };
         tokio::select! {

@@ -21,7 +21,10 @@
 //!  8 checkpoint     ▼ conditional writes to the lease row
 //! ```
 //!
-//! [`Consumer::builder`] is where to start; [`testing`] has a stream to test against.
+//! [`Consumer::builder`] is where to start; the module `testing` (feature `test-util`) has a stream to
+//! test against.
+
+#![warn(clippy::disallowed_methods)]
 
 mod types;
 

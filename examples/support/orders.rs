@@ -7,7 +7,7 @@ use kinesis_consumer::testing::{NewRecord, SimulatedKinesis};
 use serde::{Deserialize, Serialize};
 
 /// Orders of one customer in a row; each second such row goes into one KPL aggregate.
-const ORDERS_IN_A_ROW: u64 = 25;
+const ORDERS_IN_A_ROW: usize = 25;
 
 /// What the sample producers write, one per user record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ impl OrderEvent {
         };
         Self {
             order_id,
-            customer: format!("customer-{}", order_id / ORDERS_IN_A_ROW % 997),
+            customer: format!("customer-{}", order_id / ORDERS_IN_A_ROW as u64 % 997),
             event_type: event_type.to_owned(),
             amount_cents: 100 + order_id * 37 % 10_000,
         }
@@ -40,9 +40,9 @@ impl OrderEvent {
 /// An aggregate holds the orders of one customer: user records belong to the shard that their own
 /// partition key hashes to, and a consumer leaves out those that lie in another shard's range.
 pub(crate) fn feed(kinesis: &SimulatedKinesis, stream: &str, count: u64) -> Result<(), Box<dyn Error>> {
-    for first in (0..count).step_by(ORDERS_IN_A_ROW as usize) {
-        let events = (first..count.min(first + ORDERS_IN_A_ROW)).map(OrderEvent::sample);
-        let is_aggregated = first / ORDERS_IN_A_ROW % 2 == 1;
+    for (row, first) in (0..count).step_by(ORDERS_IN_A_ROW).enumerate() {
+        let events = (first..count.min(first + ORDERS_IN_A_ROW as u64)).map(OrderEvent::sample);
+        let is_aggregated = row % 2 == 1;
         let mut aggregator = Aggregator::new();
         for event in events {
             let json = serde_json::to_vec(&event)?;

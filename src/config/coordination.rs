@@ -37,6 +37,9 @@ pub struct CoordinationConfig {
     /// The time one request to the lease table may take (`dynamoDbRequestTimeout`; 10 ms to 1 h).
     /// `None`, the default, is a third of the failover time: a renewal that takes longer is useless.
     pub request_timeout: Option<Duration>,
+    /// In how many parts at once the lease table is scanned (`leaseTableScanTotalSegments`; 1 to 1,000,000).
+    /// `None`, the default, derives it from the size of the table: one part per 0.2 GiB, at most 32.
+    pub scan_total_segments: Option<u32>,
     /// Whether leases that nobody has renewed for three failover times are taken without regard to
     /// this worker's fair share (`enablePriorityLeaseAssignment`; default true).
     pub priority_lease_assignment: bool,
@@ -78,6 +81,7 @@ impl Default for CoordinationConfig {
             failover_time: Duration::from_secs(10),
             lease_assignment_interval: None,
             request_timeout: None,
+            scan_total_segments: None,
             priority_lease_assignment: true,
             parent_shard_poll_interval: Duration::from_secs(10),
             audit_interval: Duration::from_secs(10),
@@ -101,6 +105,9 @@ impl CoordinationConfig {
         }
         if let Some(timeout) = self.request_timeout {
             check_duration("request_timeout", timeout, ms(10)..=HOUR)?;
+        }
+        if let Some(segments) = self.scan_total_segments {
+            check("scan_total_segments", segments, 1..=1_000_000)?;
         }
         check_duration("parent_shard_poll_interval", self.parent_shard_poll_interval, ms(100)..=HOUR)?;
         check_duration("audit_interval", self.audit_interval, SECOND..=HOUR * 24)?;

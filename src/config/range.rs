@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind};
 
 /// Refuses a setting outside its range, naming the setting, its value and the range.
-pub(crate) fn check<T: PartialOrd + Display>(
+pub(crate) fn check<T: PartialOrd + Display + Copy>(
     setting: &str,
     value: T,
     range: RangeInclusive<T>,

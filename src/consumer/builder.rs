@@ -148,7 +148,7 @@ impl ConsumerBuilder {
     }
 
     /// Reads from something other than Kinesis, such as
-    /// [`SimulatedKinesis`](crate::testing::SimulatedKinesis).
+    /// the `SimulatedKinesis` of the module `testing`.
     pub fn stream_api(mut self, api: Arc<dyn StreamApi>) -> Self {
         self.stream_api = Some(api);
         self

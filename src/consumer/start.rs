@@ -35,14 +35,15 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
     let clock = parts.clock;
     let api: Arc<dyn StreamApi> = match parts.stream_source {
         StreamSource::Kinesis(client) => {
-            Arc::new(AwsStream::new(client, clock.clone(), parts.retrieval.kinesis_request_timeout))
+            Arc::new(AwsStream::new(&client, clock.clone(), parts.retrieval.kinesis_request_timeout))
         }
         StreamSource::Given(api) => api,
     };
     let store: Arc<dyn LeaseStore> = match parts.lease_source {
         LeaseSource::DynamoDb(client) => {
             let store = DynamoDbLeaseStore::new(client, parts.table_name, clock.clone())
-                .with_request_timeout(parts.coordination.store_timeout());
+                .with_request_timeout(parts.coordination.store_timeout())
+                .with_scan_segments(parts.coordination.scan_total_segments);
             Arc::new(RelayedStore::new(Arc::new(store), coordination.handle().clone()))
         }
         LeaseSource::Given(store) => store,

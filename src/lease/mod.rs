@@ -17,7 +17,9 @@ mod row;
 mod store;
 mod write;
 
-pub(crate) use self::dynamodb::{DynamoDbLeaseStore, OwnerIndex};
+pub(crate) use self::dynamodb::DynamoDbLeaseStore;
+#[cfg(feature = "internals")]
+pub(crate) use self::dynamodb::OwnerIndex;
 pub use self::error::{StoreError, StoreErrorKind};
 #[cfg(feature = "test-util")]
 pub use self::faulty::{Fault, FaultHook, FaultyLeaseStore};

@@ -238,10 +238,10 @@ impl Overseer {
             match outcome {
                 Taken::Won { lease, previous, sent } => {
                     won += 1;
-                    self.view.learn(lease.clone(), sent);
-                    self.start_consumer(lease, previous, sent);
+                    self.view.learn(Lease::clone(&lease), sent);
+                    self.start_consumer(*lease, *previous, sent);
                 }
-                Taken::Lost(Some(lease)) => self.view.learn(lease, self.worker.clock.now()),
+                Taken::Lost(Some(lease)) => self.view.learn(*lease, self.worker.clock.now()),
                 Taken::Lost(None) => {}
             }
         }
@@ -279,12 +279,12 @@ impl Overseer {
 /// What became of an attempt to take a lease.
 enum Taken {
     Won {
-        lease: Lease,
-        previous: Lease,
+        lease: Box<Lease>,
+        previous: Box<Lease>,
         sent: Moment,
     },
     /// Somebody else was faster, or nobody answered; with the row as it is now.
-    Lost(Option<Lease>),
+    Lost(Option<Box<Lease>>),
 }
 
 async fn take(worker: &Worker, wanted: Take) -> Taken {
@@ -299,7 +299,7 @@ async fn take(worker: &Worker, wanted: Take) -> Taken {
         match outcome {
             Ok(WriteOutcome::Applied(lease)) => {
                 tracing::info!(lease = %lease.key, reason = %wanted.reason, "lease taken");
-                return Taken::Won { lease: *lease, previous, sent };
+                return Taken::Won { lease, previous: Box::new(previous), sent };
             }
             Ok(WriteOutcome::Refused(Some(lease))) if retries > 0 && lease.owner == previous.owner => {
                 retries -= 1;
@@ -307,7 +307,7 @@ async fn take(worker: &Worker, wanted: Take) -> Taken {
             }
             Ok(WriteOutcome::Refused(lease)) => {
                 tracing::debug!(lease = %previous.key, "another worker was faster");
-                return Taken::Lost(lease.map(|lease| *lease));
+                return Taken::Lost(lease);
             }
             Err(error) => {
                 tracing::warn!(lease = %previous.key, %error, "cannot take a lease; trying again in the next round");

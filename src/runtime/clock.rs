@@ -18,6 +18,7 @@ pub(crate) struct Clock {
 enum Wall {
     System,
     /// The wall-clock time at the origin; it advances with tokio's clock.
+    #[cfg(any(test, feature = "test-util"))]
     StartingAt(SystemTime),
 }
 
@@ -34,6 +35,7 @@ impl Clock {
 
     /// A clock whose wall-clock time starts at `wall` and follows tokio's clock, paused or not,
     /// running `rate` times as fast.
+    #[cfg(any(test, feature = "test-util"))]
     pub(crate) fn simulated(wall: SystemTime, rate: f64) -> Self {
         Self { origin: Instant::now(), wall: Wall::StartingAt(wall), rate }
     }
@@ -48,6 +50,7 @@ impl Clock {
     pub(crate) fn wall(&self) -> SystemTime {
         match self.wall {
             Wall::System => SystemTime::now(),
+            #[cfg(any(test, feature = "test-util"))]
             Wall::StartingAt(start) => start + self.now().since(Moment::ORIGIN),
         }
     }

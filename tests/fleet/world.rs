@@ -69,7 +69,7 @@ impl World {
     /// Puts the next `count` records, over 16 partition keys; each has its number within its key as
     /// text.
     pub fn put(&self, count: usize) {
-        let mut written = self.written.lock().unwrap();
+        let mut written = self.written.lock().expect("not poisoned");
         for index in 0..count {
             let key = format!("key-{}", index % 16);
             let number = written.entry(key.clone()).or_default();
@@ -113,7 +113,7 @@ impl World {
     }
 
     pub fn log(&self) -> Vec<Entry> {
-        self.log.lock().unwrap().clone()
+        self.log.lock().expect("not poisoned").clone()
     }
 
     pub fn recorder(&self, worker: &str, habit: Habit) -> Recorder {
@@ -135,10 +135,10 @@ impl World {
 
     /// Every record that was put and not yet heard.
     pub fn missing(&self) -> BTreeSet<(String, u64)> {
-        let written = self.written.lock().unwrap();
+        let written = self.written.lock().expect("not poisoned");
         let mut missing: BTreeSet<(String, u64)> =
             written.iter().flat_map(|(key, &count)| (0..count).map(|number| (key.clone(), number))).collect();
-        for entry in self.log.lock().unwrap().iter() {
+        for entry in self.log.lock().expect("not poisoned").iter() {
             if let Heard::Record { key, text, .. } = &entry.heard {
                 missing.remove(&(key.clone(), text.parse().expect("a number")));
             }
@@ -207,7 +207,11 @@ pub struct Recording {
 impl Recording {
     fn hear(&self, heard: Heard) {
         let shard = self.checkpointer.shard_id().clone();
-        self.recorder.log.lock().unwrap().push(Entry { worker: self.recorder.worker.clone(), shard, heard });
+        self.recorder.log.lock().expect("not poisoned").push(Entry {
+            worker: self.recorder.worker.clone(),
+            shard,
+            heard,
+        });
     }
 }
 

@@ -31,17 +31,17 @@ impl Request<'_> {
         self.error(StoreErrorKind::Unavailable).with_detail(format!("{} took over {after:?}", self.api))
     }
 
-    pub(super) fn failed<E>(&self, failure: SdkError<E, HttpResponse>) -> StoreError
+    pub(super) fn failed<E>(&self, failure: &SdkError<E, HttpResponse>) -> StoreError
     where
         E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
     {
-        let kind = kind(&failure);
+        let kind = kind(failure);
         let said = match failure.as_service_error() {
             Some(error) => {
                 let code = error.code().unwrap_or("an error without a code");
                 format!("{code}: {}", error.message().unwrap_or("no message"))
             }
-            None => with_causes(&failure),
+            None => with_causes(failure),
         };
         let advice = match kind {
             StoreErrorKind::Denied => {
@@ -50,7 +50,8 @@ impl Request<'_> {
             StoreErrorKind::TableMissing => "check the table name, region and account; ".to_owned(),
             _ => String::new(),
         };
-        self.error(kind).with_detail(format!("{advice}{said}")).with_source(failure)
+        // The causes are in the text; with the failure as source they would be told twice.
+        self.error(kind).with_detail(format!("{advice}{said}"))
     }
 }
 

@@ -3,6 +3,8 @@
 mod attribute;
 mod expression;
 mod failure;
+#[cfg(feature = "internals")]
+mod owner_index;
 mod table;
 
 use std::error::Error as StdError;
@@ -23,7 +25,8 @@ use futures_util::future::try_join_all;
 use self::attribute::{SdkItem, from_sdk_item, to_sdk_item};
 use self::expression::Expressions;
 use self::failure::Request;
-pub(crate) use self::table::OwnerIndex;
+#[cfg(feature = "internals")]
+pub(crate) use self::owner_index::OwnerIndex;
 use super::{
     Attribute, Condition, Created, Item, Lease, LeaseScan, LeaseStore, LeaseWrite, StoreError,
     StoreErrorKind, TableSpec, WriteOutcome, names,
@@ -115,7 +118,7 @@ impl DynamoDbLeaseStore {
     where
         E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
     {
-        self.answer(request, response).await?.map_err(|failure| request.failed(failure))
+        self.answer(request, response).await?.map_err(|failure| request.failed(&failure))
     }
 
     async fn item(&self, operation: &'static str, key: &LeaseKey) -> Result<Option<Item>, StoreError> {
@@ -229,7 +232,7 @@ impl LeaseStore for DynamoDbLeaseStore {
         match self.answer(request, put.send()).await? {
             Ok(_) => Ok(Created::Now),
             Err(failure) if is_refused(&failure) => Ok(Created::Already),
-            Err(failure) => Err(request.failed(failure)),
+            Err(failure) => Err(request.failed(&failure)),
         }
     }
 
@@ -250,7 +253,7 @@ impl LeaseStore for DynamoDbLeaseStore {
             Err(SdkError::ServiceError(answer)) if is_refusal(answer.err().code()) => {
                 return self.refused(write, refusing_row(answer.into_err())).await;
             }
-            Err(failure) => return Err(request.failed(failure)),
+            Err(failure) => return Err(request.failed(&failure)),
         };
         let malformed = request.error(StoreErrorKind::Malformed);
         match Lease::from_item(&row) {
@@ -272,7 +275,7 @@ impl LeaseStore for DynamoDbLeaseStore {
         match self.answer(request, delete.send()).await? {
             Ok(_) => Ok(()),
             Err(failure) if is_refused(&failure) => Ok(()),
-            Err(failure) => Err(request.failed(failure)),
+            Err(failure) => Err(request.failed(&failure)),
         }
     }
 }

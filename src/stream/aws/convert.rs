@@ -19,7 +19,7 @@ pub(super) fn description(answer: DescribeStreamSummaryOutput) -> Option<StreamD
 pub(super) fn shard(shard: sdk::Shard) -> Option<Shard> {
     let numbers = shard.sequence_number_range?;
     let starting = numbers.starting_sequence_number.parse().ok()?;
-    let mut converted = Shard::new(shard.shard_id, range(shard.hash_key_range?)?, starting);
+    let mut converted = Shard::new(shard.shard_id, range(&shard.hash_key_range?)?, starting);
     converted.parents = [shard.parent_shard_id, shard.adjacent_parent_shard_id]
         .into_iter()
         .flatten()
@@ -33,13 +33,13 @@ pub(super) fn shard(shard: sdk::Shard) -> Option<Shard> {
 }
 
 pub(super) fn page(answer: GetRecordsOutput) -> Option<RecordsPage> {
-    let mut page = RecordsPage::default();
-    page.records = answer.records.into_iter().map(record).collect::<Option<_>>()?;
-    page.child_shards =
-        answer.child_shards.unwrap_or_default().into_iter().map(child).collect::<Option<_>>()?;
-    page.next_iterator = answer.next_shard_iterator.map(Into::into);
-    page.millis_behind_latest = answer.millis_behind_latest;
-    Some(page)
+    let children = answer.child_shards.unwrap_or_default();
+    Some(RecordsPage {
+        records: answer.records.into_iter().map(record).collect::<Option<_>>()?,
+        next_iterator: answer.next_shard_iterator.map(Into::into),
+        millis_behind_latest: answer.millis_behind_latest,
+        child_shards: children.into_iter().map(child).collect::<Option<_>>()?,
+    })
 }
 
 fn record(record: sdk::Record) -> Option<Record> {
@@ -56,9 +56,9 @@ fn record(record: sdk::Record) -> Option<Record> {
 
 fn child(child: sdk::ChildShard) -> Option<ChildShard> {
     let parents = child.parent_shards.into_iter().map(ShardId::from);
-    Some(ChildShard::new(child.shard_id, parents, range(child.hash_key_range?)?))
+    Some(ChildShard::new(child.shard_id, parents, range(&child.hash_key_range?)?))
 }
 
-fn range(range: sdk::HashKeyRange) -> Option<HashKeyRange> {
+fn range(range: &sdk::HashKeyRange) -> Option<HashKeyRange> {
     HashKeyRange::parse(&range.starting_hash_key, &range.ending_hash_key).ok()
 }

@@ -31,7 +31,7 @@ pub(crate) struct AwsStream {
 }
 
 impl AwsStream {
-    pub(crate) fn new(client: Client, clock: Clock, request_timeout: Duration) -> Self {
+    pub(crate) fn new(client: &Client, clock: Clock, request_timeout: Duration) -> Self {
         // Pacing and back-off are decided above, where the shard's budget is known.
         let single_attempt = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
         Self { client: Client::from_conf(single_attempt), clock, request_timeout }
