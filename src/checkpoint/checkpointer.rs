@@ -194,7 +194,7 @@ impl Checkpointer {
         let CheckpointerParts { clock, metrics, .. } = &self.0.parts;
         let since = clock.now();
         let outcome = write.await;
-        let report = metrics.report(Operation::ProcessTask).shard(self.shard_id());
+        let mut report = metrics.operation(Operation::ProcessTask).shard(self.shard_id());
         report.outcome(names::UPDATE_LEASE, outcome.is_ok(), clock.now().since(since));
         outcome.map_err(|error| self.failed(error))
     }

@@ -7,7 +7,7 @@ use crate::config::{CoordinationConfig, LeaseConfig, ManagementConfig, Settings}
 use crate::consumer::Consumer;
 use crate::error::{Error, ErrorKind};
 use crate::lease::{LeaseStore, TableSpec};
-use crate::metrics::MetricsConfig;
+use crate::metrics::{MetricsConfig, Sink};
 use crate::overseer::Hub;
 use crate::processor::ShardRecordProcessorFactory;
 use crate::retrieval::RetrievalConfig;
@@ -30,6 +30,7 @@ pub struct ConsumerBuilder {
     coordination: CoordinationConfig,
     retrieval: RetrievalConfig,
     metrics: MetricsConfig,
+    metrics_sinks: Vec<Arc<dyn Sink>>,
     table: TableSpec,
     kinesis: Option<aws_sdk_kinesis::Client>,
     dynamodb: Option<aws_sdk_dynamodb::Client>,
@@ -61,6 +62,7 @@ pub(crate) struct Parts {
     pub(crate) coordination: CoordinationConfig,
     pub(crate) retrieval: RetrievalConfig,
     pub(crate) metrics: MetricsConfig,
+    pub(crate) metrics_sinks: Vec<Arc<dyn Sink>>,
     pub(crate) table: TableSpec,
     pub(crate) stream_source: StreamSource,
     pub(crate) lease_source: LeaseSource,
@@ -196,6 +198,13 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Reports metrics also to a recorder, for tests to read back.
+    #[cfg(feature = "test-util")]
+    pub fn metrics_recorder(mut self, recorder: crate::testing::MetricsRecorder) -> Self {
+        self.metrics_sinks.push(Arc::new(recorder));
+        self
+    }
+
     /// How the lease table is created and kept.
     pub fn lease_table(mut self, table: TableSpec) -> Self {
         self.table = table;
@@ -275,6 +284,7 @@ impl ConsumerBuilder {
             coordination: self.coordination,
             retrieval: self.retrieval,
             metrics: self.metrics,
+            metrics_sinks: self.metrics_sinks,
             table: self.table,
             stream_source,
             lease_source,

@@ -48,8 +48,14 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         }
         LeaseSource::Given(store) => store,
     };
-    let (metrics, publisher) =
-        Metrics::start(&parts.application, &parts.worker_id, &parts.metrics, &clock, parts.cloudwatch);
+    let (metrics, publisher) = Metrics::start(
+        &parts.application,
+        &parts.worker_id,
+        &parts.metrics,
+        &clock,
+        parts.cloudwatch,
+        parts.metrics_sinks,
+    );
     let worker = Arc::new(Worker {
         id: parts.worker_id,
         application: parts.application.into(),
@@ -86,8 +92,8 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
     let prepared = prepared
         .await
         .map_err(|error| Error::new(ErrorKind::Internal, "the start failed").with_source(error))?;
-    let report = worker.metrics.report(Operation::SchedulerInitialize);
-    report.count(names::INITIALIZE_SUCCESS, u64::from(prepared.is_ok()));
+    let mut report = worker.metrics.operation(Operation::SchedulerInitialize);
+    report.add(names::INITIALIZE_SUCCESS, u64::from(prepared.is_ok()));
     let ((), shards) = prepared?;
 
     let (finished_tx, finished) = watch::channel(None);

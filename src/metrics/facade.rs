@@ -1,71 +1,230 @@
-//! The same metrics through the `metrics` crate, for whatever exporter the program has installed.
-//!
-//! Names are those of KCL's OpenTelemetry backend: `aws.kinesis.client.` and the name in snake case,
-//! with `.Time` as `.duration`. Dimensions become the labels `operation`, `shard_id` and
-//! `worker_identifier`. Counts are counters, times and bytes histograms, and `MillisBehindLatest` and
-//! `CurrentLeases` gauges.
+//! The same values through the `metrics` facade, for whatever recorder the application has
+//! installed. [`MetricsConfig`](super::MetricsConfig) documents names and labels.
 
-use metrics::{Label, counter, gauge, histogram};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::names::{CURRENT_LEASES, MILLIS_BEHIND_LATEST, Unit};
-use super::statistics::Series;
+use metrics::{Key, Label, Level, Metadata, SharedString};
 
-const PREFIX: &str = "aws.kinesis.client.";
+use super::{Dimensions, Metric, Sample, Sink, Unit};
 
-pub(super) fn record(series: &Series, value: f64) {
-    let labels: Vec<Label> = [
-        ("operation", series.operation.map(Into::into)),
-        ("shard_id", series.shard.as_ref().map(|shard| shard.as_str().to_owned().into())),
-        ("worker_identifier", series.worker.as_ref().map(|worker| worker.as_str().to_owned().into())),
-    ]
-    .into_iter()
-    .filter_map(|(name, value): (_, Option<metrics::SharedString>)| Some(Label::new(name, value?)))
-    .collect();
-    let name = facade_name(series.metric.name);
-    match series.metric.unit {
-        _ if series.metric == MILLIS_BEHIND_LATEST || series.metric == CURRENT_LEASES => {
-            gauge!(name, labels).set(value);
-        }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-        Unit::Count => counter!(name, labels).increment(value as u64),
-        Unit::Bytes | Unit::Milliseconds => histogram!(name, labels).record(value),
+const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
+/// The sink that leads to the `metrics` facade.
+#[derive(Debug)]
+pub(crate) struct Facade {
+    application: Arc<str>,
+    /// The names given so far, by KCL's. There are as many as constants.
+    names: Mutex<BTreeMap<&'static str, Arc<str>>>,
+}
+
+impl Facade {
+    pub(crate) fn new(application: &str) -> Self {
+        Self { application: application.into(), names: Mutex::default() }
+    }
+
+    fn name(&self, metric: Metric) -> Arc<str> {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = names.entry(metric.name).or_insert_with(|| facade_name(metric.name).into());
+        Arc::clone(name)
+    }
+
+    fn labels(&self, dimensions: &Dimensions) -> Vec<Label> {
+        let application = Label::new("application", SharedString::from(Arc::clone(&self.application)));
+        let dimensions = dimensions
+            .pairs()
+            .map(|(name, value)| Label::new(label_name(name), SharedString::from(Arc::<str>::from(value))));
+        std::iter::once(application).chain(dimensions).collect()
+    }
+}
+
+impl Sink for Facade {
+    fn record(&self, dimensions: &Dimensions, samples: &[Sample]) {
+        let labels = self.labels(dimensions);
+        metrics::with_recorder(|recorder| {
+            for &Sample { metric, value } in samples {
+                let key = Key::from_parts(SharedString::from(self.name(metric)), labels.clone());
+                if metric.is_gauge {
+                    recorder.register_gauge(&key, &METADATA).set(value);
+                } else if metric.unit == Unit::Count {
+                    recorder.register_counter(&key, &METADATA).increment(whole(value));
+                } else {
+                    recorder.register_histogram(&key, &METADATA).record(value);
+                }
+            }
+        });
+    }
+}
+
+/// Counts are whole numbers from 0.
+#[expect(clippy::cast_possible_truncation, reason = "the cast saturates")]
+fn whole(count: f64) -> u64 {
+    count as u64
+}
+
+fn label_name(dimension: &'static str) -> &'static str {
+    match dimension {
+        "Operation" => "aws.kinesis.operation",
+        "ShardId" => "aws.kinesis.shard.id",
+        "StreamId" => "aws.kinesis.stream_name",
+        "WorkerIdentifier" => "aws.kinesis.consumer.name",
+        other => other,
     }
 }
 
 fn facade_name(name: &str) -> String {
-    let name = match name.strip_suffix("Time") {
-        Some("") => "Duration".to_owned(),
-        Some(stem) if stem.ends_with('.') => format!("{stem}Duration"),
-        _ => name.to_owned(),
+    let special = match name {
+        "MillisBehindLatest" => Some("consumer.lag.duration"),
+        "DataBytesProcessed" => Some("records.size"),
+        "NumStreamsToSync" => Some("streams.pending_sync"),
+        "NumWorkers" => Some("workers"),
+        _ => None,
     };
-    let mut snake = PREFIX.to_owned();
-    let mut after_lower = false;
-    for letter in name.chars() {
-        if letter.is_uppercase() && after_lower {
+    let tail = special.map_or_else(
+        || match name.strip_suffix("Time") {
+            Some("") => "time".to_owned(),
+            Some(timed) if timed.ends_with('.') => snake_case(timed) + "duration",
+            _ => snake_case(name),
+        },
+        str::to_owned,
+    );
+    format!("aws.kinesis.client.{tail}")
+}
+
+/// Lower case, with `_` before each word; a run of capitals is one word.
+fn snake_case(name: &str) -> String {
+    let mut snake = String::with_capacity(name.len() + 8);
+    let mut chars = name.chars().peekable();
+    let mut previous = '.';
+    while let Some(char) = chars.next() {
+        let starts_word = char.is_ascii_uppercase()
+            && (previous.is_ascii_lowercase()
+                || previous.is_ascii_uppercase() && chars.peek().is_some_and(char::is_ascii_lowercase));
+        if starts_word {
             snake.push('_');
         }
-        after_lower = letter.is_lowercase();
-        snake.extend(letter.to_lowercase());
+        snake.push(if char == ':' { '.' } else { char.to_ascii_lowercase() });
+        previous = char;
     }
     snake
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, KeyName, Recorder};
+
     use super::*;
+    use crate::metrics::{Metrics, MetricsConfig, Operation, names};
 
     #[test]
-    fn names_are_in_snake_case() {
-        for (name, expected) in [
-            ("RecordsProcessed", "aws.kinesis.client.records_processed"),
-            (
-                "KinesisDataFetcher.getRecords.Time",
-                "aws.kinesis.client.kinesis_data_fetcher.get_records.duration",
-            ),
-            ("Time", "aws.kinesis.client.duration"),
-            ("RenewLease.Success", "aws.kinesis.client.renew_lease.success"),
-        ] {
-            assert_eq!(facade_name(name), expected);
+    fn names_are_those_of_kcl_for_opentelemetry() {
+        let cases = [
+            ("RecordsProcessed", "records_processed"),
+            ("Success", "success"),
+            ("Time", "time"),
+            ("MillisBehindLatest", "consumer.lag.duration"),
+            ("DataBytesProcessed", "records.size"),
+            ("RecordProcessor.processRecords.Time", "record_processor.process_records.duration"),
+            ("KinesisDataFetcher.getRecords.Success", "kinesis_data_fetcher.get_records.success"),
+            ("CreateLease_TRIM_HORIZON.Success", "create_lease_trim_horizon.success"),
+            ("LeaderDecider:IsLeader", "leader_decider.is_leader"),
+            ("GSIReadyStatus", "gsi_ready_status"),
+        ];
+        for (kcl, ours) in cases {
+            assert_eq!(facade_name(kcl), format!("aws.kinesis.client.{ours}"));
+        }
+    }
+
+    #[test]
+    fn values_arrive_as_counters_gauges_and_histograms_with_labels() {
+        let seen = Seen::default();
+        metrics::with_local_recorder(&seen, || {
+            let facade: Arc<dyn Sink> = Arc::new(Facade::new("order-notifications"));
+            let metrics = Metrics::new(&MetricsConfig::default(), "w".into(), vec![facade]);
+            for value in [3_i64, 5] {
+                let mut report = metrics.operation(Operation::ProcessTask).shard(&"shardId-0".into());
+                report.add(names::RECORDS_PROCESSED, value);
+                report.add(names::MILLIS_BEHIND_LATEST, value);
+                report.add(names::DATA_BYTES_PROCESSED, value);
+            }
+        });
+        let labels = "application=order-notifications aws.kinesis.operation=ProcessTask \
+                      aws.kinesis.shard.id=shardId-0";
+        assert_eq!(
+            seen.told(),
+            [
+                (format!("gauge aws.kinesis.client.consumer.lag.duration {labels}"), 5),
+                (format!("histogram aws.kinesis.client.records.size {labels}"), 8),
+                (format!("counter aws.kinesis.client.records_processed {labels}"), 8),
+            ]
+        );
+    }
+
+    /// Keeps the sums of counters and histograms and the last values of gauges.
+    #[derive(Default)]
+    struct Seen(Mutex<BTreeMap<(String, &'static str), Arc<Cell>>>);
+
+    #[derive(Default)]
+    struct Cell(AtomicU64);
+
+    impl Seen {
+        fn cell(&self, kind: &'static str, key: &Key) -> Arc<Cell> {
+            let labels = key.labels().map(|label| format!(" {}={}", label.key(), label.value()));
+            let name = format!("{}{}", key.name(), labels.collect::<String>());
+            Arc::clone(self.0.lock().unwrap().entry((name, kind)).or_default())
+        }
+
+        fn told(&self) -> Vec<(String, u64)> {
+            let cells = self.0.lock().unwrap();
+            let told = cells.iter();
+            told.map(|((name, kind), cell)| (format!("{kind} {name}"), cell.0.load(Ordering::Relaxed)))
+                .collect()
+        }
+    }
+
+    impl CounterFn for Cell {
+        fn increment(&self, value: u64) {
+            self.0.fetch_add(value, Ordering::Relaxed);
+        }
+
+        fn absolute(&self, _: u64) {}
+    }
+
+    impl GaugeFn for Cell {
+        fn increment(&self, _: f64) {}
+
+        fn decrement(&self, _: f64) {}
+
+        fn set(&self, value: f64) {
+            self.0.store(whole(value), Ordering::Relaxed);
+        }
+    }
+
+    impl HistogramFn for Cell {
+        fn record(&self, value: f64) {
+            self.0.fetch_add(whole(value), Ordering::Relaxed);
+        }
+    }
+
+    impl Recorder for Seen {
+        fn describe_counter(&self, _: KeyName, _: Option<metrics::Unit>, _: SharedString) {}
+
+        fn describe_gauge(&self, _: KeyName, _: Option<metrics::Unit>, _: SharedString) {}
+
+        fn describe_histogram(&self, _: KeyName, _: Option<metrics::Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::from_arc(self.cell("counter", key))
+        }
+
+        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::from_arc(self.cell("gauge", key))
+        }
+
+        fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::from_arc(self.cell("histogram", key))
         }
     }
 }

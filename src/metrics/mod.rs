@@ -1,220 +1,264 @@
 //! What the consumer counts and times, under KCL's names and dimensions.
 //!
-//! The loops make a [`Report`] per run of an operation; values are merged in memory and sent to
-//! CloudWatch now and then. Reporting never waits, and nothing that happens to CloudWatch is felt by
-//! the loops.
+//! A loop opens a [`Report`] about one run of an operation, adds values, and drops it. The values go
+//! to every sink: to CloudWatch through a bounded [`aggregate`] and the [`Publisher`] that empties
+//! it, and to the `metrics` facade at once.
 
+mod aggregate;
 mod cloudwatch;
+mod dimensions;
 #[cfg(feature = "metrics")]
 mod facade;
 pub(crate) mod names;
 mod publisher;
+#[cfg(feature = "test-util")]
+mod recorder;
 mod settings;
-mod statistics;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
-
-use self::cloudwatch::CloudWatch;
-use self::names::{Metric, Outcome};
-pub(crate) use self::publisher::Publisher;
+#[cfg(feature = "test-util")]
+pub use self::aggregate::StatisticSet;
+pub(crate) use self::dimensions::{Dimensions, Operation};
+pub(crate) use self::names::{Metric, Outcome, Unit};
+pub(crate) use self::publisher::{Publisher, PutMetricData};
+#[cfg(feature = "test-util")]
+pub use self::recorder::MetricsRecorder;
 pub use self::settings::{MetricsConfig, MetricsDimension, MetricsLevel};
-use self::statistics::{Gathered, Series};
 use crate::runtime::Clock;
-use crate::types::{ShardId, WorkerId};
+use crate::types::{ShardId, StreamId, WorkerId};
 
-/// Where the loops report what they did. Cheap to clone; reporting never waits.
-#[derive(Debug, Clone)]
-pub(crate) struct Metrics(Arc<Shared>);
+/// Where the loops report what they did. Cheap to clone; reporting never waits and never fails.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Metrics(Option<Arc<Reporting>>);
 
 #[derive(Debug)]
-struct Shared {
-    config: MetricsConfig,
+struct Reporting {
+    level: MetricsLevel,
+    enabled_dimensions: BTreeSet<MetricsDimension>,
     worker: WorkerId,
-    /// Absent if nothing goes to CloudWatch.
-    gathered: Option<Mutex<Gathered>>,
-    half_full: Notify,
+    sinks: Vec<Arc<dyn Sink>>,
 }
 
-/// The values of KCL's dimension `Operation`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Operation {
-    ProcessTask,
-    ApplicationTracker,
-    InitializeTask,
-    ShutdownTask,
-    ShardSyncTask,
-    PeriodicShardSyncManager,
-    RenewAllLeases,
-    TakeLeases,
-    SchedulerInitialize,
+/// Where reports go.
+pub(crate) trait Sink: Send + Sync + fmt::Debug {
+    /// Takes in one report. Called on the reporting task: must not block.
+    fn record(&self, dimensions: &Dimensions, samples: &[Sample]);
+}
+
+/// One value of one metric.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Sample {
+    pub(crate) metric: Metric,
+    pub(crate) value: f64,
 }
 
 impl Metrics {
-    /// Metrics of `worker`, and what sends them until it is told to stop.
+    /// Reports of `worker` go to each of `sinks`, as far as the level wants them.
+    pub(crate) fn new(config: &MetricsConfig, worker: WorkerId, sinks: Vec<Arc<dyn Sink>>) -> Self {
+        if config.level == MetricsLevel::None || sinks.is_empty() {
+            return Self::disabled();
+        }
+        let enabled_dimensions = config.enabled_dimensions.clone();
+        Self(Some(Arc::new(Reporting { level: config.level, enabled_dimensions, worker, sinks })))
+    }
+
+    /// Reports of `worker` go to CloudWatch if there is a client, once the publisher runs, and to the
+    /// `metrics` facade if that feature is on, and to the `others`.
     pub(crate) fn start(
         application: &str,
         worker: &WorkerId,
         config: &MetricsConfig,
         clock: &Clock,
-        cloudwatch: Option<aws_sdk_cloudwatch::Client>,
+        cloudwatch: Option<impl PutMetricData + 'static>,
+        others: Vec<Arc<dyn Sink>>,
     ) -> (Self, Publisher) {
-        let namespace = config.namespace.clone().unwrap_or_else(|| application.to_owned());
-        let cloudwatch = cloudwatch.filter(|_| config.level > MetricsLevel::None);
-        let metrics = Self(Arc::new(Shared {
-            config: config.clone(),
-            worker: worker.clone(),
-            gathered: cloudwatch.is_some().then(|| Mutex::new(Gathered::new(config.queue_max))),
-            half_full: Notify::new(),
-        }));
-        let sink = cloudwatch.map(|client| Box::new(CloudWatch::new(client, namespace)) as _);
-        let publisher = Publisher::new(metrics.clone(), sink, clock.clone());
-        (metrics, publisher)
-    }
-
-    /// Metrics that go nowhere.
-    #[cfg(test)]
-    pub(crate) fn disabled() -> Self {
-        Self(Arc::new(Shared {
-            config: MetricsConfig::default(),
-            worker: "nobody".into(),
-            gathered: None,
-            half_full: Notify::new(),
-        }))
-    }
-
-    /// A report about one run of `operation`, taken in when it is dropped.
-    pub(crate) fn report(&self, operation: Operation) -> Report<'_> {
-        Report { metrics: self, operation, shard: None }
-    }
-
-    fn record(&self, operation: Operation, shard: Option<&ShardId>, metric: Metric, value: f64) {
-        let config = &self.0.config;
-        if metric.level > config.level {
-            return;
-        }
-        let is_on = |dimension| config.enabled_dimensions.contains(&dimension);
-        let series = Series {
-            metric,
-            operation: is_on(MetricsDimension::Operation).then_some(operation.as_str()),
-            shard: shard.filter(|_| is_on(MetricsDimension::ShardId)).cloned(),
-            worker: (operation.is_of_worker() && is_on(MetricsDimension::WorkerIdentifier))
-                .then(|| self.0.worker.clone()),
-        };
+        let mut sinks = others;
         #[cfg(feature = "metrics")]
-        facade::record(&series, value);
-        if let Some(mut gathered) = self.gathered() {
-            gathered.add(series, value);
-            if gathered.is_half_full() {
-                self.0.half_full.notify_one();
+        sinks.push(Arc::new(facade::Facade::new(application)));
+        let publisher = match cloudwatch {
+            Some(cloudwatch) if config.level > MetricsLevel::None => {
+                let (publisher, buffer) = Publisher::new(config, application, clock.clone(), cloudwatch);
+                sinks.push(buffer);
+                publisher
             }
+            _ => Publisher::idle(),
+        };
+        (Self::new(config, worker.clone(), sinks), publisher)
+    }
+
+    /// Reports go nowhere.
+    pub(crate) fn disabled() -> Self {
+        Self(None)
+    }
+
+    /// A report about one run of `operation`; sent when it is dropped. Operations that KCL reports by
+    /// worker carry this worker's name.
+    pub(crate) fn operation(&self, operation: Operation) -> Report {
+        let mut dimensions = Dimensions::of(operation);
+        if let Some(reporting) = &self.0
+            && operation.is_by_worker()
+            && reporting.enabled_dimensions.contains(&MetricsDimension::WorkerIdentifier)
+        {
+            dimensions.worker = Some(reporting.worker.clone());
         }
-    }
-
-    fn gathered(&self) -> Option<MutexGuard<'_, Gathered>> {
-        self.0.gathered.as_ref().map(|gathered| gathered.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Operation {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::ProcessTask => "ProcessTask",
-            Self::ApplicationTracker => "ApplicationTracker",
-            Self::InitializeTask => "InitializeTask",
-            Self::ShutdownTask => "ShutdownTask",
-            Self::ShardSyncTask => "ShardSyncTask",
-            Self::PeriodicShardSyncManager => "PeriodicShardSyncManager",
-            Self::RenewAllLeases => "RenewAllLeases",
-            Self::TakeLeases => "TakeLeases",
-            Self::SchedulerInitialize => "Scheduler:Initialize",
-        }
-    }
-
-    /// Whether its metrics have the dimension `WorkerIdentifier`.
-    fn is_of_worker(self) -> bool {
-        matches!(self, Self::RenewAllLeases | Self::TakeLeases)
+        Report { reporting: self.0.clone(), dimensions, samples: Vec::new() }
     }
 }
 
 /// The metrics of one run of an operation.
 #[derive(Debug)]
-pub(crate) struct Report<'a> {
-    metrics: &'a Metrics,
-    operation: Operation,
-    shard: Option<&'a ShardId>,
+#[must_use = "a report is sent when it is dropped, with what was added"]
+pub(crate) struct Report {
+    reporting: Option<Arc<Reporting>>,
+    dimensions: Dimensions,
+    samples: Vec<Sample>,
 }
 
-impl<'a> Report<'a> {
+impl Report {
     /// Adds the dimension `ShardId`.
-    #[must_use]
-    pub(crate) fn shard(self, shard: &'a ShardId) -> Self {
-        Self { shard: Some(shard), ..self }
-    }
-
-    /// Adds a value in the metric's unit.
-    pub(crate) fn add(&self, metric: Metric, value: f64) -> &Self {
-        self.metrics.record(self.operation, self.shard, metric, value);
+    pub(crate) fn shard(mut self, shard: &ShardId) -> Self {
+        if self.is_enabled(MetricsDimension::ShardId) {
+            self.dimensions.shard = Some(shard.clone());
+        }
         self
     }
 
-    /// Adds a number of things or bytes.
-    #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
-    pub(crate) fn count(&self, metric: Metric, number: u64) -> &Self {
-        self.add(metric, number as f64)
+    /// Adds the dimension `StreamId` if the account of the stream is known, as KCL does.
+    pub(crate) fn stream(mut self, stream: &StreamId) -> Self {
+        if stream.arn().is_some() && self.is_enabled(MetricsDimension::StreamId) {
+            self.dimensions.stream = Some(stream.clone());
+        }
+        self
     }
 
-    /// Adds a time.
-    pub(crate) fn time(&self, metric: Metric, took: Duration) -> &Self {
-        self.add(metric, took.as_secs_f64() * 1000.0)
+    /// Adds a value: a number in the unit of the metric, or a [`Duration`] for one in milliseconds.
+    pub(crate) fn add(&mut self, metric: Metric, value: impl Value) -> &mut Self {
+        let value = value.into_f64();
+        // CloudWatch refuses a whole request for one value that is not a number.
+        if self.reporting.as_ref().is_some_and(|reporting| metric.level <= reporting.level)
+            && value.is_finite()
+        {
+            self.samples.push(Sample { metric, value });
+        }
+        self
     }
 
-    /// Adds whether something succeeded, and how long it took.
-    pub(crate) fn outcome(&self, outcome: Outcome, success: bool, took: Duration) -> &Self {
-        self.add(outcome.success, f64::from(u8::from(success))).time(outcome.time, took)
+    /// Adds whether it succeeded (1 or 0), and how long it took.
+    pub(crate) fn outcome(&mut self, outcome: Outcome, success: bool, took: Duration) -> &mut Self {
+        self.add(outcome.success, u32::from(success)).add(outcome.time, took)
+    }
+
+    fn is_enabled(&self, dimension: MetricsDimension) -> bool {
+        self.reporting.as_ref().is_some_and(|reporting| reporting.enabled_dimensions.contains(&dimension))
     }
 }
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if let Some(reporting) = &self.reporting
+            && !self.samples.is_empty()
+        {
+            for sink in &reporting.sinks {
+                sink.record(&self.dimensions, &self.samples);
+            }
+        }
+    }
+}
+
+/// What can be the value of a metric.
+pub(crate) trait Value {
+    fn into_f64(self) -> f64;
+}
+
+impl Value for Duration {
+    fn into_f64(self) -> f64 {
+        self.as_secs_f64() * 1000.0
+    }
+}
+
+/// Numbers beyond 2⁵³ lose their last digits, as they do in CloudWatch.
+macro_rules! value {
+    ($($number:ty)*) => {
+        $(impl Value for $number {
+            fn into_f64(self) -> f64 {
+                self as f64
+            }
+        })*
+    };
+}
+value!(u32 u64 usize i64 f64);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn recorded(config: MetricsConfig) -> Vec<Series> {
-        let metrics = Metrics(Arc::new(Shared {
-            gathered: Some(Mutex::new(Gathered::new(config.queue_max))),
-            config,
-            worker: "worker-1".into(),
-            half_full: Notify::new(),
-        }));
-        let shard = "shardId-0".into();
-        metrics.report(Operation::ProcessTask).shard(&shard).count(names::RECORDS_PROCESSED, 5);
-        metrics.report(Operation::RenewAllLeases).outcome(names::RENEW_LEASE, true, Duration::from_millis(3));
-        metrics.gathered().expect("gathering").take().0.into_iter().map(|(series, _)| series).collect()
+    fn config(level: MetricsLevel, dimensions: &[MetricsDimension]) -> MetricsConfig {
+        MetricsConfig {
+            level,
+            enabled_dimensions: dimensions.iter().copied().collect(),
+            ..MetricsConfig::default()
+        }
+    }
+
+    /// Reports a batch and a renewal, and returns what came of them.
+    fn report(config: &MetricsConfig) -> MetricsRecorder {
+        let recorder = MetricsRecorder::default();
+        let metrics = Metrics::new(config, "worker-1".into(), vec![Arc::new(recorder.clone())]);
+        let by_arn: StreamId =
+            "arn:aws:kinesis:eu-west-1:123456789012:stream/orders".parse().expect("an ARN");
+        for records in [10_usize, 20] {
+            let mut report =
+                metrics.operation(Operation::ProcessTask).shard(&"shardId-0".into()).stream(&by_arn);
+            report.add(names::RECORDS_PROCESSED, records);
+            report.outcome(names::GET_RECORDS, records > 10, Duration::from_millis(1500));
+        }
+        metrics.operation(Operation::RenewAllLeases).add(names::CURRENT_LEASES, 3_u32);
+        recorder
+    }
+
+    const BATCH: [(&str, &str); 3] =
+        [("Operation", "ProcessTask"), ("ShardId", "shardId-0"), ("StreamId", "orders")];
+
+    #[test]
+    fn values_are_reported_under_names_and_dimensions_of_kcl() {
+        let recorder = report(&MetricsConfig::default());
+        let read = |name| recorder.read(name, &BATCH).expect(name);
+        assert_eq!(read("RecordsProcessed"), StatisticSet { count: 2, sum: 30.0, min: 10.0, max: 20.0 });
+        assert_eq!(read("KinesisDataFetcher.getRecords.Success").sum, 1.0);
+        assert_eq!(read("KinesisDataFetcher.getRecords.Time").max, 1500.0);
+        let renewal = [("Operation", "RenewAllLeases"), ("WorkerIdentifier", "worker-1")];
+        assert_eq!(recorder.read("CurrentLeases", &renewal), Some(StatisticSet::of(3.0)));
     }
 
     #[test]
-    fn names_and_dimensions_are_those_of_kcl() {
-        let recorded = recorded(MetricsConfig::default());
-        let shown: Vec<_> = recorded
-            .iter()
-            .map(|series| {
-                (series.metric.name, series.operation, series.shard.is_some(), series.worker.is_some())
-            })
-            .collect();
-        assert!(shown.contains(&("RecordsProcessed", Some("ProcessTask"), true, false)), "{shown:?}");
-        assert!(shown.contains(&("RenewLease.Success", Some("RenewAllLeases"), false, true)), "{shown:?}");
-        assert!(shown.contains(&("RenewLease.Time", Some("RenewAllLeases"), false, true)), "{shown:?}");
+    fn the_level_decides_what_is_reported() {
+        let summary = report(&config(MetricsLevel::Summary, &MetricsDimension::ALL));
+        assert!(summary.read("RecordsProcessed", &BATCH).is_some());
+        assert_eq!(summary.read("KinesisDataFetcher.getRecords.Success", &BATCH), None);
+        assert!(report(&config(MetricsLevel::None, &MetricsDimension::ALL)).is_empty());
     }
 
     #[test]
-    fn levels_and_dimensions_can_be_left_out() {
-        let summary = MetricsConfig { level: MetricsLevel::Summary, ..MetricsConfig::default() };
-        assert_eq!(recorded(summary).len(), 1);
-        let none = MetricsConfig { level: MetricsLevel::None, ..MetricsConfig::default() };
-        assert!(recorded(none).is_empty());
-        let without = MetricsConfig { enabled_dimensions: [].into(), ..MetricsConfig::default() };
-        assert!(recorded(without).iter().all(|series| series.shard.is_none() && series.operation.is_none()));
+    fn dimensions_can_be_left_out_except_the_operation() {
+        let recorder = report(&config(MetricsLevel::Detailed, &[MetricsDimension::StreamId]));
+        let batch = [("Operation", "ProcessTask"), ("StreamId", "orders")];
+        assert_eq!(recorder.read("RecordsProcessed", &batch).map(|statistics| statistics.sum), Some(30.0));
+        assert!(recorder.read("CurrentLeases", &[("Operation", "RenewAllLeases")]).is_some());
+    }
+
+    #[test]
+    fn a_stream_given_by_name_is_no_dimension_and_numbers_that_are_none_are_ignored() {
+        let recorder = MetricsRecorder::default();
+        let metrics = Metrics::new(&MetricsConfig::default(), "w".into(), vec![Arc::new(recorder.clone())]);
+        let mut report = metrics.operation(Operation::ProcessTask).stream(&"orders".parse().expect("a name"));
+        report.add(names::MILLIS_BEHIND_LATEST, f64::NAN);
+        report.add(names::MILLIS_BEHIND_LATEST, 7_i64);
+        drop(report);
+        let read = recorder.read("MillisBehindLatest", &[("Operation", "ProcessTask")]);
+        assert_eq!(read, Some(StatisticSet::of(7.0)));
     }
 }

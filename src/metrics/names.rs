@@ -1,8 +1,20 @@
-//! The names under which KCL publishes its metrics, with their units and levels.
+//! Names, units and levels, exactly KCL's, by the operation that reports them. The last group is
+//! ours alone.
 
 use super::MetricsLevel;
+use crate::types::Checkpoint;
 
-/// What a metric counts in.
+/// What is measured: its name, unit and level, and how a metrics system that tells counters from
+/// gauges should treat it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Metric {
+    pub(crate) name: &'static str,
+    pub(crate) unit: Unit,
+    pub(crate) level: MetricsLevel,
+    pub(crate) is_gauge: bool,
+}
+
+/// CloudWatch's units, as far as they are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Unit {
     Count,
@@ -10,83 +22,137 @@ pub(crate) enum Unit {
     Milliseconds,
 }
 
-/// A metric: its name, its unit, and from which level on it is published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Metric {
-    pub(crate) name: &'static str,
-    pub(crate) unit: Unit,
-    pub(crate) level: MetricsLevel,
-}
-
-/// The pair `<name>.Success` (1 or 0) and `<name>.Time`.
-#[derive(Debug, Clone, Copy)]
+/// The pair of metrics that tells how something went: `<name>.Success` (1 or 0) and `<name>.Time`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) success: Metric,
     pub(crate) time: Metric,
 }
 
-const fn summary(name: &'static str, unit: Unit) -> Metric {
-    Metric { name, unit, level: MetricsLevel::Summary }
+impl Metric {
+    pub(crate) const fn summary(name: &'static str, unit: Unit) -> Self {
+        Self { name, unit, level: MetricsLevel::Summary, is_gauge: false }
+    }
+
+    pub(crate) const fn detailed(name: &'static str, unit: Unit) -> Self {
+        Self { name, unit, level: MetricsLevel::Detailed, is_gauge: false }
+    }
+
+    /// A level rather than an amount: the latest value counts, and a sum over time means nothing.
+    const fn gauge(mut self) -> Self {
+        self.is_gauge = true;
+        self
+    }
 }
 
-const fn detailed(name: &'static str, unit: Unit) -> Metric {
-    Metric { name, unit, level: MetricsLevel::Detailed }
-}
-
+/// A detailed [`Outcome`] with a name.
 macro_rules! outcome {
     ($name:literal) => {
         Outcome {
-            success: detailed(concat!($name, ".Success"), Unit::Count),
-            time: detailed(concat!($name, ".Time"), Unit::Milliseconds),
+            success: Metric::detailed(concat!($name, ".Success"), Unit::Count),
+            time: Metric::detailed(concat!($name, ".Time"), Unit::Milliseconds),
         }
     };
 }
 
-/// Of an operation as a whole.
-pub(crate) const OPERATION: Outcome =
-    Outcome { success: summary("Success", Unit::Count), time: summary("Time", Unit::Milliseconds) };
+/// How one run of an operation went as a whole: plain `Success` and `Time`.
+pub(crate) const RUN: Outcome = Outcome {
+    success: Metric::summary("Success", Unit::Count),
+    time: Metric::summary("Time", Unit::Milliseconds),
+};
 
-pub(crate) const RECORDS_PROCESSED: Metric = summary("RecordsProcessed", Unit::Count);
-pub(crate) const DATA_BYTES_PROCESSED: Metric = summary("DataBytesProcessed", Unit::Bytes);
-pub(crate) const MILLIS_BEHIND_LATEST: Metric = summary("MillisBehindLatest", Unit::Milliseconds);
+// ProcessTask
+pub(crate) const RECORDS_PROCESSED: Metric = Metric::summary("RecordsProcessed", Unit::Count);
+pub(crate) const DATA_BYTES_PROCESSED: Metric = Metric::summary("DataBytesProcessed", Unit::Bytes);
+/// Also of ApplicationTracker.
+pub(crate) const MILLIS_BEHIND_LATEST: Metric =
+    Metric::summary("MillisBehindLatest", Unit::Milliseconds).gauge();
 pub(crate) const PROCESS_RECORDS_TIME: Metric =
-    summary("RecordProcessor.processRecords.Time", Unit::Milliseconds);
-pub(crate) const EXPIRED_ITERATOR: Metric = summary("ExpiredIterator", Unit::Count);
+    Metric::summary("RecordProcessor.processRecords.Time", Unit::Milliseconds);
+/// Reported without a shard.
+pub(crate) const EXPIRED_ITERATOR: Metric = Metric::summary("ExpiredIterator", Unit::Count);
 pub(crate) const GET_RECORDS: Outcome = outcome!("KinesisDataFetcher.getRecords");
 pub(crate) const GET_SHARD_ITERATOR: Outcome = outcome!("KinesisDataFetcher.getShardIterator");
+/// Checkpoints; also of ShutdownTask.
 pub(crate) const UPDATE_LEASE: Outcome = outcome!("UpdateLease");
 
-pub(crate) const INITIALIZE_TIME: Metric = summary("RecordProcessor.initialize.Time", Unit::Milliseconds);
-pub(crate) const SHUTDOWN_TIME: Metric = summary("RecordProcessor.shutdown.Time", Unit::Milliseconds);
+// InitializeTask
+pub(crate) const INITIALIZE_TIME: Metric =
+    Metric::summary("RecordProcessor.initialize.Time", Unit::Milliseconds);
 
+// ShutdownTask
+pub(crate) const SHUTDOWN_TIME: Metric = Metric::summary("RecordProcessor.shutdown.Time", Unit::Milliseconds);
+pub(crate) const MISSING_MERGE_PARENT_LEASE: Metric = Metric::summary("MissingMergeParentLease", Unit::Count);
+/// Also of ShardSyncTask; goes with [`create_lease_success`].
 pub(crate) const CREATE_LEASE: Outcome = outcome!("CreateLease");
-pub(crate) const SYNC_SHARDS_SUCCESS: Metric = detailed("SyncShards.Success", Unit::Count);
-pub(crate) const STREAMS_WITH_PARTIAL_LEASES: Metric = summary("NumStreamsWithPartialLeases", Unit::Count);
-pub(crate) const STREAMS_TO_SYNC: Metric = summary("NumStreamsToSync", Unit::Count);
 
-pub(crate) const LOST_LEASES: Metric = summary("LostLeases", Unit::Count);
-pub(crate) const CURRENT_LEASES: Metric = summary("CurrentLeases", Unit::Count);
+/// `CreateLease_<where the lease starts>.Success`, of ShutdownTask and ShardSyncTask.
+pub(crate) fn create_lease_success(start: &Checkpoint) -> Metric {
+    let name = match start {
+        Checkpoint::AtTimestamp => "CreateLease_AT_TIMESTAMP.Success",
+        Checkpoint::TrimHorizon => "CreateLease_TRIM_HORIZON.Success",
+        Checkpoint::Latest => "CreateLease_LATEST.Success",
+        Checkpoint::Sequence(_) => "CreateLease_SEQUENCE_NUMBER.Success",
+        Checkpoint::ShardEnd => "CreateLease_SHARD_END.Success",
+    };
+    Metric::detailed(name, Unit::Count)
+}
+
+// ShardSyncTask
+pub(crate) const SYNC_SHARDS_SUCCESS: Metric = Metric::detailed("SyncShards.Success", Unit::Count);
+
+// PeriodicShardSyncManager
+pub(crate) const STREAMS_WITH_PARTIAL_LEASES: Metric =
+    Metric::summary("NumStreamsWithPartialLeases", Unit::Count);
+pub(crate) const STREAMS_TO_SYNC: Metric = Metric::summary("NumStreamsToSync", Unit::Count).gauge();
+
+// RenewAllLeases
+pub(crate) const LOST_LEASES: Metric = Metric::summary("LostLeases", Unit::Count);
+pub(crate) const CURRENT_LEASES: Metric = Metric::summary("CurrentLeases", Unit::Count).gauge();
 pub(crate) const RENEW_LEASE: Outcome = outcome!("RenewLease");
 
-pub(crate) const TAKEN_LEASES: Metric = summary("TakenLeases", Unit::Count);
-pub(crate) const UNTAKEN_LEASES: Metric = summary("UntakenLeases", Unit::Count);
-pub(crate) const EXPIRED_LEASES: Metric = summary("ExpiredLeases", Unit::Count);
-pub(crate) const LEASE_SPILLOVER: Metric = summary("LeaseSpillover", Unit::Count);
-pub(crate) const NUM_WORKERS: Metric = summary("NumWorkers", Unit::Count);
-pub(crate) const VERY_OLD_LEASES: Metric = summary("VeryOldLeases", Unit::Count);
-pub(crate) const LEASES_TO_TAKE: Metric = detailed("LeasesToTake", Unit::Count);
-pub(crate) const NEEDED_LEASES: Metric = detailed("NeededLeases", Unit::Count);
-pub(crate) const TOTAL_LEASES: Metric = detailed("TotalLeases", Unit::Count);
+// TakeLeases
+pub(crate) const TAKEN_LEASES: Metric = Metric::summary("TakenLeases", Unit::Count);
+pub(crate) const UNTAKEN_LEASES: Metric = Metric::summary("UntakenLeases", Unit::Count);
+pub(crate) const EXPIRED_LEASES: Metric = Metric::summary("ExpiredLeases", Unit::Count).gauge();
+pub(crate) const LEASE_SPILLOVER: Metric = Metric::summary("LeaseSpillover", Unit::Count);
+pub(crate) const NUM_WORKERS: Metric = Metric::summary("NumWorkers", Unit::Count).gauge();
+pub(crate) const VERY_OLD_LEASES: Metric = Metric::summary("VeryOldLeases", Unit::Count).gauge();
+pub(crate) const LEASES_TO_TAKE: Metric = Metric::detailed("LeasesToTake", Unit::Count);
+pub(crate) const NEEDED_LEASES: Metric = Metric::detailed("NeededLeases", Unit::Count);
+pub(crate) const TOTAL_LEASES: Metric = Metric::detailed("TotalLeases", Unit::Count).gauge();
 pub(crate) const LIST_LEASES: Outcome = outcome!("ListLeases");
 pub(crate) const TAKE_LEASE: Outcome = outcome!("TakeLease");
 
-pub(crate) const INITIALIZE_SUCCESS: Metric = summary("Initialize.Success", Unit::Count);
+// Scheduler:Initialize
+pub(crate) const INITIALIZE_SUCCESS: Metric = Metric::summary("Initialize.Success", Unit::Count);
 
-// What KCL does not have.
+// Unknown to KCL.
+/// ProcessTask: callbacks of a processor that panicked.
+pub(crate) const PROCESSOR_PANICS: Metric = Metric::summary("ProcessorPanics", Unit::Count);
+/// ProcessTask: records that looked like KPL aggregates and were delivered whole, being damaged.
+pub(crate) const MALFORMED_AGGREGATES: Metric = Metric::summary("MalformedAggregates", Unit::Count);
+/// TakeLeases: rows of the lease table that could not be read and were left alone.
+pub(crate) const UNREADABLE_LEASES: Metric = Metric::summary("UnreadableLeases", Unit::Count).gauge();
 
-/// Callbacks that panicked.
-pub(crate) const PROCESSOR_PANICS: Metric = summary("ProcessorPanics", Unit::Count);
-/// Records that look like KPL aggregates and are delivered as plain records because they are damaged.
-pub(crate) const MALFORMED_AGGREGATES: Metric = summary("MalformedAggregates", Unit::Count);
-/// Rows of the lease table that cannot be read.
-pub(crate) const UNREADABLE_LEASES: Metric = summary("UnreadableLeases", Unit::Count);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_are_named_as_in_kcl() {
+        assert_eq!(GET_RECORDS.success.name, "KinesisDataFetcher.getRecords.Success");
+        assert_eq!(GET_RECORDS.time.name, "KinesisDataFetcher.getRecords.Time");
+        assert_eq!(GET_RECORDS.time.unit, Unit::Milliseconds);
+        assert_eq!((RUN.success.name, RUN.time.name), ("Success", "Time"));
+    }
+
+    #[test]
+    fn a_created_lease_is_counted_by_where_it_starts() {
+        let name = |text: &str| create_lease_success(&Checkpoint::parse(text, 0).unwrap()).name;
+        for sentinel in ["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP", "SHARD_END"] {
+            assert_eq!(name(sentinel), format!("CreateLease_{sentinel}.Success"));
+        }
+        assert_eq!(name("4711"), "CreateLease_SEQUENCE_NUMBER.Success");
+    }
+}

@@ -1,231 +1,209 @@
+use std::error::Error as StdError;
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::Metrics;
-use super::statistics::{Series, Statistics};
+use super::aggregate::{Datum, Pending, batch_len};
+use super::{Dimensions, MetricsConfig, Sample, Sink};
 use crate::runtime::Clock;
+use crate::worker::with_causes;
 
-/// Series per request. CloudWatch takes 1,000 and 1 MB; each is below 1 kB. (KCL sends 20 at a time,
-/// CloudWatch's limit of old, which takes 50 times as many requests.)
-const SERIES_PER_REQUEST: usize = 1000;
+/// The time one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-const PAUSE_MAX: Duration = Duration::from_secs(300);
 
-/// Where metrics are sent.
+/// The time that is left for sending when the worker stops.
+const LAST_FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest pause between two tries while CloudWatch fails, unless the buffer time is longer.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// The one call of CloudWatch that is used.
 #[async_trait]
-pub(super) trait Sink: Send + Sync + fmt::Debug {
+pub(crate) trait PutMetricData: Send + Sync + fmt::Debug {
     /// Sends one request.
-    async fn put(&self, series: &[(Series, Statistics)], time: SystemTime) -> Result<(), SinkError>;
+    async fn put(&self, namespace: &str, data: &[Datum]) -> Result<(), PutError>;
 }
 
-/// Metrics were not taken.
+/// Why a request failed, sorted by what becomes of its data.
 #[derive(Debug, thiserror::Error)]
-#[error("metrics were not taken: {0}")]
-pub(super) struct SinkError(pub(super) String);
+pub(crate) enum PutError {
+    /// It may succeed later: keep the data.
+    #[error("PutMetricData got no answer, or was throttled or denied")]
+    Unavailable(#[source] Box<dyn StdError + Send + Sync>),
+    /// It would be refused again: give the data up.
+    #[error("PutMetricData was refused its data")]
+    Refused(#[source] Box<dyn StdError + Send + Sync>),
+}
 
-/// Sends what was gathered: every buffer time, earlier if there is much of it, and once more at the
-/// end. What is not taken is merged with what follows, within the bound of the queue.
+/// The sink that leads to CloudWatch: merges values by series until the [`Publisher`] takes them.
 #[derive(Debug)]
-pub(crate) struct Publisher {
-    metrics: Metrics,
-    sink: Option<Box<dyn Sink>>,
+pub(crate) struct Buffer {
     clock: Clock,
+    pending: Mutex<Pending>,
+    /// Beyond how many series the publisher does not wait any longer.
+    crowded_at: usize,
+    crowded: Notify,
+}
+
+/// Empties a [`Buffer`] into CloudWatch: everything at once every buffer time (or when the buffer is
+/// half full), in as few requests as the service allows, because requests cost money. KCL sends 20
+/// values a request and does so for every 200 values, which for a worker with a hundred shards means
+/// hundreds of requests where two will do.
+///
+/// # Guarantees
+///
+/// One request at a time, none longer than 5 s. While CloudWatch fails or hangs, tries become rarer,
+/// down to one a minute, and values stay in the buffer, each in the minute it was measured in, until
+/// they are sent or the buffer is full. A request that failed may still have arrived: its values are
+/// then counted twice.
+#[derive(Debug)]
+#[must_use = "nothing is sent until it runs"]
+pub(crate) struct Publisher(Option<Outlet>);
+
+#[derive(Debug)]
+struct Outlet {
+    buffer: Arc<Buffer>,
+    cloudwatch: Box<dyn PutMetricData>,
+    namespace: String,
+    buffer_time: Duration,
 }
 
 impl Publisher {
-    pub(super) fn new(metrics: Metrics, sink: Option<Box<dyn Sink>>, clock: Clock) -> Self {
-        Self { metrics, sink, clock }
+    /// A publisher, and the buffer it empties.
+    pub(crate) fn new(
+        config: &MetricsConfig,
+        application: &str,
+        clock: Clock,
+        cloudwatch: impl PutMetricData + 'static,
+    ) -> (Self, Arc<Buffer>) {
+        let buffer = Arc::new(Buffer {
+            clock,
+            pending: Mutex::new(Pending::new(config.max_queue_size)),
+            crowded_at: config.max_queue_size / 2,
+            crowded: Notify::new(),
+        });
+        let outlet = Outlet {
+            buffer: Arc::clone(&buffer),
+            cloudwatch: Box::new(cloudwatch),
+            namespace: config.namespace.as_deref().unwrap_or(application).to_owned(),
+            buffer_time: config.buffer_time,
+        };
+        (Self(Some(outlet)), buffer)
     }
 
-    /// Runs until `stop`, and at most the time of one request longer.
+    /// A publisher with nothing to do.
+    pub(crate) fn idle() -> Self {
+        Self(None)
+    }
+
+    /// Publishes until `stop` is cancelled, then sends what is left and returns within 5 s.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it gives up what has not been sent.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let Some(sink) = &self.sink else { return };
-        let buffer_time = self.metrics.0.config.buffer_time;
-        let mut failures: u32 = 0;
+        let Some(outlet) = self.0 else { return };
+        let deadline = async {
+            stop.cancelled().await;
+            outlet.buffer.clock.sleep(LAST_FLUSH_TIMEOUT).await;
+        };
+        tokio::select! {
+            () = outlet.publish_until(&stop) => {}
+            () = deadline => tracing::warn!("CloudWatch does not answer; the last metrics are lost"),
+        }
+    }
+}
+
+impl Outlet {
+    async fn publish_until(&self, stop: &CancellationToken) {
+        let mut failures = 0;
         loop {
-            let pause = buffer_time.saturating_mul(1 << failures.min(8)).min(PAUSE_MAX.max(buffer_time));
             tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                () = self.clock.sleep(pause) => {}
-                () = self.metrics.0.half_full.notified(), if failures == 0 => {}
+                () = stop.cancelled() => {}
+                () = self.buffer.clock.sleep(self.pause(failures)) => {}
+                () = self.buffer.crowded.notified(), if failures == 0 => {}
             }
-            let sent = tokio::select! {
-                biased;
-                sent = self.send(&**sink) => sent,
-                () = stop.cancelled() => break,
-            };
-            failures = if sent { 0 } else { failures.saturating_add(1) };
-        }
-        // What is left after this is of no use to anybody.
-        let _ = self.clock.timeout(REQUEST_TIMEOUT, self.send(&**sink)).await;
-    }
-
-    /// Whether everything was taken.
-    async fn send(&self, sink: &dyn Sink) -> bool {
-        let (gathered, dropped) =
-            self.metrics.gathered().map(|mut gathered| gathered.take()).unwrap_or_default();
-        if dropped > 0 {
-            tracing::warn!(dropped, "metrics were dropped because CloudWatch does not take them");
-        }
-        let time = self.clock.wall();
-        let mut unsent = Unsent { metrics: &self.metrics, series: gathered };
-        while !unsent.series.is_empty() {
-            let request = &unsent.series[unsent.series.len().saturating_sub(SERIES_PER_REQUEST)..];
-            let count = request.len();
-            let failure = match self.clock.timeout(REQUEST_TIMEOUT, sink.put(request, time)).await {
-                Ok(Ok(())) => {
-                    unsent.series.truncate(unsent.series.len() - count);
-                    continue;
+            let is_last = stop.is_cancelled();
+            match self.flush().await {
+                Ok(()) => failures = 0,
+                Err(error) => {
+                    failures += 1;
+                    let reason = with_causes(&error);
+                    tracing::warn!(failures, reason, "cannot send metrics to CloudWatch; trying again later");
                 }
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("no answer within {REQUEST_TIMEOUT:?}"),
-            };
-            tracing::debug!(failure, "metrics are kept and sent later");
-            return false;
+            }
+            if is_last {
+                return;
+            }
         }
-        true
+    }
+
+    /// The buffer time, doubled with every failure in a row.
+    fn pause(&self, failures: u32) -> Duration {
+        let doubled = self.buffer_time.saturating_mul(2_u32.saturating_pow(failures));
+        doubled.min(PAUSE_MAX.max(self.buffer_time))
+    }
+
+    /// Sends everything that is pending, up to the first request that fails.
+    async fn flush(&self) -> Result<(), PutError> {
+        let (mut data, dropped) = {
+            let mut pending = self.buffer.pending();
+            (pending.take(), pending.take_dropped())
+        };
+        if dropped > 0 {
+            tracing::warn!(dropped, "metrics were given up: too many waited for CloudWatch");
+        }
+        while !data.is_empty() {
+            let unsent = data.split_off(batch_len(&data));
+            match self.put(&data).await {
+                Ok(()) => {}
+                Err(error @ PutError::Refused(_)) => {
+                    let (reason, refused) = (with_causes(&error), data.len());
+                    tracing::warn!(refused, reason, "CloudWatch refused metrics; they are given up");
+                }
+                Err(error) => {
+                    self.buffer.pending().put_back(data.into_iter().chain(unsent));
+                    return Err(error);
+                }
+            }
+            data = unsent;
+        }
+        Ok(())
+    }
+
+    async fn put(&self, data: &[Datum]) -> Result<(), PutError> {
+        let request = self.cloudwatch.put(&self.namespace, data);
+        match self.buffer.clock.timeout(REQUEST_TIMEOUT, request).await {
+            Ok(answer) => answer,
+            Err(elapsed) => Err(PutError::Unavailable(elapsed.into())),
+        }
     }
 }
 
-/// Gives back what was not sent, also if sending is given up half-way.
-struct Unsent<'a> {
-    metrics: &'a Metrics,
-    series: Vec<(Series, Statistics)>,
+impl Buffer {
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl Drop for Unsent<'_> {
-    fn drop(&mut self) {
-        if let Some(mut gathered) = self.metrics.gathered() {
-            for (series, statistics) in self.series.drain(..) {
-                gathered.merge(series, statistics);
-            }
+impl Sink for Buffer {
+    fn record(&self, dimensions: &Dimensions, samples: &[Sample]) {
+        let now = self.clock.wall();
+        let is_crowded = {
+            let mut pending = self.pending();
+            pending.record(now, dimensions, samples);
+            pending.len() >= self.crowded_at
+        };
+        if is_crowded {
+            self.crowded.notify_one();
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use tokio::sync::Notify;
-
-    use super::super::statistics::Gathered;
-    use super::super::{MetricsConfig, Operation, Shared, names};
-    use super::*;
-
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    enum Mood {
-        Fine,
-        Failing,
-        Hanging,
-    }
-
-    #[derive(Debug, Clone)]
-    struct Fake {
-        mood: Arc<Mutex<Mood>>,
-        requests: Arc<Mutex<Vec<Vec<(Series, Statistics)>>>>,
-    }
-
-    #[async_trait]
-    impl Sink for Fake {
-        async fn put(&self, series: &[(Series, Statistics)], _: SystemTime) -> Result<(), SinkError> {
-            let mood = *self.mood.lock().unwrap();
-            match mood {
-                Mood::Fine => {
-                    self.requests.lock().unwrap().push(series.to_vec());
-                    Ok(())
-                }
-                Mood::Failing => Err(SinkError("no".to_owned())),
-                Mood::Hanging => std::future::pending().await,
-            }
-        }
-    }
-
-    struct Running {
-        metrics: Metrics,
-        fake: Fake,
-        stop: CancellationToken,
-        task: tokio::task::JoinHandle<()>,
-        clock: Clock,
-    }
-
-    fn run(mood: Mood, queue_max: usize) -> Running {
-        let fake = Fake { mood: Arc::new(Mutex::new(mood)), requests: Arc::default() };
-        let metrics = Metrics(Arc::new(Shared {
-            gathered: Some(Mutex::new(Gathered::new(queue_max))),
-            config: MetricsConfig { queue_max, ..MetricsConfig::default() },
-            worker: "w".into(),
-            half_full: Notify::new(),
-        }));
-        let (clock, stop) = (Clock::system(), CancellationToken::new());
-        let publisher = Publisher::new(metrics.clone(), Some(Box::new(fake.clone())), clock.clone());
-        let task = tokio::spawn(publisher.run(stop.clone()));
-        Running { metrics, fake, stop, task, clock }
-    }
-
-    impl Running {
-        fn lose(&self, leases: u64) {
-            self.metrics.report(Operation::RenewAllLeases).count(names::LOST_LEASES, leases);
-        }
-
-        fn sent(&self) -> f64 {
-            self.fake.requests.lock().unwrap().iter().flatten().map(|(_, statistics)| statistics.sum).sum()
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn metrics_are_sent_every_buffer_time_and_at_the_end() {
-        let running = run(Mood::Fine, 1000);
-        running.lose(1);
-        running.clock.sleep(Duration::from_secs(9)).await;
-        assert_eq!(running.sent(), 0.0);
-        running.clock.sleep(Duration::from_secs(2)).await;
-        assert_eq!(running.sent(), 1.0);
-        running.lose(2);
-        running.stop.cancel();
-        running.task.await.unwrap();
-        assert_eq!(running.fake.requests.lock().unwrap().len(), 2);
-        assert_eq!(running.fake.requests.lock().unwrap()[1][0].1.sum, 2.0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_not_taken_is_merged_and_sent_later() {
-        for mood in [Mood::Failing, Mood::Hanging] {
-            let running = run(mood, 1000);
-            for _ in 0..60 {
-                running.lose(1);
-                running.clock.sleep(Duration::from_secs(1)).await;
-            }
-            *running.fake.mood.lock().unwrap() = Mood::Fine;
-            running.clock.sleep(PAUSE_MAX).await;
-            assert_eq!(running.sent(), 60.0, "{mood:?}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_sink_that_hangs_does_not_hold_up_the_end() {
-        let running = run(Mood::Hanging, 1000);
-        running.lose(1);
-        running.clock.sleep(Duration::from_secs(12)).await;
-        let stopped = running.clock.now();
-        running.stop.cancel();
-        running.task.await.unwrap();
-        assert!(running.clock.now().since(stopped) <= REQUEST_TIMEOUT);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn many_series_go_in_several_requests_and_before_the_time() {
-        let running = run(Mood::Fine, 6000);
-        for shard in 0..3500 {
-            let shard = format!("shardId-{shard}").into();
-            running.metrics.report(Operation::ProcessTask).shard(&shard).count(names::RECORDS_PROCESSED, 1);
-        }
-        running.clock.sleep(Duration::from_secs(1)).await;
-        let sizes: Vec<_> = running.fake.requests.lock().unwrap().iter().map(Vec::len).collect();
-        assert_eq!(sizes, [1000, 1000, 1000, 500]);
-    }
-}
+#[path = "publisher_test.rs"]
+mod tests;

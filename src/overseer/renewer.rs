@@ -38,7 +38,7 @@ pub(crate) async fn run(worker: Arc<Worker>) {
                 let now = worker.clock.now();
                 next = next.max(now) + interval;
                 let holdings = worker.holdings.all();
-                worker.metrics.report(Operation::RenewAllLeases).count(names::CURRENT_LEASES, holdings.len() as u64);
+                worker.metrics.operation(Operation::RenewAllLeases).add(names::CURRENT_LEASES, holdings.len() as u64);
                 meters.retain(|key, _| holdings.iter().any(|holding| holding.held.key() == key));
                 for holding in holdings {
                     let meter = meters.entry(holding.held.key().clone()).or_insert_with(|| Meter::new(&holding, now));
@@ -59,17 +59,13 @@ async fn renew(worker: &Worker, permits: &Semaphore, holding: Holding, throughpu
     let since = worker.clock.now();
     let outcome = holding.held.renew(Some(throughput)).await;
     let took = worker.clock.now().since(since);
-    let report = worker.metrics.report(Operation::RenewAllLeases);
-    report.outcome(names::RENEW_LEASE, outcome.is_ok(), took).outcome(
-        names::OPERATION,
-        outcome.is_ok(),
-        took,
-    );
+    let mut report = worker.metrics.operation(Operation::RenewAllLeases);
+    report.outcome(names::RENEW_LEASE, outcome.is_ok(), took).outcome(names::RUN, outcome.is_ok(), took);
     match outcome {
         Ok(()) => {}
         Err(HeldError::Lost) => {
             tracing::info!(lease = %holding.held.key(), "lease lost");
-            report.count(names::LOST_LEASES, 1);
+            report.add(names::LOST_LEASES, 1_u32);
         }
         Err(error) => {
             tracing::warn!(lease = %holding.held.key(), %error, "lease not renewed; trying again");

@@ -138,10 +138,10 @@ impl Overseer {
         let since = self.worker.clock.now();
         let scan = self.worker.store.scan().await;
         let now = self.worker.clock.now();
-        let report = self.worker.metrics.report(Operation::TakeLeases);
+        let mut report = self.worker.metrics.operation(Operation::TakeLeases);
         report.outcome(names::LIST_LEASES, scan.is_ok(), now.since(since));
         let scan = scan?;
-        report.count(names::UNREADABLE_LEASES, scan.unreadable.len() as u64);
+        report.add(names::UNREADABLE_LEASES, scan.unreadable.len() as u64);
         self.view.observe_scan(scan.leases, now);
         let unreadable: BTreeSet<String> = scan.unreadable.iter().map(ToString::to_string).collect();
         for row in unreadable.difference(&self.reported_unreadable) {
@@ -223,15 +223,15 @@ impl Overseer {
         let worker = Arc::clone(&self.worker);
         let since = worker.clock.now();
         let (wanted, mut won) = (plan.takes.len() as u64, 0);
-        let report = worker.metrics.report(Operation::TakeLeases);
+        let mut report = worker.metrics.operation(Operation::TakeLeases);
         report
-            .count(names::TOTAL_LEASES, plan.leases as u64)
-            .count(names::NUM_WORKERS, plan.workers as u64)
-            .count(names::EXPIRED_LEASES, plan.expired as u64)
-            .count(names::VERY_OLD_LEASES, plan.very_old as u64)
-            .count(names::LEASE_SPILLOVER, plan.spillover as u64)
-            .count(names::NEEDED_LEASES, plan.needed as u64)
-            .count(names::LEASES_TO_TAKE, wanted);
+            .add(names::TOTAL_LEASES, plan.leases as u64)
+            .add(names::NUM_WORKERS, plan.workers as u64)
+            .add(names::EXPIRED_LEASES, plan.expired as u64)
+            .add(names::VERY_OLD_LEASES, plan.very_old as u64)
+            .add(names::LEASE_SPILLOVER, plan.spillover as u64)
+            .add(names::NEEDED_LEASES, plan.needed as u64)
+            .add(names::LEASES_TO_TAKE, wanted);
         let mut taken =
             stream::iter(plan.takes).map(|wanted| take(&worker, wanted)).buffer_unordered(CONCURRENT_WRITES);
         while let Some(outcome) = taken.next().await {
@@ -245,8 +245,8 @@ impl Overseer {
                 Taken::Lost(None) => {}
             }
         }
-        report.count(names::TAKEN_LEASES, won).count(names::UNTAKEN_LEASES, wanted - won).outcome(
-            names::OPERATION,
+        report.add(names::TAKEN_LEASES, won).add(names::UNTAKEN_LEASES, wanted - won).outcome(
+            names::RUN,
             true,
             worker.clock.now().since(since),
         );
@@ -295,7 +295,7 @@ async fn take(worker: &Worker, wanted: Take) -> Taken {
         let sent = worker.clock.now();
         let outcome = worker.store.apply(&LeaseWrite::take(&previous, &worker.id)).await;
         let took = worker.clock.now().since(sent);
-        worker.metrics.report(Operation::TakeLeases).outcome(names::TAKE_LEASE, outcome.is_ok(), took);
+        worker.metrics.operation(Operation::TakeLeases).outcome(names::TAKE_LEASE, outcome.is_ok(), took);
         match outcome {
             Ok(WriteOutcome::Applied(lease)) => {
                 tracing::info!(lease = %lease.key, reason = %wanted.reason, "lease taken");

@@ -49,9 +49,9 @@ impl Overseer {
             let audit = self.holes.check(&leases);
             worker
                 .metrics
-                .report(Operation::PeriodicShardSyncManager)
-                .count(names::STREAMS_WITH_PARTIAL_LEASES, u64::from(audit != Audit::Covered))
-                .count(names::STREAMS_TO_SYNC, u64::from(audit == Audit::SyncNow));
+                .operation(Operation::PeriodicShardSyncManager)
+                .add(names::STREAMS_WITH_PARTIAL_LEASES, u64::from(audit != Audit::Covered))
+                .add(names::STREAMS_TO_SYNC, u64::from(audit == Audit::SyncNow));
             if audit != Audit::SyncNow {
                 return;
             }
@@ -78,9 +78,9 @@ impl Overseer {
         let took = worker.clock.now().since(now);
         worker
             .metrics
-            .report(Operation::ShardSyncTask)
-            .count(names::SYNC_SHARDS_SUCCESS, u64::from(complete))
-            .outcome(names::OPERATION, complete, took);
+            .operation(Operation::ShardSyncTask)
+            .add(names::SYNC_SHARDS_SUCCESS, u64::from(complete))
+            .outcome(names::RUN, complete, took);
         if !complete {
             self.next_audit = worker.clock.now() + RETRY;
             self.next_round = self.next_round.min(self.next_audit);
@@ -160,7 +160,10 @@ async fn create(worker: &Worker, lease: Lease) -> Option<Lease> {
     let since = worker.clock.now();
     let created = worker.store.create(&lease).await;
     let took = worker.clock.now().since(since);
-    worker.metrics.report(Operation::ShardSyncTask).outcome(names::CREATE_LEASE, created.is_ok(), took);
+    let mut report = worker.metrics.operation(Operation::ShardSyncTask);
+    report
+        .outcome(names::CREATE_LEASE, created.is_ok(), took)
+        .add(names::create_lease_success(&lease.checkpoint), u32::from(created.is_ok()));
     match created {
         Ok(Created::Now) => {
             let (key, checkpoint) = (lease.key.clone(), lease.checkpoint.clone());

@@ -1,7 +1,6 @@
 use std::time::Duration;
 
-use crate::metrics::names::{self, Outcome};
-use crate::metrics::{Metrics, Operation};
+use crate::metrics::{Metrics, Operation, Outcome, names};
 use crate::stream::StreamError;
 use crate::types::ShardId;
 
@@ -52,10 +51,10 @@ impl FetchMetrics {
 
     /// The service refused an iterator because of its age. KCL counts these without the shard.
     pub(super) fn expired_iterator(&self) {
-        self.metrics.report(Operation::ProcessTask).count(names::EXPIRED_ITERATOR, 1);
+        self.metrics.operation(Operation::ProcessTask).add(names::EXPIRED_ITERATOR, 1_u32);
     }
 
     fn outcome(&self, outcome: Outcome, success: bool, took: Duration) {
-        self.metrics.report(Operation::ProcessTask).shard(&self.shard).outcome(outcome, success, took);
+        self.metrics.operation(Operation::ProcessTask).shard(&self.shard).outcome(outcome, success, took);
     }
 }

@@ -41,7 +41,10 @@ impl Callbacks {
         });
         if outcome.is_err() {
             tracing::error!(callback = name, "the processor panicked");
-            self.metrics.report(Operation::ProcessTask).shard(&self.shard).count(names::PROCESSOR_PANICS, 1);
+            self.metrics
+                .operation(Operation::ProcessTask)
+                .shard(&self.shard)
+                .add(names::PROCESSOR_PANICS, 1_u32);
             self.events.emit(Event::ProcessorPanicked { shard: self.shard.clone(), callback: name });
         }
         outcome

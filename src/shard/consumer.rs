@@ -17,7 +17,7 @@ use crate::checkpoint::{Checkpointer, CheckpointerParts};
 use crate::events::{Event, EventSink};
 use crate::lease::{Created, HeldLease, Lease, StoreError};
 use crate::metrics::{Operation, Report, names};
-use crate::overseer::shard_sync::plan_child_leases;
+use crate::overseer::shard_sync::{ChildError, plan_child_leases};
 use crate::processor::ShardRecordProcessor;
 use crate::retrieval::{Batch, Delivery, FetchEvent, FetchObserver, Retrieval, RetrievalSpec, StartPosition};
 use crate::stream::ChildShard;
@@ -178,7 +178,7 @@ impl ShardConsumer {
         let made =
             self.callbacks.run("initialize", self.worker.factory.initialize(checkpointer.clone())).await;
         let took = self.worker.clock.now().since(since);
-        self.report(Operation::InitializeTask).time(names::INITIALIZE_TIME, took);
+        self.report(Operation::InitializeTask).add(names::INITIALIZE_TIME, took);
         let Ok(processor) = made else {
             checkpointer.close().await;
             return Input::Panicked;
@@ -229,7 +229,7 @@ impl ShardConsumer {
         let malformed = parts.counts().malformed_total();
         if malformed > 0 {
             tracing::warn!(malformed, "damaged KPL aggregates are delivered as the plain records they are");
-            self.report(Operation::ProcessTask).count(names::MALFORMED_AGGREGATES, malformed);
+            self.report(Operation::ProcessTask).add(names::MALFORMED_AGGREGATES, malformed);
         }
         if was_empty && self.worker.coordination.call_process_records_even_for_empty_record_list {
             self.deliver(Vec::new(), millis_behind_latest).await?;
@@ -285,12 +285,12 @@ impl ShardConsumer {
         let took = self.worker.clock.now().since(since);
         let behind = millis(millis_behind_latest);
         self.report(Operation::ProcessTask)
-            .count(names::RECORDS_PROCESSED, count)
-            .count(names::DATA_BYTES_PROCESSED, bytes)
-            .time(names::MILLIS_BEHIND_LATEST, behind)
-            .time(names::PROCESS_RECORDS_TIME, took)
-            .outcome(names::OPERATION, outcome.is_ok(), took);
-        self.worker.metrics.report(Operation::ApplicationTracker).time(names::MILLIS_BEHIND_LATEST, behind);
+            .add(names::RECORDS_PROCESSED, count)
+            .add(names::DATA_BYTES_PROCESSED, bytes)
+            .add(names::MILLIS_BEHIND_LATEST, behind)
+            .add(names::PROCESS_RECORDS_TIME, took)
+            .outcome(names::RUN, outcome.is_ok(), took);
+        self.worker.metrics.operation(Operation::ApplicationTracker).add(names::MILLIS_BEHIND_LATEST, behind);
         match outcome {
             Ok(()) => {
                 self.failures = 0;
@@ -362,7 +362,7 @@ impl ShardConsumer {
             let since = self.worker.clock.now();
             let told = self.callbacks.run("shard_ended", running.processor.shard_ended()).await;
             let took = self.worker.clock.now().since(since);
-            self.report(Operation::ShutdownTask).time(names::SHUTDOWN_TIME, took);
+            self.report(Operation::ShutdownTask).add(names::SHUTDOWN_TIME, took);
             if told.is_ok() && self.held.is_valid() && !self.held.lease().checkpoint.is_shard_end() {
                 tracing::warn!(
                     "shard_ended() returned without storing the end; call checkpointer.end() in it"
@@ -394,11 +394,17 @@ impl ShardConsumer {
                 missing.push(child.clone());
             }
         }
-        for lease in plan_child_leases(&parent, &missing, |shard| leased.contains(shard))? {
+        let planned = plan_child_leases(&parent, &missing, |shard| leased.contains(shard));
+        if let Err(ChildError::ParentWithoutLease { .. }) = planned {
+            self.report(Operation::ShutdownTask).add(names::MISSING_MERGE_PARENT_LEASE, 1_u32);
+        }
+        for lease in planned? {
             let since = self.worker.clock.now();
             let created = self.worker.store.create(&lease).await;
             let took = self.worker.clock.now().since(since);
-            self.report(Operation::ShutdownTask).outcome(names::CREATE_LEASE, created.is_ok(), took);
+            self.report(Operation::ShutdownTask)
+                .outcome(names::CREATE_LEASE, created.is_ok(), took)
+                .add(names::create_lease_success(&lease.checkpoint), u32::from(created.is_ok()));
             if created? == Created::Now {
                 let (key, checkpoint) = (lease.key.clone(), lease.checkpoint.clone());
                 self.worker.events.emit(Event::LeaseCreated { lease: key, checkpoint });
@@ -421,7 +427,7 @@ impl ShardConsumer {
             let since = self.worker.clock.now();
             let _ = self.callbacks.run("lease_lost", running.processor.lease_lost()).await;
             let took = self.worker.clock.now().since(since);
-            self.report(Operation::ShutdownTask).time(names::SHUTDOWN_TIME, took);
+            self.report(Operation::ShutdownTask).add(names::SHUTDOWN_TIME, took);
         }
         if !self.released {
             self.worker.events.emit(Event::LeaseLost { lease: self.held.key().clone() });
@@ -430,8 +436,8 @@ impl ShardConsumer {
         Input::Told
     }
 
-    fn report(&self, operation: Operation) -> Report<'_> {
-        self.worker.metrics.report(operation).shard(self.held.shard_id())
+    fn report(&self, operation: Operation) -> Report {
+        self.worker.metrics.operation(operation).shard(self.held.shard_id()).stream(&self.worker.stream)
     }
 
     fn restart_pause(&self) -> Duration {

@@ -4,6 +4,7 @@
 //!   calls fail, and read it through [`StreamApi`](crate::stream::StreamApi) with the rules of the real
 //!   one.
 //! - [`record`] and [`aggregated_record`] make single records, for calling a processor directly.
+//! - [`MetricsRecorder`] keeps what a consumer reports.
 //! - `LocalAws` (feature `local`) serves it over HTTP, together with DynamoDB and CloudWatch, for end-to-end
 //!   tests with any AWS SDK.
 //!
@@ -22,3 +23,4 @@ pub use self::stream::{
     Call, ErrorCode, Fault, FaultTable, Limits, NewRecord, Placement, ServiceError, SimulatedKinesis,
     Subscription, SubscriptionEvent,
 };
+pub use crate::metrics::{MetricsRecorder, StatisticSet};
