@@ -55,6 +55,7 @@ struct Arguments {
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let session = Session::open(&arguments.local, &arguments.stream_name).await?;
+    session.feed(&arguments.stream_name)?;
     let tally = Tally::new();
     let handler = Arc::new(MessageHandler::default());
 

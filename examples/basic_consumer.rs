@@ -43,6 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .init();
     let arguments = Arguments::parse();
     let session = Session::open(&arguments.local, &arguments.stream_name).await?;
+    session.feed(&arguments.stream_name)?;
     let tally = Tally::new();
 
     let consumer = Consumer::builder()

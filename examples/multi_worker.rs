@@ -92,6 +92,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         handles.push(handle);
         counts.push(records);
     }
+    share_out(&handles).await;
+    session.feed(&arguments.stream_name)?;
     let limit = arguments.run_duration_seconds.map(Duration::from_secs);
     let outcome = session.run(&handles, &tally, limit).await;
     for (number, records) in counts.iter().enumerate() {
@@ -99,6 +101,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     eprintln!("{}", tally.summary());
     outcome
+}
+
+/// Waits until every worker of this process has got a lease or had time to.
+async fn share_out(handles: &[ConsumerHandle]) {
+    let all_have_one = async {
+        while handles.iter().any(|handle| handle.status().shards.is_empty()) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    if tokio::time::timeout(Duration::from_secs(10), all_have_one).await.is_err() {
+        eprintln!("there are not enough shards for all workers");
+    }
 }
 
 /// Prints which leases come and go. Ends with the consumer.

@@ -31,8 +31,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Connects to AWS, or to `AWS_ENDPOINT_URL`; in local mode starts the endpoints, creates `stream`
-    /// and writes the sample orders.
+    /// Connects to AWS, or to `AWS_ENDPOINT_URL`; in local mode starts the endpoints and creates
+    /// `stream`.
     pub(crate) async fn open(arguments: &LocalArguments, stream: &str) -> Result<Self, Box<dyn Error>> {
         if !arguments.local {
             return Ok(Self {
@@ -42,9 +42,17 @@ impl Session {
         }
         let local = LocalAws::start().await?;
         local.kinesis().create_stream(stream, LOCAL_SHARDS)?;
-        feed(local.kinesis(), stream, arguments.records)?;
-        eprintln!("local endpoints at {}, {} orders in {stream}", local.endpoint_url(), arguments.records);
+        eprintln!("local endpoints at {}", local.endpoint_url());
         Ok(Self { config: local.sdk_config(), local: Some((local, arguments.records)) })
+    }
+
+    /// In local mode, writes the sample orders to `stream`.
+    pub(crate) fn feed(&self, stream: &str) -> Result<(), Box<dyn Error>> {
+        if let Some((local, records)) = &self.local {
+            feed(local.kinesis(), stream, *records)?;
+            eprintln!("{records} orders written to {stream}");
+        }
+        Ok(())
     }
 
     /// Shows progress until the sample orders are processed and checkpointed, Ctrl-C is pressed, or

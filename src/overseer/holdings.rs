@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::lease::HeldLease;
+use crate::lease::{HeldLease, Lease};
 use crate::shard::{ShardStatus, StatusCell};
 use crate::types::LeaseKey;
 
@@ -23,6 +23,16 @@ impl Holdings {
 
     pub(crate) fn remove(&self, key: &LeaseKey) -> Option<Holding> {
         self.lock().remove(key)
+    }
+
+    /// Stops what is done under a lease that `taken` shows with another worker.
+    pub(crate) fn lose(&self, taken: &Lease) {
+        let holding = self.lock().get(&taken.key).cloned();
+        if let Some(Holding { held, .. }) = holding
+            && taken.counter > held.lease().counter
+        {
+            held.abandon();
+        }
     }
 
     pub(crate) fn keys(&self) -> BTreeSet<LeaseKey> {

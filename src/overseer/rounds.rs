@@ -84,8 +84,9 @@ impl Overseer {
                     self.assign().await;
                 }
                 news = self.news.recv() => {
-                    self.hear(news);
-                    self.assign().await;
+                    if self.hear(news) {
+                        self.assign().await;
+                    }
                 }
                 () = worker.clock.sleep_until(self.next_round) => self.round().await,
             }
@@ -153,18 +154,24 @@ impl Overseer {
         Ok(())
     }
 
-    /// Takes in what a worker of this process tells of a row, and all such news at once.
-    fn hear(&mut self, news: Result<Lease, broadcast::error::RecvError>) {
+    /// Takes in what workers of this process tell of rows, all such news at once. Whether there may be
+    /// something to take now.
+    fn hear(&mut self, news: Result<Lease, broadcast::error::RecvError>) -> bool {
         let now = self.worker.clock.now();
-        match news {
-            Ok(lease) => self.view.learn(lease, now),
+        let mut is_something_free = false;
+        let first = news.inspect_err(|_| {
             // Missed some; a scan shows them all.
-            Err(_) => self.next_round = now,
-        }
-        while let Ok(lease) = self.news.try_recv() {
+            self.next_round = now;
+        });
+        for lease in first.into_iter().chain(std::iter::from_fn(|| self.news.try_recv().ok())) {
+            is_something_free |= lease.owner.is_none() || lease.checkpoint.is_shard_end();
+            if lease.owner.as_ref().is_some_and(|owner| *owner != self.worker.id) {
+                self.worker.holdings.lose(&lease);
+            }
             self.view.learn(lease, now);
         }
         self.publish_unfinished();
+        is_something_free
     }
 
     fn consumer_ended(&mut self, ended: Result<(LeaseKey, Ending), tokio::task::JoinError>) {
@@ -239,6 +246,10 @@ impl Overseer {
                 Taken::Won { lease, previous, sent } => {
                     won += 1;
                     self.view.learn(Lease::clone(&lease), sent);
+                    if previous.owner.is_some() {
+                        // If the previous owner lives in this process, it need not find out by itself.
+                        worker.hub.publish(Lease::clone(&lease));
+                    }
                     self.start_consumer(*lease, *previous, sent);
                 }
                 Taken::Lost(Some(lease)) => self.view.learn(*lease, self.worker.clock.now()),

@@ -30,6 +30,8 @@ pub(crate) enum Reason {
     Open,
     /// This shard has none, but a shard that follows it cannot start before it ended.
     ParentOf(ShardId),
+    /// It should have got a lease when its parent ended, and nobody is left to create it.
+    ChildOf(ShardId),
 }
 
 /// Why no plan can be made from a list of shards. A later list may do.
@@ -131,7 +133,28 @@ fn plan_missing<'a>(
         }
         descendants.insert(&shard.id);
     }
+    for shard in shards {
+        if let Some(parent) = finished_parent(shard, leases, &listed).filter(|_| !leased.contains(&shard.id))
+        {
+            let planned_child = (shard, Checkpoint::TrimHorizon, Reason::ChildOf(parent.clone()));
+            planned.insert(&shard.id, planned_child);
+        }
+    }
     Ok(planned.into_values().collect())
+}
+
+/// The parent from whose end the lease of `shard` should have come, if all its parents with leases are
+/// over: they ended, and the child's row was lost; or they expired before they were read to their end.
+/// (KCL leaves such a shard unread, or starts it at the configured position.)
+fn finished_parent<'a>(
+    shard: &Shard,
+    leases: &'a [Lease],
+    listed: &BTreeMap<&ShardId, &Shard>,
+) -> Option<&'a ShardId> {
+    let mut parents = leases.iter().filter(|lease| shard.parents.contains(&lease.shard_id)).peekable();
+    let parent = &parents.peek()?.shard_id;
+    let is_over = |parent: &Lease| parent.checkpoint.is_shard_end() || !listed.contains_key(&parent.shard_id);
+    parents.all(is_over).then_some(parent)
 }
 
 /// The given shards and their listed ancestors, up to and without those that have a lease, oldest
@@ -221,6 +244,7 @@ impl fmt::Display for Reason {
             Self::EmptyTable => f.write_str("the table is empty"),
             Self::Open => f.write_str("open, and it follows no shard with a lease"),
             Self::ParentOf(child) => write!(f, "{child} has to wait for it"),
+            Self::ChildOf(parent) => write!(f, "{parent} is over"),
         }
     }
 }

@@ -81,6 +81,22 @@ fn descendants_wait_for_the_end_of_their_ancestors() {
     assert_eq!(plans("0 1<0 2<0 3*<1 4*<1 5*<2", "0"), ["", "", ""]);
 }
 
+/// Neither happens in KCL, which leaves the first unread and starts the second at the configured
+/// position.
+#[test]
+fn a_child_whose_parent_is_over_is_read_from_its_oldest_record() {
+    let mut ended = leases("0 x");
+    ended[0].checkpoint = Checkpoint::ShardEnd;
+    let expired = leases("gone x");
+    for (shards, leases) in [("x* 0 1*<0", ended), ("x* 1*<gone", expired)] {
+        let plan =
+            plan_shard_sync(&stream(shards), &leases, StartStrategy::Latest, false).expect("consistent");
+        let planned: Vec<_> =
+            plan.new_leases.iter().map(|new| (new.lease.key.as_str(), &new.lease.checkpoint)).collect();
+        assert_eq!(planned, [("1", &Checkpoint::TrimHorizon)], "{shards}");
+    }
+}
+
 #[test]
 fn parents_that_have_expired_do_not_count() {
     assert_eq!(plans("x* 1*<gone", "x"), ["1@LATEST", "1@TRIM_HORIZON", "1@AT_TIMESTAMP"]);

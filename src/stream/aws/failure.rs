@@ -6,6 +6,7 @@ use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 
 use crate::stream::{StreamError, StreamErrorKind};
 use crate::types::{ShardId, StreamId};
+use crate::worker::with_causes;
 
 /// One request to Kinesis, for what is to be said if it fails.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +33,7 @@ impl<'a> Request<'a> {
         self.error(StreamErrorKind::Unavailable).with_source(format!("no answer within {after:?}"))
     }
 
+    /// Keeps the texts of the failure, not itself: it holds the response, and so perhaps records.
     pub(super) fn failed<E>(&self, failure: SdkError<E, HttpResponse>) -> StreamError
     where
         E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
@@ -44,10 +46,10 @@ impl<'a> Request<'a> {
             }
             // No request was made: the region or the endpoint is missing.
             SdkError::ConstructionFailure(_) => {
-                self.error(StreamErrorKind::InvalidArgument).with_source(failure)
+                self.error(StreamErrorKind::InvalidArgument).with_source(with_causes(&failure))
             }
             // Also credentials that could not be loaded, as their provider may be out of reach.
-            _ => self.error(StreamErrorKind::Unavailable).with_source(failure),
+            _ => self.error(StreamErrorKind::Unavailable).with_source(with_causes(&failure)),
         }
     }
 
