@@ -74,3 +74,8 @@ pub use crate::types::{
     LeaseKey, Moment, ParseCheckpointError, ParseHashKeyError, ParseSequenceNumberError, ParseStreamError,
     PartitionKey, Record, SequenceNumber, ShardId, StartStrategy, StreamId, WorkerId,
 };
+
+/// The code in the README compiles and runs.
+#[cfg(all(doctest, feature = "test-util"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
