@@ -231,3 +231,7 @@ fn not_behind(lease: &Lease, asked: &Checkpoint) -> Result<(), HeldError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "held_test.rs"]
+mod tests;

@@ -176,3 +176,7 @@ impl fmt::Display for Reason {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "independent_test.rs"]
+mod tests;

@@ -1,0 +1,169 @@
+use std::collections::VecDeque;
+
+use super::*;
+use crate::lease::{Fault, FaultyLeaseStore, MemoryLeaseStore, StoreErrorKind};
+use crate::types::ExtendedSequenceNumber;
+
+const F: Duration = Duration::from_secs(10);
+
+struct Fixture {
+    table: MemoryLeaseStore,
+    clock: Clock,
+    held: HeldLease,
+    faults: Arc<Mutex<VecDeque<Fault>>>,
+}
+
+/// A lease that worker `me` has just taken; the next requests go as `faults` say, then well.
+async fn fixture(faults: impl IntoIterator<Item = Fault>) -> Fixture {
+    let table = MemoryLeaseStore::default();
+    let clock = Clock::system();
+    table.create(&Lease::new("shardId-0", Checkpoint::TrimHorizon)).await.unwrap();
+    let fresh = Lease::new("shardId-0", Checkpoint::TrimHorizon);
+    let taken = clock.now();
+    let lease = applied(table.apply(&LeaseWrite::take(&fresh, &"me".into())).await.unwrap());
+    let faults = Arc::new(Mutex::new(faults.into_iter().collect::<VecDeque<_>>()));
+    let queue = Arc::clone(&faults);
+    let store = FaultyLeaseStore::new(
+        table.clone(),
+        Arc::new(move |_, _| queue.lock().unwrap().pop_front().unwrap_or_default()),
+    );
+    let held = HeldLease::new(Arc::new(store), clock.clone(), "me".into(), F, lease, taken, 1);
+    Fixture { table, clock, held, faults }
+}
+
+fn applied(outcome: WriteOutcome) -> Lease {
+    match outcome {
+        WriteOutcome::Applied(lease) => *lease,
+        WriteOutcome::Refused(row) => panic!("refused: {row:?}"),
+    }
+}
+
+fn at(number: u128) -> Checkpoint {
+    ExtendedSequenceNumber::new(number.into(), 0).into()
+}
+
+impl Fixture {
+    async fn row(&self) -> Lease {
+        self.table.lease(self.held.key()).await.unwrap().expect("a row")
+    }
+
+    async fn steal(&self) {
+        applied(self.table.apply(&LeaseWrite::take(&self.row().await, &"thief".into())).await.unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_write_bumps_the_counter_and_renews() {
+    let fixture = fixture([]).await;
+    fixture.clock.sleep(F / 2).await;
+    fixture.held.renew(None).await.unwrap();
+    fixture.held.checkpoint(&at(5)).await.unwrap();
+    let row = fixture.row().await;
+    assert_eq!((row.counter, row.checkpoint), (3, at(5)));
+    fixture.clock.sleep(F - Duration::from_millis(1)).await;
+    assert!(fixture.held.is_valid());
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_not_valid_beyond_the_failover_time_and_writes_nothing_then() {
+    let fixture = fixture([]).await;
+    fixture.clock.sleep(F).await;
+    assert!(!fixture.held.is_valid());
+    assert!(matches!(fixture.held.checkpoint(&at(5)).await, Err(HeldError::Lost)));
+    assert_eq!(fixture.row().await.counter, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn validity_counts_from_when_a_write_was_sent() {
+    let slow = Fault::default().delayed(Duration::from_secs(1), Duration::from_secs(2));
+    let fixture = fixture([slow]).await;
+    fixture.held.renew(None).await.unwrap();
+    fixture.clock.sleep(F - Duration::from_secs(3)).await;
+    assert!(!fixture.held.is_valid());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stolen_lease_is_lost_at_the_next_write() {
+    let fixture = fixture([]).await;
+    fixture.steal().await;
+    assert!(matches!(fixture.held.checkpoint(&at(5)).await, Err(HeldError::Lost)));
+    assert!(fixture.held.lost().is_cancelled());
+    let row = fixture.row().await;
+    assert_eq!((row.owner, row.checkpoint), (Some("thief".into()), Checkpoint::TrimHorizon));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_settled_by_writing_again() {
+    for lost in 1..=3 {
+        let fixture = fixture(vec![Fault::answer_lost(); lost]).await;
+        fixture.held.checkpoint(&at(5)).await.unwrap();
+        assert_eq!(fixture.row().await.checkpoint, at(5), "{lost} answers lost");
+        fixture.held.renew(None).await.unwrap();
+        assert!(fixture.held.is_valid());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_does_not_hide_a_theft() {
+    let fixture = fixture([Fault::answer_lost(), Fault::answer_lost()]).await;
+    assert!(matches!(fixture.held.renew(None).await, Err(HeldError::Store(_))));
+    fixture.steal().await;
+    assert!(matches!(fixture.held.renew(None).await, Err(HeldError::Lost)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_lost_answer_a_counter_ahead_is_a_loss_whoever_it_names() {
+    let fixture = fixture([]).await;
+    applied(fixture.table.apply(&LeaseWrite::take(&fixture.row().await, &"me".into())).await.unwrap());
+    assert!(matches!(fixture.held.renew(None).await, Err(HeldError::Lost)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_dropped_half_way_is_in_doubt() {
+    let slow = Fault::default().delayed(Duration::ZERO, Duration::from_secs(5));
+    let fixture = fixture([slow]).await;
+    let dropped = fixture.clock.timeout(Duration::from_secs(1), fixture.held.checkpoint(&at(5))).await;
+    assert!(dropped.is_err());
+    assert_eq!(fixture.row().await.checkpoint, at(5), "it had landed");
+    fixture.held.checkpoint(&at(6)).await.unwrap();
+    assert_eq!(fixture.row().await.checkpoint, at(6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttling_is_tried_again_a_few_times() {
+    let throttled = Fault::refused(StoreErrorKind::Throttled);
+    let patient = fixture(vec![throttled; RETRIES]).await;
+    patient.held.checkpoint(&at(5)).await.unwrap();
+    let hopeless = fixture(vec![throttled; 100]).await;
+    let error = hopeless.held.checkpoint(&at(5)).await.unwrap_err();
+    assert!(matches!(error, HeldError::Store(error) if error.kind() == StoreErrorKind::Throttled));
+    assert_eq!(hopeless.faults.lock().unwrap().len(), 100 - RETRIES - 1);
+    assert!(hopeless.held.is_valid(), "the lease is still held");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stored_checkpoints_never_move_backwards() {
+    let fixture = fixture([]).await;
+    fixture.held.checkpoint(&at(5)).await.unwrap();
+    assert!(matches!(fixture.held.checkpoint(&at(4)).await, Err(HeldError::Backwards { .. })));
+    assert_eq!(fixture.row().await.checkpoint, at(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_survive_renewals_until_the_end_is_stored() {
+    let fixture = fixture([]).await;
+    let children = BTreeSet::from(["shardId-1".into(), "shardId-2".into()]);
+    fixture.held.note_children(children.clone());
+    fixture.held.renew(None).await.unwrap();
+    assert!(fixture.row().await.children.is_empty());
+    fixture.held.checkpoint(&Checkpoint::ShardEnd).await.unwrap();
+    assert_eq!(fixture.row().await.children, children);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_released_lease_is_free_and_never_written_again() {
+    let fixture = fixture([]).await;
+    assert_eq!(fixture.held.release().await.unwrap().owner, None);
+    assert!(matches!(fixture.held.checkpoint(&at(5)).await, Err(HeldError::Lost)));
+    assert_eq!(fixture.row().await.owner, None);
+}
