@@ -21,8 +21,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// - The lease counts as held only until `failover_time` after the start of the last write that is
 ///   known to have landed. Other workers count from when they see that write, which is later, so
 ///   they take over only after this worker has stopped.
-/// - A write whose answer was lost is settled by the next one: it is refused, shows the row, and if
-///   that is ours and one ahead, the lost write had landed. Only then is a refusal not a loss.
+/// - A write whose answer was lost is settled by the next one: that is refused and shows the row, and if
+///   the row is ours and one ahead, the lost write had landed. Only then is a refusal not a loss.
 /// - Once [`lost`](Self::lost) is cancelled, nothing is written any more.
 #[derive(Debug)]
 pub(crate) struct HeldLease {
@@ -40,8 +40,8 @@ pub(crate) struct HeldLease {
 /// What the writer alone needs.
 #[derive(Debug)]
 struct Writing {
-    /// Whether an earlier write, conditional on the present counter, may have landed.
-    in_doubt: bool,
+    /// When the first write was sent that is conditional on the present counter and may have landed.
+    in_doubt_since: Option<Moment>,
     seed: u64,
 }
 
@@ -82,7 +82,7 @@ impl HeldLease {
             failover_time,
             key: lease.key.clone(),
             shard_id: lease.shard_id.clone(),
-            writing: tokio::sync::Mutex::new(Writing { in_doubt: false, seed }),
+            writing: tokio::sync::Mutex::new(Writing { in_doubt_since: None, seed }),
             known: Mutex::new(Known { lease, renewed: taken, children: BTreeSet::new() }),
             lost: CancellationToken::new(),
         }
@@ -126,28 +126,30 @@ impl HeldLease {
 
     /// Bumps the counter, so that other workers see that this one is alive.
     pub(crate) async fn renew(&self, throughput: Option<Throughput>) -> Result<(), HeldError> {
-        // The next renewal is not far, and settles what became of this one.
-        self.write(1, |lease| Ok(LeaseWrite::renew(lease, throughput))).await
+        // The next renewal is not far, and settles what became of this one. Any write that landed has
+        // renewed.
+        self.write(1, |lease| Ok(LeaseWrite::renew(lease, throughput)), |_| true).await
     }
 
     /// Stores a checkpoint and discards a pending one.
     pub(crate) async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), HeldError> {
-        self.write(RETRIES, |lease| {
+        let build = |lease: &Lease| {
             not_behind(lease, checkpoint)?;
             let mut lease = lease.clone();
             lease.children.extend(self.known().children.iter().cloned());
             Ok(LeaseWrite::checkpoint(&lease, checkpoint))
-        })
-        .await
+        };
+        let is_stored = |row: &Lease| row.checkpoint == *checkpoint && row.pending_checkpoint.is_none();
+        self.write(RETRIES, build, is_stored).await
     }
 
     /// Stores a pending checkpoint beside the present one.
     pub(crate) async fn prepare(&self, pending: &PendingCheckpoint) -> Result<(), HeldError> {
-        self.write(RETRIES, |lease| {
+        let build = |lease: &Lease| {
             not_behind(lease, &pending.checkpoint)?;
             Ok(LeaseWrite::prepare(lease, pending))
-        })
-        .await
+        };
+        self.write(RETRIES, build, |row| row.pending_checkpoint.as_ref() == Some(pending)).await
     }
 
     /// Notes which shards follow this one; stored with the next checkpoint.
@@ -158,9 +160,15 @@ impl HeldLease {
     /// Gives the lease back, so that any worker can take it at once. It counts as lost afterwards,
     /// whatever the outcome.
     pub(crate) async fn release(&self) -> Result<Lease, HeldError> {
-        let outcome = self.write(RETRIES, |lease| Ok(LeaseWrite::release(lease, &self.worker))).await;
+        let outcome =
+            self.write(RETRIES, |lease| Ok(LeaseWrite::release(lease, &self.worker)), |_| false).await;
         self.lost.cancel();
-        outcome.map(|()| self.lease())
+        let lease = self.lease();
+        match outcome {
+            // An attempt whose answer was lost had landed.
+            Err(HeldError::Lost) if lease.owner.is_none() => Ok(lease),
+            outcome => outcome.map(|()| lease),
+        }
     }
 
     /// Stops every use of the lease without touching the row.
@@ -172,6 +180,7 @@ impl HeldLease {
         &self,
         retries: usize,
         build: impl Fn(&Lease) -> Result<LeaseWrite, HeldError> + Send,
+        is_done: impl Fn(&Lease) -> bool + Send,
     ) -> Result<(), HeldError> {
         let mut writing = self.writing.lock().await;
         let mut pauses = Backoff::new(PAUSE_MIN, PAUSE_MAX, retries, writing.seed);
@@ -181,21 +190,26 @@ impl HeldLease {
                 return Err(HeldError::Lost);
             }
             let write = build(&self.lease())?;
-            // If this future is dropped during the write, nobody knows whether it landed.
-            let was_in_doubt = std::mem::replace(&mut writing.in_doubt, true);
             let sent = self.clock.now();
+            // If this future is dropped during the write, nobody knows whether it landed.
+            let in_doubt = writing.in_doubt_since;
+            writing.in_doubt_since = in_doubt.or(Some(sent));
             match self.store.apply(&write).await {
                 Ok(WriteOutcome::Applied(row)) => {
-                    writing.in_doubt = false;
-                    let mut known = self.known();
-                    known.lease = *row;
-                    known.renewed = sent;
+                    writing.in_doubt_since = None;
+                    self.know(*row, sent);
                     return Ok(());
                 }
-                Ok(WriteOutcome::Refused(Some(row))) if was_in_doubt && self.is_our_lost_write(&row) => {
-                    // Written again on top of it, because which write landed is not known.
-                    writing.in_doubt = false;
-                    self.known().lease = *row;
+                Ok(WriteOutcome::Refused(Some(row)))
+                    if in_doubt.is_some() && self.is_our_lost_write(&row) =>
+                {
+                    writing.in_doubt_since = None;
+                    let is_done = is_done(&row);
+                    // It was sent at that time at the earliest.
+                    self.know(*row, in_doubt.unwrap_or_default());
+                    if is_done {
+                        return Ok(());
+                    }
                 }
                 Ok(WriteOutcome::Refused(row)) => {
                     if let Some(row) = row {
@@ -205,7 +219,9 @@ impl HeldLease {
                     return Err(HeldError::Lost);
                 }
                 Err(error) => {
-                    writing.in_doubt = was_in_doubt || error.is_in_doubt();
+                    if !error.is_in_doubt() {
+                        writing.in_doubt_since = in_doubt;
+                    }
                     match pauses.next() {
                         Some(pause) if error.is_retryable() => self.clock.sleep(pause).await,
                         _ => return Err(error.into()),
@@ -213,6 +229,13 @@ impl HeldLease {
                 }
             }
         }
+    }
+
+    /// The row is ours and this is what it is, by a write that was sent at `sent` or later.
+    fn know(&self, row: Lease, sent: Moment) {
+        let mut known = self.known();
+        known.lease = row;
+        known.renewed = known.renewed.max(sent);
     }
 
     fn is_our_lost_write(&self, row: &Lease) -> bool {

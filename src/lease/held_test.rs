@@ -161,6 +161,12 @@ async fn children_survive_renewals_until_the_end_is_stored() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_release_whose_answer_is_lost_is_a_release() {
+    let fixture = fixture([Fault::answer_lost()]).await;
+    assert_eq!(fixture.held.release().await.unwrap().owner, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_released_lease_is_free_and_never_written_again() {
     let fixture = fixture([]).await;
     assert_eq!(fixture.held.release().await.unwrap().owner, None);

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use kinesis_consumer::Checkpoint;
-
 use crate::world::{FAILOVER, Habit, Heard, World, start, until};
 
 #[tokio::test(start_paused = true)]
@@ -118,10 +116,5 @@ async fn what_was_never_checkpointed_comes_again() {
     )
     .await;
     assert_eq!(world.check_order(), 100);
-    until(
-        FAILOVER,
-        || world.leases().iter().all(|lease| lease.checkpoint > Checkpoint::Latest),
-        || "stored".into(),
-    )
-    .await;
+    world.all_stored_within(FAILOVER).await;
 }

@@ -1,5 +1,7 @@
 //! Whole workers over the simulated stream and the lease table in memory, on paused time.
 
 mod balance;
+mod faults;
+mod processors;
 mod resharding;
 mod world;

@@ -10,17 +10,17 @@ use kinesis_consumer::internals::in_simulation;
 use kinesis_consumer::lease::{FaultHook, FaultyLeaseStore, Lease, LeaseStore, MemoryLeaseStore};
 use kinesis_consumer::testing::SimulatedKinesis;
 use kinesis_consumer::{
-    Checkpointer, Consumer, ConsumerBuilder, ConsumerHandle, CoordinationConfig, ExtendedSequenceNumber,
+    Checkpoint, Checkpointer, Consumer, ConsumerBuilder, ConsumerHandle, ExtendedSequenceNumber,
     KinesisClientRecord, ManagementConfig, ShardId, ShardRecordProcessor, ShardRecordProcessorFactory,
     StartStrategy,
 };
 
-pub const STREAM: &str = "orders";
-pub const FAILOVER: Duration = Duration::from_secs(10);
+pub(crate) const STREAM: &str = "orders";
+pub(crate) const FAILOVER: Duration = Duration::from_secs(10);
 
 /// What a processor heard.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
+pub(crate) enum Heard {
     Initialized,
     Record { key: String, text: String, position: ExtendedSequenceNumber },
     LeaseLost,
@@ -30,22 +30,22 @@ pub enum Heard {
 
 /// Which worker's processor of which shard heard what.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    pub worker: String,
-    pub shard: ShardId,
-    pub heard: Heard,
+pub(crate) struct Entry {
+    pub(crate) worker: String,
+    pub(crate) shard: ShardId,
+    pub(crate) heard: Heard,
 }
 
 /// What a processor does besides logging.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Habit {
+pub(crate) enum Habit {
     CheckpointEveryBatch,
     NeverCheckpoint,
 }
 
-pub struct World {
-    pub kinesis: SimulatedKinesis,
-    pub table: MemoryLeaseStore,
+pub(crate) struct World {
+    pub(crate) kinesis: SimulatedKinesis,
+    pub(crate) table: MemoryLeaseStore,
     wall: SystemTime,
     log: Arc<Mutex<Vec<Entry>>>,
     written: Mutex<BTreeMap<String, u64>>,
@@ -53,7 +53,7 @@ pub struct World {
 
 impl World {
     /// A stream of `shards` shards and no lease table.
-    pub fn new(shards: u32) -> Self {
+    pub(crate) fn new(shards: u32) -> Self {
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_750_000_000);
         let kinesis = SimulatedKinesis::starting_at(wall);
         kinesis.create_stream(STREAM, shards).expect("a new stream");
@@ -68,7 +68,7 @@ impl World {
 
     /// Puts the next `count` records, over 16 partition keys; each has its number within its key as
     /// text.
-    pub fn put(&self, count: usize) {
+    pub(crate) fn put(&self, count: usize) {
         let mut written = self.written.lock().expect("not poisoned");
         for index in 0..count {
             let key = format!("key-{}", index % 16);
@@ -79,11 +79,11 @@ impl World {
     }
 
     /// A worker with settings of its own.
-    pub fn worker(&self, name: &str, habit: Habit) -> ConsumerBuilder {
+    pub(crate) fn worker(&self, name: &str, habit: Habit) -> ConsumerBuilder {
         self.worker_with(name, Recorder { worker: name.to_owned(), habit, log: Arc::clone(&self.log) })
     }
 
-    pub fn worker_with(
+    pub(crate) fn worker_with(
         &self,
         name: &str,
         factory: impl ShardRecordProcessorFactory + 'static,
@@ -103,28 +103,38 @@ impl World {
         in_simulation(builder, self.wall, 1.0, seed)
     }
 
-    pub async fn start(&self, name: &str) -> ConsumerHandle {
+    pub(crate) async fn start(&self, name: &str) -> ConsumerHandle {
         start(self.worker(name, Habit::CheckpointEveryBatch)).await
     }
 
     /// The lease table as `hook` lets one worker reach it.
-    pub fn unreliable_table(&self, hook: FaultHook) -> Arc<dyn LeaseStore> {
+    pub(crate) fn unreliable_table(&self, hook: FaultHook) -> Arc<dyn LeaseStore> {
         Arc::new(FaultyLeaseStore::new(self.table.clone(), hook))
     }
 
-    pub fn log(&self) -> Vec<Entry> {
+    pub(crate) fn log(&self) -> Vec<Entry> {
         self.log.lock().expect("not poisoned").clone()
     }
 
-    pub fn recorder(&self, worker: &str, habit: Habit) -> Recorder {
-        Recorder { worker: worker.to_owned(), habit, log: Arc::clone(&self.log) }
-    }
-
-    pub fn leases(&self) -> Vec<Lease> {
+    pub(crate) fn leases(&self) -> Vec<Lease> {
         self.table.items().values().filter_map(|item| Lease::from_item(item).expect("readable")).collect()
     }
 
-    pub fn owners(&self) -> BTreeMap<String, usize> {
+    /// The checkpoint of the `index`-th lease, if it is there.
+    pub(crate) fn checkpoint(&self, index: usize) -> Option<Checkpoint> {
+        self.leases().get(index).map(|lease| lease.checkpoint.clone())
+    }
+
+    /// Waits until every lease has a checkpoint at a record or beyond.
+    pub(crate) async fn all_stored_within(&self, limit: Duration) {
+        let all_stored = || {
+            let leases = self.leases();
+            !leases.is_empty() && leases.iter().all(|lease| lease.checkpoint > Checkpoint::Latest)
+        };
+        until(limit, all_stored, || format!("{:?}", self.leases())).await;
+    }
+
+    pub(crate) fn owners(&self) -> BTreeMap<String, usize> {
         let mut owners = BTreeMap::new();
         for lease in self.leases().iter().filter(|lease| !lease.checkpoint.is_shard_end()) {
             let owner = lease.owner.as_ref().map_or("-", |owner| owner.as_str());
@@ -134,7 +144,7 @@ impl World {
     }
 
     /// Every record that was put and not yet heard.
-    pub fn missing(&self) -> BTreeSet<(String, u64)> {
+    pub(crate) fn missing(&self) -> BTreeSet<(String, u64)> {
         let written = self.written.lock().expect("not poisoned");
         let mut missing: BTreeSet<(String, u64)> =
             written.iter().flat_map(|(key, &count)| (0..count).map(|number| (key.clone(), number))).collect();
@@ -147,13 +157,13 @@ impl World {
     }
 
     /// Waits until every record was heard, for at most `limit` of virtual time.
-    pub async fn all_heard_within(&self, limit: Duration) {
+    pub(crate) async fn all_heard_within(&self, limit: Duration) {
         until(limit, || self.missing().is_empty(), || format!("not heard: {:?}", self.missing())).await;
     }
 
     /// The order of every key: each record is the one after the one before, or an earlier one, from
     /// which on the following come again. Returns how many came more than once.
-    pub fn check_order(&self) -> usize {
+    pub(crate) fn check_order(&self) -> usize {
         let mut next: BTreeMap<String, u64> = BTreeMap::new();
         let mut seen: BTreeSet<(String, u64)> = BTreeSet::new();
         let mut duplicates = 0;
@@ -170,19 +180,12 @@ impl World {
 }
 
 /// Starts a worker.
-pub async fn start(builder: ConsumerBuilder) -> ConsumerHandle {
+pub(crate) async fn start(builder: ConsumerBuilder) -> ConsumerHandle {
     builder.build().expect("valid settings").start().await.expect("started")
 }
 
-/// Settings with the failover time of these tests.
-pub fn coordination() -> CoordinationConfig {
-    let mut config = CoordinationConfig::default();
-    config.failover_time = FAILOVER;
-    config
-}
-
 /// Lets virtual time pass until `condition` holds.
-pub async fn until(limit: Duration, condition: impl Fn() -> bool, what: impl Fn() -> String) {
+pub(crate) async fn until(limit: Duration, condition: impl Fn() -> bool, what: impl Fn() -> String) {
     let reached = tokio::time::timeout(limit, async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -193,13 +196,13 @@ pub async fn until(limit: Duration, condition: impl Fn() -> bool, what: impl Fn(
 
 /// Makes processors that log what they hear.
 #[derive(Clone)]
-pub struct Recorder {
-    pub worker: String,
-    pub habit: Habit,
-    pub log: Arc<Mutex<Vec<Entry>>>,
+pub(crate) struct Recorder {
+    pub(crate) worker: String,
+    pub(crate) habit: Habit,
+    pub(crate) log: Arc<Mutex<Vec<Entry>>>,
 }
 
-pub struct Recording {
+pub(crate) struct Recording {
     recorder: Recorder,
     checkpointer: Checkpointer,
 }
