@@ -1,0 +1,329 @@
+//! The consumer with real SDK clients over the local endpoints: starting, failing to start, handing
+//! over, and user code that blocks its runtime.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
+use kinesis_consumer::aggregation::{Added, Aggregator};
+use kinesis_consumer::testing::{HttpFault, LocalAws, NewRecord};
+use kinesis_consumer::{
+    Checkpointer, Consumer, ConsumerBuilder, CoordinationConfig, Error, ErrorKind, Event,
+    KinesisClientRecord, LeaseConfig, ManagementConfig, MetricsConfig, ShardRecordProcessor,
+    ShardRecordProcessorFactory, StartStrategy,
+};
+
+/// Counts payloads and checkpoints every batch; the first batch may take its time.
+#[derive(Clone, Default)]
+struct Counting {
+    payloads: Arc<Mutex<BTreeMap<String, u32>>>,
+    block_first: Option<Duration>,
+}
+
+struct CountingProcessor {
+    counting: Counting,
+    checkpointer: Checkpointer,
+    blocked: Mutex<bool>,
+}
+
+impl Counting {
+    fn distinct(&self) -> usize {
+        self.payloads.lock().expect("not poisoned").len()
+    }
+
+    fn all(&self) -> u32 {
+        self.payloads.lock().expect("not poisoned").values().sum()
+    }
+}
+
+#[async_trait]
+impl ShardRecordProcessorFactory for Counting {
+    async fn initialize(&self, checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor> {
+        Box::new(CountingProcessor { counting: self.clone(), checkpointer, blocked: Mutex::new(false) })
+    }
+}
+
+#[async_trait]
+impl ShardRecordProcessor for CountingProcessor {
+    async fn process_records(&self, records: Vec<KinesisClientRecord>, _: i64) {
+        if let Some(time) = self.counting.block_first
+            && !std::mem::replace(&mut *self.blocked.lock().expect("not poisoned"), true)
+        {
+            // Not how it is done, but how it happens.
+            std::thread::sleep(time);
+        }
+        for record in &records {
+            let payload = String::from_utf8_lossy(record.record.data.as_ref()).into_owned();
+            *self.counting.payloads.lock().expect("not poisoned").entry(payload).or_default() += 1;
+        }
+        if let Err(error) =
+            self.checkpointer.checkpoint(records[records.len() - 1].extended_sequence_number()).await
+        {
+            assert_eq!(error.kind(), ErrorKind::LeaseLost, "{error}");
+        }
+    }
+    async fn lease_lost(&self) {}
+    async fn shard_ended(&self) {
+        self.checkpointer.end().await.expect("the shard has ended");
+    }
+    async fn shutdown_requested(&self) {}
+}
+
+fn builder(local: &LocalAws, counting: &Counting) -> ConsumerBuilder {
+    Consumer::builder()
+        .stream("orders")
+        .application("end-to-end")
+        .processor_factory(counting.clone())
+        .aws_config(&local.sdk_config())
+        .management(ManagementConfig { start_strategy: StartStrategy::Oldest, ..ManagementConfig::default() })
+}
+
+async fn local(shards: u32) -> LocalAws {
+    let local = LocalAws::start().await.expect("started");
+    local.kinesis().create_stream("orders", shards).expect("a new stream");
+    local
+}
+
+fn put(local: &LocalAws, numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        let key = format!("key-{}", number % 50);
+        if number % 2 == 0 {
+            local.kinesis().put("orders", key, format!("payload-{number}")).expect("put");
+            continue;
+        }
+        let mut aggregator = Aggregator::new();
+        assert_eq!(aggregator.add(&key, None, format!("payload-{number}").as_bytes()), Added::Yes);
+        let aggregate = aggregator.finish().expect("a record");
+        let record = NewRecord::new(aggregate.partition_key, aggregate.data);
+        local.kinesis().put_record("orders", record).expect("put");
+    }
+}
+
+/// Looks again and again, for real time is not ours to pause.
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn start_error(builder: ConsumerBuilder) -> Error {
+    let started = builder.build().expect("valid settings").start();
+    let outcome = tokio::time::timeout(Duration::from_secs(60), started).await.expect("bounded");
+    outcome.expect_err("it cannot start")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_flow_through_a_split_and_a_handover() {
+    let (local, counting) = (local(4).await, Counting::default());
+    put(&local, 0..500);
+    let a = builder(&local, &counting).build().expect("valid").start().await.expect("started");
+    until("the first records", || counting.distinct() == 500).await;
+    let open = local.kinesis().open_shards("orders").expect("a stream");
+    local.kinesis().split("orders", &open[0].id).expect("split");
+    put(&local, 500..1000);
+    until("the records after the split", || counting.distinct() == 1000).await;
+
+    let b = builder(&local, &counting).build().expect("valid").start().await.expect("started");
+    let before = counting.all();
+    a.shutdown().await.expect("processors return");
+    put(&local, 1000..1500);
+    let handed_over = Instant::now();
+    until("the records after the handover", || counting.distinct() == 1500).await;
+    assert!(handed_over.elapsed() < Duration::from_secs(5), "{:?}", handed_over.elapsed());
+    assert_eq!(counting.all() - before, 500, "no duplicates after a graceful handover");
+    b.shutdown().await.expect("processors return");
+    local.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_does_not_exist_fails_the_start() {
+    let local = LocalAws::start().await.expect("started");
+    let error = start_error(builder(&local, &Counting::default())).await;
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let message = error.to_string();
+    assert!(message.contains("ListShards") && message.contains("orders"), "{message}");
+}
+
+#[tokio::test]
+async fn missing_permissions_fail_the_start_and_are_named() {
+    for (operation, named) in
+        [("dynamodb:CreateTable", "dynamodb:CreateTable"), ("kinesis:ListShards", "ListShards")]
+    {
+        let local = local(1).await;
+        local.inject(operation, u64::MAX, HttpFault::error(400, "AccessDeniedException"));
+        let error = start_error(builder(&local, &Counting::default())).await;
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains(named) && error.to_string().contains("IAM policy"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_of_another_kind_fails_the_start() {
+    let local = local(1).await;
+    let dynamodb = aws_sdk_dynamodb::Client::new(&local.sdk_config());
+    let key =
+        KeySchemaElement::builder().attribute_name("id").key_type(KeyType::Hash).build().expect("complete");
+    let attribute =
+        AttributeDefinition::builder().attribute_name("id").attribute_type(ScalarAttributeType::S);
+    dynamodb
+        .create_table()
+        .table_name("end-to-end")
+        .key_schema(key)
+        .attribute_definitions(attribute.build().expect("complete"))
+        .billing_mode(BillingMode::PayPerRequest)
+        .send()
+        .await
+        .expect("created");
+    let error = start_error(builder(&local, &Counting::default())).await;
+    assert!(error.to_string().contains("end-to-end") && error.to_string().contains("leaseKey"), "{error}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_not_there_fails_the_start_in_time() {
+    let local = local(1).await;
+    let gone = local.sdk_config();
+    local.shutdown().await;
+    let consumer = Consumer::builder()
+        .stream("orders")
+        .application("end-to-end")
+        .processor_factory(Counting::default())
+        .aws_config(&gone);
+    let error = start_error(consumer).await;
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
+#[tokio::test]
+async fn build_names_the_setting_that_is_wrong_and_its_range() {
+    let local = local(1).await;
+    let builder = || builder(&local, &Counting::default());
+    let management = |leases_to_acquire, max_leases| ManagementConfig {
+        leases_to_acquire,
+        max_leases,
+        start_strategy: StartStrategy::Latest,
+    };
+    let cases = [
+        (
+            builder().lease_config(LeaseConfig::PollingConfig { limit: 0 }),
+            "limit is 0; it must be between 1 and 10000",
+        ),
+        (
+            builder().lease_config(LeaseConfig::PollingConfig { limit: 10_001 }),
+            "limit is 10001; it must be between 1 and 10000",
+        ),
+        (builder().management(management(1, 0)), "max_leases is 0; it must be between 1 and"),
+        (builder().management(management(0, 1)), "leases_to_acquire is 0; it must be between 1 and"),
+        (builder().application(""), "application is \"\""),
+        (builder().table_name("no spaces"), "table_name is \"no spaces\""),
+        (builder().worker_id(""), "worker_id is empty"),
+        (builder().stream("another"), "stream is given more than once"),
+        (Consumer::builder(), "stream is missing"),
+        (Consumer::builder().stream(""), "stream is not valid"),
+        (Consumer::builder().stream("orders"), "application is missing"),
+        (Consumer::builder().stream("orders").application("app"), "processor_factory is missing"),
+        (
+            Consumer::builder().stream("orders").application("app").processor_factory(Counting::default()),
+            "a Kinesis client is missing",
+        ),
+    ];
+    for (builder, expected) in cases {
+        let error = builder.build().expect_err(expected);
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains(expected), "{error}\n  should say {expected}");
+    }
+}
+
+#[tokio::test]
+async fn a_cloudwatch_that_fails_or_hangs_is_not_noticed() {
+    for fault in [HttpFault::error(500, "InternalFailure"), HttpFault::DropRequest] {
+        let (local, counting) = (local(2).await, Counting::default());
+        local.inject("cloudwatch:PutMetricData", u64::MAX, fault);
+        let mut metrics = MetricsConfig::default();
+        metrics.buffer_time = Duration::from_millis(100);
+        put(&local, 0..200);
+        let handle = builder(&local, &counting)
+            .metrics(metrics)
+            .build()
+            .expect("valid")
+            .start()
+            .await
+            .expect("started");
+        until("the records", || counting.distinct() == 200).await;
+        let asked = Instant::now();
+        handle.shutdown().await.expect("processors return");
+        assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+        assert_eq!(counting.all(), 200);
+    }
+}
+
+#[tokio::test]
+async fn metrics_arrive_under_the_names_and_dimensions_of_kcl() {
+    let (local, counting) = (local(1).await, Counting::default());
+    put(&local, 0..100);
+    let handle = builder(&local, &counting).build().expect("valid").start().await.expect("started");
+    until("the records", || counting.distinct() == 100).await;
+    handle.shutdown().await.expect("processors return");
+    let shown = format!("{:?}", local.metrics());
+    for name in [
+        "RecordsProcessed",
+        "MillisBehindLatest",
+        "DataBytesProcessed",
+        "UpdateLease.Success",
+        "TakenLeases",
+        "CreateLease_TRIM_HORIZON.Success",
+    ] {
+        assert!(shown.contains(&format!("{name:?}")), "{name}: {shown}");
+    }
+    for dimension in
+        ["Operation", "ProcessTask", "ShardId", "shardId-000000000000", "WorkerIdentifier", "end-to-end"]
+    {
+        assert!(shown.contains(dimension), "{dimension}: {shown}");
+    }
+    local.shutdown().await;
+}
+
+/// The only thread of one worker's runtime sleeps for twice the failover time; its renewals go on, so the
+/// other worker finds nothing to take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn user_code_that_blocks_its_runtime_keeps_its_lease() {
+    let local = local(1).await;
+    put(&local, 0..10);
+    let mut coordination = CoordinationConfig::default();
+    coordination.failover_time = Duration::from_secs(2);
+    let blocking = Counting { block_first: Some(Duration::from_secs(5)), ..Counting::default() };
+    let blocked = builder(&local, &blocking).worker_id("blocked").coordination(coordination.clone());
+    let (lost_tx, lost) = std::sync::mpsc::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async move {
+            let handle = blocked.build().expect("valid").start().await.expect("started");
+            let mut events = handle.events();
+            // The other end is dropped when the test is over.
+            let _ = stopped.await;
+            handle.shutdown().await.expect("processors return");
+            drop(handle);
+            while let Some(event) = events.next().await {
+                if matches!(event, Event::LeaseLost { .. }) {
+                    lost_tx.send(event).expect("the test waits");
+                }
+            }
+        });
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let other = Counting::default();
+    let handle =
+        builder(&local, &other).worker_id("other").coordination(coordination).build().expect("valid");
+    let handle = handle.start().await.expect("started");
+    until("the records", || blocking.distinct() == 10).await;
+    assert_eq!((handle.status().shards.len(), other.all()), (0, 0), "nobody took the lease");
+    handle.shutdown().await.expect("processors return");
+    drop(stop);
+    thread.join().expect("no panic");
+    assert_eq!(lost.try_recv().ok(), None);
+}
