@@ -21,7 +21,7 @@ doc:
 
 # Licences, advisories, sources, duplicates (needs cargo-deny).
 deny:
-    cargo deny check bans licenses sources
+    cargo deny --config .deny.toml check bans licenses sources
 
 # With the oldest toolchain the manifest allows.
 msrv:

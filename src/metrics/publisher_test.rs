@@ -172,7 +172,7 @@ async fn nothing_is_lost_while_cloudwatch_fails_and_each_minute_keeps_its_values
     let mut by_minute = [0.0; 3];
     for datum in cloudwatch.state().taken.iter().flatten() {
         let minute = datum.series.time().duration_since(UNIX_EPOCH).unwrap().as_secs() / 60 - 10;
-        by_minute[minute as usize] += datum.statistics.sum;
+        by_minute[usize::try_from(minute).expect("few")] += datum.statistics.sum;
     }
     assert_eq!(by_minute, [60.0, 60.0, 30.0]);
 }

@@ -216,7 +216,7 @@ mod tests {
         #[test]
         fn round_trips_and_orders_as_integers(a in "0|[1-9][0-9]{0,128}", b in "0|[1-9][0-9]{0,128}") {
             let (x, y) = (parse(&a), parse(&b));
-            prop_assert_eq!(x.to_string(), a.clone());
+            prop_assert_eq!(&x.to_string(), &a);
             prop_assert_eq!(x.cmp(&y), (a.len(), &a).cmp(&(b.len(), &b)));
         }
 

@@ -260,7 +260,7 @@ async fn a_shard_that_ended_is_told_again_until_the_end_is_stored() {
             let told_end = Arc::clone(&told_end);
             async move {
                 if let Told::ShardEnded = told
-                    && checkpointer.lease_key() == &"shardId-000000000000"
+                    && checkpointer.lease_key().as_str() == "shardId-000000000000"
                     && told_end.fetch_add(1, Ordering::Relaxed) >= 2
                 {
                     checkpointer.end().await.expect("the shard has ended");
@@ -341,7 +341,7 @@ async fn a_processor_that_never_returns_does_not_hold_up_the_shutdown_for_ever()
     world.put(32);
     let script = Scripted::new(|told, checkpointer| async move {
         if let Told::Records(_) = told
-            && checkpointer.shard_id() == &"shardId-000000000000"
+            && checkpointer.shard_id().as_str() == "shardId-000000000000"
         {
             std::future::pending::<()>().await;
         }

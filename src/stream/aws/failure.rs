@@ -34,11 +34,11 @@ impl<'a> Request<'a> {
     }
 
     /// Keeps the texts of the failure, not itself: it holds the response, and so perhaps records.
-    pub(super) fn failed<E>(&self, failure: SdkError<E, HttpResponse>) -> StreamError
+    pub(super) fn failed<E>(&self, failure: &SdkError<E, HttpResponse>) -> StreamError
     where
         E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
     {
-        match &failure {
+        match failure {
             SdkError::ServiceError(answer) => {
                 let code = answer.err().code().unwrap_or("an error without a code");
                 let error = self.error(kind(code, answer.raw().status().as_u16()));
@@ -46,10 +46,10 @@ impl<'a> Request<'a> {
             }
             // No request was made: the region or the endpoint is missing.
             SdkError::ConstructionFailure(_) => {
-                self.error(StreamErrorKind::InvalidArgument).with_source(with_causes(&failure))
+                self.error(StreamErrorKind::InvalidArgument).with_source(with_causes(failure))
             }
             // Also credentials that could not be loaded, as their provider may be out of reach.
-            _ => self.error(StreamErrorKind::Unavailable).with_source(with_causes(&failure)),
+            _ => self.error(StreamErrorKind::Unavailable).with_source(with_causes(failure)),
         }
     }
 

@@ -46,7 +46,7 @@ impl AwsStream {
         E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
     {
         match self.clock.timeout(self.request_timeout, response).await {
-            Ok(answer) => answer.map_err(|failure| request.failed(failure)),
+            Ok(answer) => answer.map_err(|failure| request.failed(&failure)),
             Err(_) => Err(request.timed_out(self.request_timeout)),
         }
     }
