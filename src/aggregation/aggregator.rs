@@ -4,8 +4,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::encoded_len_varint;
 
+use super::MAGIC;
+use super::md5::{DIGEST_BYTES, Hasher};
 use super::messages::{AggregatedRecord, UserRecord};
-use super::{DIGEST_BYTES, MAGIC, md5};
 
 /// Packs user records into KPL aggregates.
 ///
@@ -164,8 +165,8 @@ impl Aggregator {
         let mut data = BytesMut::with_capacity(len);
         data.put_slice(&MAGIC);
         message.encode_raw(&mut data);
-        let digests = md5::digests(&[&data[MAGIC.len()..]]);
-        data.put_slice(&digests[0]);
+        let digest = Hasher::digest(&data[MAGIC.len()..]);
+        data.put_slice(&digest);
         Some(Aggregate { partition_key, explicit_hash_key, data: data.freeze(), user_records })
     }
 }

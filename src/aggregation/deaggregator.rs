@@ -1,7 +1,8 @@
 use std::num::NonZeroUsize;
 
 use super::index::{Entry, Index, Parts, Place};
-use super::{Counts, DIGEST_BYTES, MAGIC, Malformation, md5};
+use super::md5::{DIGEST_BYTES, Hasher};
+use super::{Counts, MAGIC, Malformation};
 use crate::types::{
     ExplicitHashKey, ExtendedSequenceNumber, HashKeyRange, KinesisClientRecord, PartitionKey, Record,
 };
@@ -127,7 +128,7 @@ impl Page {
         };
         match rest.split_last_chunk::<DIGEST_BYTES>() {
             None | Some(([], _)) => Err(Malformation::Truncated),
-            Some((message, digest)) if md5::digests(&[message])[0] != *digest => Err(Malformation::Digest),
+            Some((message, digest)) if Hasher::digest(message) != *digest => Err(Malformation::Digest),
             Some((message, _)) => self.index.read(message).map(Some),
         }
     }

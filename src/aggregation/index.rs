@@ -2,6 +2,7 @@ use std::ops::Range;
 
 use super::Malformation;
 use super::hash_key::{HashKey, parse_hash_key};
+use super::md5::Hasher;
 use super::wire::{Reader, Span, Tag};
 use crate::types::HashKeyRange;
 
@@ -116,9 +117,7 @@ impl Index {
     ) -> Option<Place> {
         let hash_key = if entry.explicit_hash_key == Entry::NONE {
             let key = self.partition_keys.get(parts.partition_keys.start + entry.partition_key as usize)?;
-            HashKey::Valid(u128::from_be_bytes(
-                *super::md5::digests(&[key.text(message).as_bytes()]).first()?,
-            ))
+            HashKey::Valid(u128::from_be_bytes(Hasher::digest(key.text(message).as_bytes())))
         } else {
             let key = self
                 .explicit_hash_keys

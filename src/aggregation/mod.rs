@@ -22,6 +22,3 @@ pub use self::deaggregator::{Batches, Deaggregator};
 
 /// What an aggregate starts with.
 const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
-
-/// What an aggregate ends with: the MD5 of all between it and the magic bytes.
-const DIGEST_BYTES: usize = 16;

@@ -1,0 +1,175 @@
+//! MD5 of many messages at once: what aggregates end with, and what a partition key's place in a
+//! stream is taken from.
+
+mod kernel;
+mod lanes;
+
+use self::kernel::{Block, INITIAL, State, compress};
+
+/// The length of a digest.
+pub(super) const DIGEST_BYTES: usize = 16;
+
+/// The instructions MD5 is computed with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hasher(Instructions);
+
+#[derive(Debug, Clone, Copy)]
+enum Instructions {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(kernel::Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(kernel::Avx512),
+}
+
+impl Hasher {
+    /// With the fastest instructions this processor has.
+    pub(super) fn new() -> Self {
+        *Self::all().last().unwrap_or(&Self(Instructions::Scalar))
+    }
+
+    /// One for each kind of instructions this processor has, the fastest last.
+    pub(super) fn all() -> Vec<Self> {
+        let mut all = vec![Self(Instructions::Scalar)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            all.extend(kernel::Avx2::detect().map(|avx2| Self(Instructions::Avx2(avx2))));
+            all.extend(kernel::Avx512::detect().map(|avx512| Self(Instructions::Avx512(avx512))));
+        }
+        all
+    }
+
+    /// The digest of one message.
+    pub(super) fn digest(message: &[u8]) -> [u8; DIGEST_BYTES] {
+        let mut state = INITIAL;
+        compress(&mut state, message.as_chunks().0);
+        compress(&mut state, pad(message, &mut [[0; 64]; 2]));
+        bytes(state)
+    }
+
+    /// The digests of `messages`, in their order. Takes 64 bytes of memory per message.
+    pub(super) fn digests(self, messages: &[&[u8]]) -> Vec<[u8; DIGEST_BYTES]> {
+        let mut states = vec![INITIAL; messages.len()];
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512(avx512) => {
+                lanes::compress_bodies(avx512, messages, &mut states);
+                lanes::compress_ends(avx512, messages, &mut states);
+            }
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2(avx2) => {
+                lanes::compress_bodies(avx2, messages, &mut states);
+                lanes::compress_ends(avx2, messages, &mut states);
+            }
+            Instructions::Scalar => return messages.iter().map(|message| Self::digest(message)).collect(),
+        }
+        states.into_iter().map(bytes).collect()
+    }
+}
+
+/// The blocks of a message that are still to be hashed.
+struct Message<'a> {
+    /// Its place among the messages.
+    at: usize,
+    blocks: &'a [Block],
+}
+
+/// The whole blocks of those messages that have any.
+fn bodies<'a>(messages: &[&'a [u8]]) -> impl Iterator<Item = Message<'a>> {
+    (messages.iter().enumerate())
+        .map(|(at, message)| Message { at, blocks: message.as_chunks().0 })
+        .filter(|message| !message.blocks.is_empty())
+}
+
+/// What MD5 makes of the end of a message: the bytes after its last whole block, a one bit, zeros, and
+/// the message's length in bits. One or two blocks, written to `end`.
+fn pad<'a>(message: &[u8], end: &'a mut [Block; 2]) -> &'a [Block] {
+    let rest = message.as_chunks::<64>().1;
+    let bits = (message.len() as u64).wrapping_mul(8).to_le_bytes();
+    *end = [[0; 64]; 2];
+    let bytes = end.as_flattened_mut();
+    bytes[..rest.len()].copy_from_slice(rest);
+    bytes[rest.len()] = 0x80;
+    let blocks = if rest.len() < 64 - bits.len() { 1 } else { 2 };
+    bytes[blocks * 64 - bits.len()..blocks * 64].copy_from_slice(&bits);
+    &end[..blocks]
+}
+
+fn bytes(state: State) -> [u8; DIGEST_BYTES] {
+    let mut digest = [0; DIGEST_BYTES];
+    for (bytes, word) in digest.as_chunks_mut().0.iter_mut().zip(state) {
+        *bytes = word.to_le_bytes();
+    }
+    digest
+}
+
+#[cfg(test)]
+mod tests {
+    use md5::{Digest, Md5};
+
+    use super::*;
+
+    fn message(len: usize, seed: u64) -> Vec<u8> {
+        let mut random = fastrand::Rng::with_seed(seed ^ (len as u64) << 32);
+        (0..len).map(|_| random.u8(..)).collect()
+    }
+
+    fn assert_digests_are_right(messages: &[Vec<u8>]) {
+        let slices: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+        let expected: Vec<[u8; 16]> = slices.iter().map(|message| Md5::digest(message).into()).collect();
+        for hasher in Hasher::all() {
+            assert!(hasher.digests(&slices) == expected, "{hasher:?}");
+        }
+        for (message, expected) in slices.iter().zip(expected) {
+            assert_eq!(Hasher::digest(message), expected);
+        }
+    }
+
+    #[test]
+    fn every_length_is_hashed_right_alone_and_among_all_others() {
+        let messages: Vec<Vec<u8>> = (0..=300).map(|len| message(len, 1)).collect();
+        assert_digests_are_right(&messages);
+        for message in messages {
+            assert_digests_are_right(&[message]);
+        }
+    }
+
+    #[test]
+    fn any_number_of_equal_lengths_is_hashed_right() {
+        for count in (0..=50).chain([95, 96, 97, 145]) {
+            let messages: Vec<Vec<u8>> = (0..count).map(|seed| message(130, seed)).collect();
+            assert_digests_are_right(&messages);
+        }
+    }
+
+    #[test]
+    fn random_batches_are_hashed_right() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..if cfg!(miri) { 2 } else { 100 } {
+            let longest = *random.choice(&[60, 300, 3000]).expect("not empty");
+            let messages: Vec<Vec<u8>> =
+                (0..random.usize(0..70)).map(|seed| message(random.usize(0..longest), seed as u64)).collect();
+            assert_digests_are_right(&messages);
+        }
+    }
+
+    #[test]
+    fn one_long_message_among_short_ones_is_hashed_right() {
+        let lengths = [100_000, 3, 64, 0, 5000, 5000, 5001, 128, 63, 55, 56, 57];
+        assert_digests_are_right(&lengths.map(|len| message(len, 3)));
+    }
+
+    #[test]
+    fn every_kind_of_instructions_of_this_processor_is_tested() {
+        let tested: Vec<String> = Hasher::all().iter().map(|hasher| format!("{hasher:?}")).collect();
+        #[cfg(target_arch = "x86_64")]
+        {
+            assert_eq!(is_x86_feature_detected!("avx2"), tested.iter().any(|name| name.contains("Avx2")));
+            assert_eq!(
+                is_x86_feature_detected!("avx512f"),
+                tested.iter().any(|name| name.contains("Avx512"))
+            );
+        }
+        assert!(tested[0].contains("Scalar"));
+    }
+}
