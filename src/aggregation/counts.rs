@@ -35,6 +35,11 @@ impl Counts {
         self.malformed.iter().sum()
     }
 
+    /// Of a page of so many Kinesis records that have not been looked at.
+    pub(super) fn of_page(records: usize) -> Self {
+        Self { records: records as u64, ..Self::default() }
+    }
+
     pub(super) fn add_malformed(&mut self, kind: Malformation) {
         self.malformed[kind as usize] += 1;
     }

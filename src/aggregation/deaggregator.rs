@@ -1,11 +1,12 @@
+use std::cmp::Ordering;
 use std::num::NonZeroUsize;
 
-use super::index::{Entry, Index, Parts, Place};
+use bytes::Bytes;
+
+use super::index::{Index, Parts};
 use super::md5::{DIGEST_BYTES, Hasher};
 use super::{Counts, MAGIC, Malformation};
-use crate::types::{
-    ExplicitHashKey, ExtendedSequenceNumber, HashKeyRange, KinesisClientRecord, PartitionKey, Record,
-};
+use crate::types::{ExtendedSequenceNumber, HashKeyRange, KinesisClientRecord, Record};
 
 /// Takes the KPL aggregates of one shard apart.
 ///
@@ -32,6 +33,7 @@ use crate::types::{
 #[derive(Debug)]
 pub struct Deaggregator {
     range: HashKeyRange,
+    hasher: Hasher,
 }
 
 impl Deaggregator {
@@ -39,7 +41,11 @@ impl Deaggregator {
     /// `None` stands for every hash key.
     #[must_use]
     pub fn new(range: Option<HashKeyRange>) -> Self {
-        Self { range: range.unwrap_or(HashKeyRange::FULL) }
+        Self::with_hasher(range, Hasher::new())
+    }
+
+    pub(super) fn with_hasher(range: Option<HashKeyRange>, hasher: Hasher) -> Self {
+        Self { range: range.unwrap_or(HashKeyRange::FULL), hasher }
     }
 
     /// Takes a page of Kinesis records apart, leaving out the user records up to and including
@@ -49,116 +55,140 @@ impl Deaggregator {
     /// page's bytes: about 15 ms for the worst page, one aggregate of 10 MiB. Payloads are slices of
     /// the records given.
     pub fn deaggregate(
-        &mut self,
+        &self,
         records: Vec<Record>,
         after: Option<&ExtendedSequenceNumber>,
         batch_records_max: NonZeroUsize,
     ) -> Batches {
-        let mut page = Page { range: self.range, index: Index::default(), counts: Counts::default() };
-        let plans: Vec<Plan> = records.iter().map(|record| page.plan(record, after)).collect();
+        let mut counts = Counts::of_page(records.len());
+        let mut index = Index::default();
+        let mut plans = self.verify(&records, after);
+        for (record, plan) in records.iter().zip(&mut plans) {
+            if let Fate::Verified = plan.fate {
+                plan.fate = match index.read(&message_of(record), &self.range) {
+                    Ok(parts) => Fate::Aggregate(parts),
+                    Err(kind) => Fate::Malformed(kind),
+                };
+            }
+        }
+        if self.range != HashKeyRange::FULL {
+            let aggregates = records.iter().zip(&plans).filter_map(|(record, plan)| match &plan.fate {
+                Fate::Aggregate(parts) => Some((split(&record.data)?.0, parts)),
+                _ => None,
+            });
+            index.place_partition_keys(aggregates, &self.range, self.hasher);
+        }
+        for (record, plan) in records.iter().zip(&mut plans) {
+            plan.settle(record, &mut index, &mut counts);
+        }
         Batches {
             records: records.into_iter(),
             plans: plans.into_iter(),
-            index: page.index,
+            index,
             open: None,
             batch_records_max: batch_records_max.get(),
-            remaining: page.counts.user_records,
-            counts: page.counts,
+            remaining: counts.user_records,
+            counts,
         }
+    }
+
+    /// Plans by what can be told from the outside of each record, its digest included.
+    fn verify(&self, records: &[Record], after: Option<&ExtendedSequenceNumber>) -> Vec<Plan> {
+        let mut plans: Vec<Plan> = records.iter().map(|record| Plan::new(record, after)).collect();
+        let (messages, expected): (Vec<&[u8]>, Vec<&[u8; DIGEST_BYTES]>) = (records.iter().zip(&plans))
+            .filter(|(_, plan)| matches!(plan.fate, Fate::Verified))
+            .filter_map(|(record, _)| split(&record.data))
+            .unzip();
+        let right = self.hasher.digests(&messages).into_iter().zip(expected).map(|(is, said)| is == *said);
+        let candidates = plans.iter_mut().filter(|plan| matches!(plan.fate, Fate::Verified));
+        for (plan, right) in candidates.zip(right) {
+            if !right {
+                plan.fate = Fate::Malformed(Malformation::Digest);
+            }
+        }
+        plans
     }
 }
 
 /// What to do with a Kinesis record.
 #[derive(Debug)]
-enum Plan {
+struct Plan {
+    fate: Fate,
+    /// How many user records at its start are left out, because they have been processed.
+    skip: usize,
+}
+
+#[derive(Debug)]
+enum Fate {
+    /// It is left out.
     Drop,
+    /// It is delivered as it is.
     Plain,
-    Aggregate {
-        parts: Parts,
-        /// How many user records at its start are left out.
-        skip: usize,
-    },
+    /// It is delivered as it is, though it starts like an aggregate.
+    Malformed(Malformation),
+    /// It is an aggregate as far as can be told without reading the message.
+    Verified,
+    /// Its user records are delivered.
+    Aggregate(Parts),
 }
 
-struct Page {
-    range: HashKeyRange,
-    index: Index,
-    counts: Counts,
-}
-
-impl Page {
-    fn plan(&mut self, record: &Record, after: Option<&ExtendedSequenceNumber>) -> Plan {
-        self.counts.records += 1;
-        let skip = match after {
-            Some(after) if record.sequence_number < after.sequence_number => {
-                self.counts.already_processed += 1;
-                return Plan::Drop;
-            }
-            Some(after) if record.sequence_number == after.sequence_number => {
+impl Plan {
+    fn new(record: &Record, after: Option<&ExtendedSequenceNumber>) -> Self {
+        let skip = match after.map(|after| (record.sequence_number.cmp(&after.sequence_number), after)) {
+            None | Some((Ordering::Greater, _)) => 0,
+            Some((Ordering::Equal, after)) => {
                 usize::try_from(after.sub_sequence_number).unwrap_or(usize::MAX).saturating_add(1)
             }
-            _ => 0,
+            Some((Ordering::Less, _)) => return Self { fate: Fate::Drop, skip: usize::MAX },
         };
-        match self.read(&record.data) {
-            Ok(Some(parts)) => {
-                self.counts.aggregates += 1;
-                let skip = skip.min(parts.entries.len());
-                self.counts.already_processed += skip as u64;
-                self.filter(&record.data, &parts, skip);
-                Plan::Aggregate { parts, skip }
-            }
-            not_aggregated => {
-                if let Err(kind) = not_aggregated {
-                    self.counts.add_malformed(kind);
-                }
-                if skip > 0 {
-                    self.counts.already_processed += 1;
-                    return Plan::Drop;
-                }
-                self.counts.user_records += 1;
-                self.counts.bytes += record.data.len() as u64;
-                Plan::Plain
-            }
-        }
+        let fate = match (record.data.starts_with(&MAGIC), split(&record.data)) {
+            (false, _) => Fate::Plain,
+            (true, None) => Fate::Malformed(Malformation::Truncated),
+            (true, Some(_)) => Fate::Verified,
+        };
+        Self { fate, skip }
     }
 
-    fn read(&mut self, data: &[u8]) -> Result<Option<Parts>, Malformation> {
-        let Some(rest) = data.strip_prefix(&MAGIC) else {
-            return Ok(None);
-        };
-        match rest.split_last_chunk::<DIGEST_BYTES>() {
-            None | Some(([], _)) => Err(Malformation::Truncated),
-            Some((message, digest)) if Hasher::digest(message) != *digest => Err(Malformation::Digest),
-            Some((message, _)) => self.index.read(message).map(Some),
+    /// Decides what becomes of each user record, and counts it.
+    fn settle(&mut self, record: &Record, index: &mut Index, counts: &mut Counts) {
+        if let Fate::Aggregate(parts) = &self.fate {
+            self.skip = self.skip.min(parts.entries.len());
+            let settled = index.settle(parts, self.skip);
+            counts.aggregates += 1;
+            counts.already_processed += self.skip as u64;
+            counts.user_records += settled.delivered;
+            counts.bytes += settled.bytes;
+            counts.out_of_range += settled.out_of_range;
+            counts.unreachable += settled.unreachable;
+            return;
         }
-    }
-
-    fn filter(&mut self, data: &[u8], parts: &Parts, skip: usize) {
-        let message = message_of(data);
-        for at in parts.entries.clone().skip(skip) {
-            let entry = self.index.entries[at];
-            match self.index.place(message, parts, &entry, &self.range) {
-                Some(Place::Inside) => {
-                    self.counts.user_records += 1;
-                    self.counts.bytes += u64::from(entry.data.len);
-                    continue;
-                }
-                Some(Place::Unreachable) => self.counts.unreachable += 1,
-                _ => {}
-            }
-            self.counts.out_of_range += 1;
-            self.index.entries[at].partition_key = Entry::NONE;
+        if let Fate::Malformed(kind) = self.fate {
+            counts.add_malformed(kind);
+        }
+        if self.skip > 0 {
+            self.fate = Fate::Drop;
+            counts.already_processed += 1;
+        } else {
+            counts.user_records += 1;
+            counts.bytes += record.data.len() as u64;
         }
     }
 }
 
-fn message_of(data: &[u8]) -> &[u8] {
-    data.get(MAGIC.len()..data.len() - DIGEST_BYTES).unwrap_or_default()
+/// The message and the digest of what looks like an aggregate.
+fn split(data: &[u8]) -> Option<(&[u8], &[u8; DIGEST_BYTES])> {
+    data.strip_prefix(&MAGIC)?.split_last_chunk().filter(|(message, _)| !message.is_empty())
+}
+
+/// The message of what looks like an aggregate, as a slice of the record.
+fn message_of(record: &Record) -> Bytes {
+    split(&record.data).map(|(message, _)| record.data.slice_ref(message)).unwrap_or_default()
 }
 
 /// The records of a page in order, batch by batch; no batch is empty.
 ///
-/// Until a batch is asked for, a user record costs a few bytes of bookkeeping, however small it is.
+/// Until it is handed on, a user record costs 16 bytes, however many of them an aggregate claims to
+/// hold.
 #[derive(Debug)]
 #[must_use = "the records are in the batches"]
 pub struct Batches {
@@ -176,6 +206,7 @@ pub struct Batches {
 #[derive(Debug)]
 struct Open {
     record: Record,
+    message: Bytes,
     parts: Parts,
     /// The sub-sequence number of the next user record.
     next: usize,
@@ -197,18 +228,23 @@ impl Iterator for Batches {
         let mut batch = Vec::with_capacity(size);
         while batch.len() < size {
             if let Some(open) = &mut self.open {
-                if hand_on(open, &self.index, &mut batch, size) {
+                if open.next == open.parts.entries.len() {
                     self.open = None;
+                } else {
+                    batch.extend(open.next_user_record(&self.index));
                 }
                 continue;
             }
             let (Some(record), Some(plan)) = (self.records.next(), self.plans.next()) else {
                 break;
             };
-            match plan {
-                Plan::Drop => {}
-                Plan::Plain => batch.push(record.into()),
-                Plan::Aggregate { parts, skip } => self.open = Some(Open { record, parts, next: skip }),
+            match plan.fate {
+                Fate::Aggregate(parts) => {
+                    let message = message_of(&record);
+                    self.open = Some(Open { record, message, parts, next: plan.skip });
+                }
+                Fate::Drop => {}
+                Fate::Plain | Fate::Malformed(_) | Fate::Verified => batch.push(record.into()),
             }
         }
         self.remaining -= batch.len() as u64;
@@ -216,36 +252,23 @@ impl Iterator for Batches {
     }
 }
 
-/// Moves user records of `open` into `batch` until that has `size`; whether none are left.
-fn hand_on(open: &mut Open, index: &Index, batch: &mut Vec<KinesisClientRecord>, size: usize) -> bool {
-    let outer = &open.record;
-    let message = outer.data.slice(MAGIC.len()..outer.data.len() - DIGEST_BYTES);
-    let entries = &index.entries[open.parts.entries.clone()];
-    while batch.len() < size {
-        let Some(entry) = entries.get(open.next) else {
-            return true;
-        };
-        open.next += 1;
-        if entry.partition_key == Entry::NONE {
-            continue;
-        }
-        let partition_key =
-            index.partition_keys[open.parts.partition_keys.start + entry.partition_key as usize];
-        let explicit_hash_key = (entry.explicit_hash_key != Entry::NONE).then(|| {
-            index.explicit_hash_keys[open.parts.explicit_hash_keys.start + entry.explicit_hash_key as usize]
-        });
-        batch.push(KinesisClientRecord {
+impl Open {
+    #[inline]
+    fn next_user_record(&mut self, index: &Index) -> Option<KinesisClientRecord> {
+        let number = self.next;
+        self.next += 1;
+        let user_record = index.user_record(&self.message, &self.parts, number)?;
+        Some(KinesisClientRecord {
             record: Record {
-                data: message.slice(entry.data.range()),
-                partition_key: PartitionKey::from(&*partition_key.text(&message)),
-                sequence_number: outer.sequence_number.clone(),
-                approximate_arrival_timestamp: outer.approximate_arrival_timestamp,
-                encryption_type: outer.encryption_type,
+                data: self.message.slice(user_record.data),
+                partition_key: user_record.partition_key,
+                sequence_number: self.record.sequence_number.clone(),
+                approximate_arrival_timestamp: self.record.approximate_arrival_timestamp,
+                encryption_type: self.record.encryption_type,
             },
-            sub_sequence_number: open.next as u64 - 1,
+            sub_sequence_number: number as u64,
             aggregated: true,
-            explicit_hash_key: explicit_hash_key.map(|key| ExplicitHashKey::from(&*key.text(&message))),
-        });
+            explicit_hash_key: user_record.explicit_hash_key,
+        })
     }
-    open.next == entries.len()
 }

@@ -1,10 +1,12 @@
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use super::Malformation;
 use super::hash_key::{HashKey, parse_hash_key};
 use super::md5::Hasher;
 use super::wire::{Reader, Span, Tag};
-use crate::types::HashKeyRange;
+use crate::types::{ExplicitHashKey, HashKeyRange, PartitionKey};
 
 const PARTITION_KEY_TABLE: Tag = Tag::delimited(1);
 const EXPLICIT_HASH_KEY_TABLE: Tag = Tag::delimited(2);
@@ -17,60 +19,128 @@ const TAGS: Tag = Tag::delimited(4);
 
 const TAG_KEY: Tag = Tag::delimited(1);
 
+/// How many partition keys are hashed at a time: enough to fill the lanes, few enough to cost no
+/// memory to speak of.
+const HASHED_AT_ONCE: usize = 384;
+
 /// The user records of a page's aggregates, as positions in their messages: what is kept of an
-/// aggregate from the time it is read until its records are handed on.
+/// aggregate from the time it is read until its records are handed on. 16 bytes for each user record,
+/// 8 for each partition key.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    pub(super) entries: Vec<Entry>,
-    pub(super) partition_keys: Vec<Span>,
-    pub(super) explicit_hash_keys: Vec<Span>,
+    entries: Vec<Entry>,
+    partition_keys: Vec<PartitionKeySlot>,
+    explicit_hash_keys: Vec<ExplicitHashKeySlot>,
+    /// The partition keys that are not simply copied out of the message.
+    kept_partition_keys: Vec<PartitionKey>,
+    /// The explicit hash keys that user records have.
+    kept_explicit_hash_keys: Vec<ExplicitHashKey>,
 }
 
 /// Which part of an [`Index`] is one aggregate's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Parts {
     pub(super) entries: Range<usize>,
-    pub(super) partition_keys: Range<usize>,
-    pub(super) explicit_hash_keys: Range<usize>,
+    partition_keys: Range<usize>,
+    explicit_hash_keys: Range<usize>,
 }
 
 /// A user record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entry {
-    /// Its partition key's place in the aggregate's table.
-    pub(super) partition_key: u32,
+struct Entry {
+    /// Its partition key's place in the aggregate's table, or [`Entry::LEFT_OUT`].
+    partition_key: u32,
     /// Its explicit hash key's place in the aggregate's table, or [`Entry::NONE`].
-    pub(super) explicit_hash_key: u32,
-    pub(super) data: Span,
+    explicit_hash_key: u32,
+    data: Span,
 }
 
 impl Entry {
     /// No explicit hash key. Tables never grow this long, so as an index it is out of range.
-    pub(super) const NONE: u32 = u32::MAX;
+    const NONE: u32 = u32::MAX;
+
+    /// A user record that is not delivered.
+    const LEFT_OUT: u32 = u32::MAX;
+}
+
+/// An entry of a table of partition keys.
+#[derive(Debug, Clone, Copy)]
+struct PartitionKeySlot {
+    /// Where it starts in the message, or its place among those kept.
+    at: u32,
+    len: u8,
+    kept: bool,
+    place: Place,
+}
+
+/// An entry of a table of explicit hash keys.
+#[derive(Debug, Clone, Copy)]
+struct ExplicitHashKeySlot {
+    span: Span,
+    /// Its place among those kept, once [`place`](Self::place) is known.
+    kept: u32,
+    place: Place,
+}
+
+/// Where a hash key stands to the shard's range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// No user record needs to know.
+    Unasked,
+    /// A user record needs to know.
+    Asked,
+    Inside,
+    Outside,
+    /// It is not a hash key any shard can hold.
+    Unreachable,
+}
+
+/// A user record to hand on.
+pub(super) struct UserRecord {
+    pub(super) partition_key: PartitionKey,
+    pub(super) explicit_hash_key: Option<ExplicitHashKey>,
+    /// Where the payload lies in the message.
+    pub(super) data: Range<usize>,
+}
+
+/// How the user records of an aggregate fared.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Settled {
+    pub(super) delivered: u64,
+    pub(super) bytes: u64,
+    pub(super) out_of_range: u64,
+    pub(super) unreachable: u64,
 }
 
 impl Index {
     /// Reads an aggregate's message; leaves nothing behind of one that is malformed.
-    pub(super) fn read(&mut self, message: &[u8]) -> Result<Parts, Malformation> {
-        let (entries, partition_keys, explicit_hash_keys) =
-            (self.entries.len(), self.partition_keys.len(), self.explicit_hash_keys.len());
+    pub(super) fn read(&mut self, message: &Bytes, range: &HashKeyRange) -> Result<Parts, Malformation> {
+        let before = [
+            self.entries.len(),
+            self.partition_keys.len(),
+            self.explicit_hash_keys.len(),
+            self.kept_partition_keys.len(),
+            self.kept_explicit_hash_keys.len(),
+        ];
         let outcome = self.read_message(message).and_then(|()| {
             let parts = Parts {
-                entries: entries..self.entries.len(),
-                partition_keys: partition_keys..self.partition_keys.len(),
-                explicit_hash_keys: explicit_hash_keys..self.explicit_hash_keys.len(),
+                entries: before[0]..self.entries.len(),
+                partition_keys: before[1]..self.partition_keys.len(),
+                explicit_hash_keys: before[2]..self.explicit_hash_keys.len(),
             };
-            self.check_references(message, &parts).map(|()| parts)
+            self.resolve(message, &parts, range).map(|()| parts)
         });
         if outcome.is_err() {
-            self.entries.truncate(entries);
-            self.partition_keys.truncate(partition_keys);
-            self.explicit_hash_keys.truncate(explicit_hash_keys);
+            self.entries.truncate(before[0]);
+            self.partition_keys.truncate(before[1]);
+            self.explicit_hash_keys.truncate(before[2]);
+            self.kept_partition_keys.truncate(before[3]);
+            self.kept_explicit_hash_keys.truncate(before[4]);
         }
         outcome
     }
 
-    fn read_message(&mut self, message: &[u8]) -> Result<(), Malformation> {
+    fn read_message(&mut self, message: &Bytes) -> Result<(), Malformation> {
         if u32::try_from(message.len()).is_err() {
             return Err(Malformation::Protobuf);
         }
@@ -78,67 +148,159 @@ impl Index {
         while let Some(tag) = reader.tag()? {
             match tag {
                 RECORDS => self.entries.push(read_user_record(reader.message()?)?),
-                PARTITION_KEY_TABLE => self.partition_keys.push(reader.delimited()?),
-                EXPLICIT_HASH_KEY_TABLE => self.explicit_hash_keys.push(reader.delimited()?),
+                PARTITION_KEY_TABLE => {
+                    let span = reader.delimited()?;
+                    self.add_partition_key(message, span);
+                }
+                EXPLICIT_HASH_KEY_TABLE => self.explicit_hash_keys.push(ExplicitHashKeySlot {
+                    span: reader.delimited()?,
+                    kept: 0,
+                    place: Place::Unasked,
+                }),
                 other => reader.skip(other)?,
             }
         }
         Ok(())
     }
 
-    /// Tables may stand behind the records that point into them, so this comes last.
-    fn check_references(&self, message: &[u8], parts: &Parts) -> Result<(), Malformation> {
-        let explicit_hash_keys = &self.explicit_hash_keys[parts.explicit_hash_keys.clone()];
-        let mut is_number = vec![None; explicit_hash_keys.len()];
-        for entry in &self.entries[parts.entries.clone()] {
-            if entry.partition_key as usize >= parts.partition_keys.len() {
-                return Err(Malformation::TableIndex);
+    fn add_partition_key(&mut self, message: &Bytes, span: Span) {
+        let slot = match u8::try_from(span.len) {
+            Ok(len)
+                if len <= PartitionKey::INLINE_MAX && std::str::from_utf8(&message[span.range()]).is_ok() =>
+            {
+                PartitionKeySlot { at: span.start, len, kept: false, place: Place::Unasked }
             }
+            _ => {
+                let key = PartitionKey::from_utf8_lossy(message.slice(span.range()));
+                let at = keep(&mut self.kept_partition_keys, key);
+                PartitionKeySlot { at, len: 0, kept: true, place: Place::Unasked }
+            }
+        };
+        self.partition_keys.push(slot);
+    }
+
+    /// Follows the user records' references into the tables, which may stand behind them.
+    fn resolve(&mut self, message: &Bytes, parts: &Parts, range: &HashKeyRange) -> Result<(), Malformation> {
+        let partition_keys = &mut self.partition_keys[parts.partition_keys.clone()];
+        let explicit_hash_keys = &mut self.explicit_hash_keys[parts.explicit_hash_keys.clone()];
+        for entry in &self.entries[parts.entries.clone()] {
+            let partition_key =
+                partition_keys.get_mut(entry.partition_key as usize).ok_or(Malformation::TableIndex)?;
             if entry.explicit_hash_key == Entry::NONE {
+                partition_key.place = Place::Asked;
                 continue;
             }
-            let at = entry.explicit_hash_key as usize;
-            let slot = is_number.get_mut(at).ok_or(Malformation::TableIndex)?;
-            let text = explicit_hash_keys[at].text(message);
-            if !*slot.get_or_insert_with(|| parse_hash_key(&text).is_some()) {
-                return Err(Malformation::HashKey);
+            let slot = explicit_hash_keys
+                .get_mut(entry.explicit_hash_key as usize)
+                .ok_or(Malformation::TableIndex)?;
+            if slot.place == Place::Unasked {
+                let key = ExplicitHashKey::from_utf8_lossy(message.slice(slot.span.range()));
+                slot.place = match parse_hash_key(&key).ok_or(Malformation::HashKey)? {
+                    HashKey::Valid(key) => Place::of(key, range),
+                    HashKey::Unreachable => Place::Unreachable,
+                };
+                slot.kept = keep(&mut self.kept_explicit_hash_keys, key);
             }
         }
         Ok(())
     }
 
-    /// Where user record `entry` of the aggregate `parts` stands to a shard with `range`.
-    pub(super) fn place(
-        &self,
-        message: &[u8],
-        parts: &Parts,
-        entry: &Entry,
+    /// Finds out where the partition keys that user records are placed by stand to `range`. `messages`
+    /// are those of all aggregates read.
+    pub(super) fn place_partition_keys<'a>(
+        &mut self,
+        messages: impl Iterator<Item = (&'a [u8], &'a Parts)>,
         range: &HashKeyRange,
-    ) -> Option<Place> {
-        let hash_key = if entry.explicit_hash_key == Entry::NONE {
-            let key = self.partition_keys.get(parts.partition_keys.start + entry.partition_key as usize)?;
-            HashKey::Valid(u128::from_be_bytes(Hasher::digest(key.text(message).as_bytes())))
-        } else {
-            let key = self
-                .explicit_hash_keys
-                .get(parts.explicit_hash_keys.start + entry.explicit_hash_key as usize)?;
-            parse_hash_key(&key.text(message))?
+        hasher: Hasher,
+    ) {
+        let mut asked = Vec::with_capacity(HASHED_AT_ONCE);
+        let mut texts = Vec::with_capacity(HASHED_AT_ONCE);
+        let hash = |asked: &mut Vec<usize>, texts: &mut Vec<&[u8]>, slots: &mut [PartitionKeySlot]| {
+            for (at, digest) in asked.drain(..).zip(hasher.digests(texts)) {
+                slots[at].place = Place::of(u128::from_be_bytes(digest), range);
+            }
+            texts.clear();
         };
-        Some(match hash_key {
-            HashKey::Valid(key) if range.contains(key) => Place::Inside,
-            HashKey::Valid(_) => Place::Outside,
-            HashKey::Unreachable => Place::Unreachable,
-        })
+        for (message, parts) in messages {
+            for at in parts.partition_keys.clone() {
+                let slot = self.partition_keys[at];
+                if slot.place == Place::Asked {
+                    asked.push(at);
+                    texts.push(slot.text(message, &self.kept_partition_keys));
+                    if asked.len() == HASHED_AT_ONCE {
+                        hash(&mut asked, &mut texts, &mut self.partition_keys);
+                    }
+                }
+            }
+        }
+        hash(&mut asked, &mut texts, &mut self.partition_keys);
+    }
+
+    /// Leaves out the user records outside the range, and the first `skip` of the aggregate.
+    pub(super) fn settle(&mut self, parts: &Parts, skip: usize) -> Settled {
+        let partition_keys = &self.partition_keys[parts.partition_keys.clone()];
+        let explicit_hash_keys = &self.explicit_hash_keys[parts.explicit_hash_keys.clone()];
+        let mut settled = Settled::default();
+        for entry in self.entries[parts.entries.clone()].iter_mut().skip(skip) {
+            let place = if entry.explicit_hash_key == Entry::NONE {
+                partition_keys[entry.partition_key as usize].place
+            } else {
+                explicit_hash_keys[entry.explicit_hash_key as usize].place
+            };
+            match place {
+                Place::Inside | Place::Asked | Place::Unasked => {
+                    settled.delivered += 1;
+                    settled.bytes += u64::from(entry.data.len);
+                }
+                Place::Outside | Place::Unreachable => {
+                    settled.out_of_range += 1;
+                    settled.unreachable += u64::from(place == Place::Unreachable);
+                    entry.partition_key = Entry::LEFT_OUT;
+                }
+            }
+        }
+        settled
+    }
+
+    /// User record `number` of an aggregate, unless it is left out.
+    #[inline]
+    pub(super) fn user_record(&self, message: &[u8], parts: &Parts, number: usize) -> Option<UserRecord> {
+        let entry = &self.entries[parts.entries.start + number];
+        if entry.partition_key == Entry::LEFT_OUT {
+            return None;
+        }
+        let slot = &self.partition_keys[parts.partition_keys.start + entry.partition_key as usize];
+        let partition_key = if slot.kept {
+            self.kept_partition_keys[slot.at as usize].clone()
+        } else {
+            PartitionKey::inline(message, slot.at as usize, slot.len)
+        };
+        let explicit_hash_key = (entry.explicit_hash_key != Entry::NONE).then(|| {
+            let slot =
+                &self.explicit_hash_keys[parts.explicit_hash_keys.start + entry.explicit_hash_key as usize];
+            self.kept_explicit_hash_keys[slot.kept as usize].clone()
+        });
+        Some(UserRecord { partition_key, explicit_hash_key, data: entry.data.range() })
     }
 }
 
-/// Where a user record stands to the shard's range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    Inside,
-    Outside,
-    /// No shard can hold it.
-    Unreachable,
+impl Place {
+    fn of(hash_key: u128, range: &HashKeyRange) -> Self {
+        if range.contains(hash_key) { Self::Inside } else { Self::Outside }
+    }
+}
+
+impl PartitionKeySlot {
+    fn text<'a>(&self, message: &'a [u8], kept: &'a [PartitionKey]) -> &'a [u8] {
+        let at = self.at as usize;
+        if self.kept { kept[at].as_bytes() } else { &message[at..at + usize::from(self.len)] }
+    }
+}
+
+/// Adds `key` to `kept` and returns its place there.
+fn keep<K>(kept: &mut Vec<K>, key: K) -> u32 {
+    kept.push(key);
+    u32::try_from(kept.len() - 1).expect("fewer keys than a page of records has bytes")
 }
 
 fn read_user_record(mut reader: Reader<'_>) -> Result<Entry, Malformation> {

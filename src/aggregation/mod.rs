@@ -22,3 +22,18 @@ pub use self::deaggregator::{Batches, Deaggregator};
 
 /// What an aggregate starts with.
 const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
+
+/// For the bench: the parts that are not public.
+#[doc(hidden)]
+#[cfg(feature = "internals")]
+pub mod internals {
+    pub use super::md5::Hasher;
+    use crate::HashKeyRange;
+    use crate::aggregation::Deaggregator;
+
+    /// A de-aggregator that hashes with certain instructions.
+    #[must_use]
+    pub fn deaggregator(range: Option<HashKeyRange>, hasher: Hasher) -> Deaggregator {
+        Deaggregator::with_hasher(range, hasher)
+    }
+}

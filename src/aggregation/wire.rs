@@ -148,16 +148,6 @@ impl<'a> Reader<'a> {
 }
 
 impl Span {
-    /// The bytes of `message` it covers.
-    pub(super) fn bytes(self, message: &[u8]) -> &[u8] {
-        message.get(self.range()).unwrap_or_default()
-    }
-
-    /// The text of `message` it covers; bytes that are not UTF-8 become U+FFFD, as in Java.
-    pub(super) fn text(self, message: &[u8]) -> std::borrow::Cow<'_, str> {
-        String::from_utf8_lossy(self.bytes(message))
-    }
-
     pub(super) fn range(self) -> std::ops::Range<usize> {
         let start = self.start as usize;
         start..start + self.len as usize

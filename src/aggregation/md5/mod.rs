@@ -11,7 +11,7 @@ pub(super) const DIGEST_BYTES: usize = 16;
 
 /// The instructions MD5 is computed with.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Hasher(Instructions);
+pub struct Hasher(Instructions);
 
 #[derive(Debug, Clone, Copy)]
 enum Instructions {
@@ -23,13 +23,24 @@ enum Instructions {
 }
 
 impl Hasher {
+    /// The name of the instructions.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Instructions::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2(_) => "AVX2",
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512(_) => "AVX-512",
+        }
+    }
+
     /// With the fastest instructions this processor has.
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         *Self::all().last().unwrap_or(&Self(Instructions::Scalar))
     }
 
     /// One for each kind of instructions this processor has, the fastest last.
-    pub(super) fn all() -> Vec<Self> {
+    pub fn all() -> Vec<Self> {
         let mut all = vec![Self(Instructions::Scalar)];
         #[cfg(target_arch = "x86_64")]
         {
@@ -40,7 +51,7 @@ impl Hasher {
     }
 
     /// The digest of one message.
-    pub(super) fn digest(message: &[u8]) -> [u8; DIGEST_BYTES] {
+    pub fn digest(message: &[u8]) -> [u8; DIGEST_BYTES] {
         let mut state = INITIAL;
         compress(&mut state, message.as_chunks().0);
         compress(&mut state, pad(message, &mut [[0; 64]; 2]));
@@ -48,7 +59,7 @@ impl Hasher {
     }
 
     /// The digests of `messages`, in their order. Takes 64 bytes of memory per message.
-    pub(super) fn digests(self, messages: &[&[u8]]) -> Vec<[u8; DIGEST_BYTES]> {
+    pub fn digests(self, messages: &[&[u8]]) -> Vec<[u8; DIGEST_BYTES]> {
         let mut states = vec![INITIAL; messages.len()];
         match self.0 {
             #[cfg(target_arch = "x86_64")]
