@@ -3,7 +3,7 @@ use std::num::NonZeroUsize;
 
 use bytes::Bytes;
 
-use super::index::{Index, Parts};
+use super::index::{Index, Open, Parts};
 use super::md5::{DIGEST_BYTES, Hasher};
 use super::{Counts, MAGIC, Malformation};
 use crate::types::{ExtendedSequenceNumber, HashKeyRange, KinesisClientRecord, Record};
@@ -151,7 +151,7 @@ impl Plan {
 
     /// Decides what becomes of each user record, and counts it.
     fn settle(&mut self, record: &Record, index: &mut Index, counts: &mut Counts) {
-        if let Fate::Aggregate(parts) = &self.fate {
+        if let Fate::Aggregate(parts) = &mut self.fate {
             self.skip = self.skip.min(parts.entries.len());
             let settled = index.settle(parts, self.skip);
             counts.aggregates += 1;
@@ -203,15 +203,6 @@ pub struct Batches {
     counts: Counts,
 }
 
-#[derive(Debug)]
-struct Open {
-    record: Record,
-    message: Bytes,
-    parts: Parts,
-    /// The sub-sequence number of the next user record.
-    next: usize,
-}
-
 impl Batches {
     /// What becomes of the page, batches not yet asked for included.
     #[must_use]
@@ -228,10 +219,8 @@ impl Iterator for Batches {
         let mut batch = Vec::with_capacity(size);
         while batch.len() < size {
             if let Some(open) = &mut self.open {
-                if open.next == open.parts.entries.len() {
+                if self.index.hand_on(open, &mut batch, size) {
                     self.open = None;
-                } else {
-                    batch.extend(open.next_user_record(&self.index));
                 }
                 continue;
             }
@@ -241,7 +230,7 @@ impl Iterator for Batches {
             match plan.fate {
                 Fate::Aggregate(parts) => {
                     let message = message_of(&record);
-                    self.open = Some(Open { record, message, parts, next: plan.skip });
+                    self.open = Some(self.index.open(record, message, parts, plan.skip));
                 }
                 Fate::Drop => {}
                 Fate::Plain | Fate::Malformed(_) | Fate::Verified => batch.push(record.into()),
@@ -249,26 +238,5 @@ impl Iterator for Batches {
         }
         self.remaining -= batch.len() as u64;
         (!batch.is_empty()).then_some(batch)
-    }
-}
-
-impl Open {
-    #[inline]
-    fn next_user_record(&mut self, index: &Index) -> Option<KinesisClientRecord> {
-        let number = self.next;
-        self.next += 1;
-        let user_record = index.user_record(&self.message, &self.parts, number)?;
-        Some(KinesisClientRecord {
-            record: Record {
-                data: self.message.slice(user_record.data),
-                partition_key: user_record.partition_key,
-                sequence_number: self.record.sequence_number.clone(),
-                approximate_arrival_timestamp: self.record.approximate_arrival_timestamp,
-                encryption_type: self.record.encryption_type,
-            },
-            sub_sequence_number: number as u64,
-            aggregated: true,
-            explicit_hash_key: user_record.explicit_hash_key,
-        })
     }
 }

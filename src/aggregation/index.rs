@@ -6,7 +6,7 @@ use super::Malformation;
 use super::hash_key::{HashKey, parse_hash_key};
 use super::md5::Hasher;
 use super::wire::{Reader, Span, Tag};
-use crate::types::{ExplicitHashKey, HashKeyRange, PartitionKey};
+use crate::types::{ExplicitHashKey, HashKeyRange, KinesisClientRecord, PartitionKey, Record};
 
 const PARTITION_KEY_TABLE: Tag = Tag::delimited(1);
 const EXPLICIT_HASH_KEY_TABLE: Tag = Tag::delimited(2);
@@ -43,6 +43,8 @@ pub(super) struct Parts {
     pub(super) entries: Range<usize>,
     partition_keys: Range<usize>,
     explicit_hash_keys: Range<usize>,
+    /// Whether no user record has an explicit hash key or is left out.
+    plain: bool,
 }
 
 /// A user record.
@@ -95,12 +97,16 @@ enum Place {
     Unreachable,
 }
 
-/// A user record to hand on.
-pub(super) struct UserRecord {
-    pub(super) partition_key: PartitionKey,
-    pub(super) explicit_hash_key: Option<ExplicitHashKey>,
-    /// Where the payload lies in the message.
-    pub(super) data: Range<usize>,
+/// An aggregate whose user records are being handed on.
+#[derive(Debug)]
+pub(super) struct Open {
+    record: Record,
+    message: Bytes,
+    parts: Parts,
+    /// Its table of partition keys, if its records share them; else each is made when it is needed.
+    partition_keys: Vec<PartitionKey>,
+    /// The sub-sequence number of the next user record.
+    next: usize,
 }
 
 /// How the user records of an aggregate fared.
@@ -127,6 +133,7 @@ impl Index {
                 entries: before[0]..self.entries.len(),
                 partition_keys: before[1]..self.partition_keys.len(),
                 explicit_hash_keys: before[2]..self.explicit_hash_keys.len(),
+                plain: before[2] == self.explicit_hash_keys.len(),
             };
             self.resolve(message, &parts, range).map(|()| parts)
         });
@@ -165,9 +172,7 @@ impl Index {
 
     fn add_partition_key(&mut self, message: &Bytes, span: Span) {
         let slot = match u8::try_from(span.len) {
-            Ok(len)
-                if len <= PartitionKey::INLINE_MAX && std::str::from_utf8(&message[span.range()]).is_ok() =>
-            {
+            Ok(len) if len <= PartitionKey::INLINE_MAX && is_utf8(&message[span.range()]) => {
                 PartitionKeySlot { at: span.start, len, kept: false, place: Place::Unasked }
             }
             _ => {
@@ -237,7 +242,7 @@ impl Index {
     }
 
     /// Leaves out the user records outside the range, and the first `skip` of the aggregate.
-    pub(super) fn settle(&mut self, parts: &Parts, skip: usize) -> Settled {
+    pub(super) fn settle(&mut self, parts: &mut Parts, skip: usize) -> Settled {
         let partition_keys = &self.partition_keys[parts.partition_keys.clone()];
         let explicit_hash_keys = &self.explicit_hash_keys[parts.explicit_hash_keys.clone()];
         let mut settled = Settled::default();
@@ -256,31 +261,93 @@ impl Index {
                     settled.out_of_range += 1;
                     settled.unreachable += u64::from(place == Place::Unreachable);
                     entry.partition_key = Entry::LEFT_OUT;
+                    parts.plain = false;
                 }
             }
         }
         settled
     }
 
-    /// User record `number` of an aggregate, unless it is left out.
-    #[inline]
-    pub(super) fn user_record(&self, message: &[u8], parts: &Parts, number: usize) -> Option<UserRecord> {
-        let entry = &self.entries[parts.entries.start + number];
-        if entry.partition_key == Entry::LEFT_OUT {
-            return None;
+    /// Gets an aggregate ready to be handed on.
+    pub(super) fn open(&self, record: Record, message: Bytes, parts: Parts, skip: usize) -> Open {
+        let slots = &self.partition_keys[parts.partition_keys.clone()];
+        let shared = slots.len() <= parts.entries.len() / 2;
+        let partition_keys = if shared { slots } else { &[] };
+        let partition_keys = partition_keys.iter().map(|slot| self.partition_key(&message, slot)).collect();
+        Open { record, message, parts, partition_keys, next: skip }
+    }
+
+    /// Appends the next user records of `open` to `batch`, until that has `size` or none are left:
+    /// whether none are left.
+    pub(super) fn hand_on(&self, open: &mut Open, batch: &mut Vec<KinesisClientRecord>, size: usize) -> bool {
+        let Open { message, parts, .. } = &*open;
+        let numbers = open.next..parts.entries.len().min(open.next + size.saturating_sub(batch.len()));
+        let entries = self.entries[parts.entries.clone()][numbers.clone()].iter().zip(numbers.start as u64..);
+        let slots = &self.partition_keys[parts.partition_keys.clone()];
+        // One loop for each shape of aggregate: with fewer choices to make for every record, the
+        // compiler writes it straight into the batch.
+        let shared = |entry: &Entry| open.partition_keys[entry.partition_key as usize].clone();
+        let unique = |entry: &Entry| self.partition_key(message, &slots[entry.partition_key as usize]);
+        match (parts.plain, open.partition_keys.is_empty()) {
+            (true, false) => {
+                batch.extend(
+                    entries.map(|(entry, number)| open.user_record(entry, number, shared(entry), None)),
+                );
+            }
+            (true, true) => {
+                batch.extend(
+                    entries.map(|(entry, number)| open.user_record(entry, number, unique(entry), None)),
+                );
+            }
+            (false, _) => {
+                let delivered = entries.filter(|(entry, _)| entry.partition_key != Entry::LEFT_OUT);
+                batch.extend(delivered.map(|(entry, number)| {
+                    open.user_record(entry, number, unique(entry), self.explicit_hash_key(parts, entry))
+                }));
+            }
         }
-        let slot = &self.partition_keys[parts.partition_keys.start + entry.partition_key as usize];
-        let partition_key = if slot.kept {
+        open.next = numbers.end;
+        open.next == open.parts.entries.len()
+    }
+
+    fn explicit_hash_key(&self, parts: &Parts, entry: &Entry) -> Option<ExplicitHashKey> {
+        (entry.explicit_hash_key != Entry::NONE).then(|| {
+            let at = parts.explicit_hash_keys.start + entry.explicit_hash_key as usize;
+            self.kept_explicit_hash_keys[self.explicit_hash_keys[at].kept as usize].clone()
+        })
+    }
+
+    #[inline]
+    fn partition_key(&self, message: &[u8], slot: &PartitionKeySlot) -> PartitionKey {
+        if slot.kept {
             self.kept_partition_keys[slot.at as usize].clone()
         } else {
             PartitionKey::inline(message, slot.at as usize, slot.len)
-        };
-        let explicit_hash_key = (entry.explicit_hash_key != Entry::NONE).then(|| {
-            let slot =
-                &self.explicit_hash_keys[parts.explicit_hash_keys.start + entry.explicit_hash_key as usize];
-            self.kept_explicit_hash_keys[slot.kept as usize].clone()
-        });
-        Some(UserRecord { partition_key, explicit_hash_key, data: entry.data.range() })
+        }
+    }
+}
+
+impl Open {
+    #[inline]
+    fn user_record(
+        &self,
+        entry: &Entry,
+        number: u64,
+        partition_key: PartitionKey,
+        explicit_hash_key: Option<ExplicitHashKey>,
+    ) -> KinesisClientRecord {
+        KinesisClientRecord {
+            record: Record {
+                data: self.message.slice(entry.data.range()),
+                partition_key,
+                sequence_number: self.record.sequence_number.clone(),
+                approximate_arrival_timestamp: self.record.approximate_arrival_timestamp,
+                encryption_type: self.record.encryption_type,
+            },
+            sub_sequence_number: number,
+            aggregated: true,
+            explicit_hash_key,
+        }
     }
 }
 
@@ -297,13 +364,33 @@ impl PartitionKeySlot {
     }
 }
 
+/// Most keys are ASCII, which is quickly seen.
+fn is_utf8(text: &[u8]) -> bool {
+    text.is_ascii() || std::str::from_utf8(text).is_ok()
+}
+
 /// Adds `key` to `kept` and returns its place there.
 fn keep<K>(kept: &mut Vec<K>, key: K) -> u32 {
     kept.push(key);
     u32::try_from(kept.len() - 1).expect("fewer keys than a page of records has bytes")
 }
 
-fn read_user_record(mut reader: Reader<'_>) -> Result<Entry, Malformation> {
+/// Reads a user record, most likely one with just a small partition key index and data, in this order.
+#[inline]
+fn read_user_record(reader: Reader<'_>) -> Result<Entry, Malformation> {
+    let mut likely = reader.clone();
+    if likely.tag() == Ok(Some(PARTITION_KEY_INDEX))
+        && let Ok(partition_key) = likely.varint()
+        && likely.tag() == Ok(Some(DATA))
+        && let Ok(data) = likely.delimited()
+        && likely.tag() == Ok(None)
+    {
+        return Ok(Entry { partition_key, explicit_hash_key: Entry::NONE, data });
+    }
+    read_any_user_record(reader)
+}
+
+fn read_any_user_record(mut reader: Reader<'_>) -> Result<Entry, Malformation> {
     let (mut partition_key, mut explicit_hash_key, mut data) = (None, Entry::NONE, None);
     while let Some(tag) = reader.tag()? {
         match tag {

@@ -141,17 +141,25 @@ impl Text {
 
     #[inline]
     fn inline(buffer: &[u8], start: usize, len: u8) -> Self {
-        let len = len.min(Self::INLINE_MAX as u8);
+        const N: usize = Text::INLINE_MAX;
+        const ONES_THEN_ZEROS: [u8; 2 * N] = {
+            let mut mask = [0; 2 * N];
+            let (ones, _) = mask.split_at_mut(N);
+            ones.copy_from_slice(&[0xFF; N]);
+            mask
+        };
+        let len = len.min(N as u8);
         let from = buffer.get(start..).unwrap_or_default();
-        let mut bytes = [0; Self::INLINE_MAX];
-        match from.first_chunk::<{ Self::INLINE_MAX }>() {
+        let mask = ONES_THEN_ZEROS[N - usize::from(len)..].first_chunk::<N>();
+        let mut bytes = [0; N];
+        match (from.first_chunk::<N>(), mask) {
             // To copy all and mask is faster than to copy `len` bytes.
-            Some(from) => {
-                for (at, (byte, from)) in (0..).zip(bytes.iter_mut().zip(from)) {
-                    *byte = if at < len { *from } else { 0 };
+            (Some(from), Some(mask)) => {
+                for at in 0..N {
+                    bytes[at] = from[at] & mask[at];
                 }
             }
-            None => bytes.iter_mut().zip(from).take(len.into()).for_each(|(byte, from)| *byte = *from),
+            _ => bytes.iter_mut().zip(from).take(len.into()).for_each(|(byte, from)| *byte = *from),
         }
         Self::Inline { len, bytes }
     }

@@ -219,12 +219,16 @@ mod x86 {
             blocks: &[[&[Block]; 16]; G],
             count: usize,
         ) {
-            let [mut a, mut b, mut c, mut d] = states.map(|groups| groups.map(|words| load_state(&words)));
+            let [mut a, mut b, mut c, mut d] = load_states(states);
             for at in 0..count {
                 let before = [a, b, c, d];
-                let words: [[__m512i; 16]; G] = std::array::from_fn(|group| {
-                    transpose(std::array::from_fn(|lane| load_block(&blocks[group][lane][at])))
-                });
+                let mut words = [[_mm512_setzero_si512(); 16]; G];
+                for (words, lanes) in words.iter_mut().zip(blocks) {
+                    for (word, lane) in words.iter_mut().zip(lanes) {
+                        *word = load_block(&lane[at]);
+                    }
+                    *words = transpose(*words);
+                }
                 macro_rules! step {
                     ($f:ident, $a:ident, $b:ident, $c:ident, $d:ident, $word:literal, $rotate:literal, $constant:literal) => {
                         for group in 0..G {
@@ -266,6 +270,7 @@ mod x86 {
         }
 
         /// From one row per lane to one row per word.
+        #[inline]
         #[target_feature(enable = "avx512f")]
         fn transpose(lanes: [__m512i; 16]) -> [__m512i; 16] {
             let mut pairs = lanes;
@@ -296,28 +301,45 @@ mod x86 {
             words
         }
 
+        #[inline]
         #[target_feature(enable = "avx512f")]
         fn even_quarters(left: __m512i, right: __m512i) -> __m512i {
             _mm512_shuffle_i32x4::<0b10_00_10_00>(left, right)
         }
 
+        #[inline]
         #[target_feature(enable = "avx512f")]
         fn odd_quarters(left: __m512i, right: __m512i) -> __m512i {
             _mm512_shuffle_i32x4::<0b11_01_11_01>(left, right)
         }
 
+        #[inline]
         #[target_feature(enable = "avx512f")]
         fn load_block(block: &Block) -> __m512i {
             // SAFETY: reads the 64 bytes of `block`, wherever they are aligned.
             unsafe { _mm512_loadu_si512(block.as_ptr().cast()) }
         }
 
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        fn load_states<const G: usize>(states: &LaneStates<16, G>) -> [[__m512i; G]; 4] {
+            let mut vectors = [[_mm512_setzero_si512(); G]; 4];
+            for (vectors, groups) in vectors.iter_mut().zip(states) {
+                for (vector, words) in vectors.iter_mut().zip(groups) {
+                    *vector = load_state(words);
+                }
+            }
+            vectors
+        }
+
+        #[inline]
         #[target_feature(enable = "avx512f")]
         fn load_state(words: &[u32; 16]) -> __m512i {
             // SAFETY: reads the 64 bytes of `words`, wherever they are aligned.
             unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
         }
 
+        #[inline]
         #[target_feature(enable = "avx512f")]
         fn store_state(words: &mut [u32; 16], vector: __m512i) {
             // SAFETY: writes the 64 bytes of `words`, wherever they are aligned.
@@ -334,14 +356,18 @@ mod x86 {
             blocks: &[[&[Block]; 8]; G],
             count: usize,
         ) {
-            let [mut a, mut b, mut c, mut d] = states.map(|groups| groups.map(|words| load_state(&words)));
+            let [mut a, mut b, mut c, mut d] = load_states(states);
             for at in 0..count {
                 let before = [a, b, c, d];
-                let words: [[[__m256i; 8]; 2]; G] = std::array::from_fn(|group| {
-                    std::array::from_fn(|half| {
-                        transpose(std::array::from_fn(|lane| load_half(&blocks[group][lane][at], half)))
-                    })
-                });
+                let mut words = [[[_mm256_setzero_si256(); 8]; 2]; G];
+                for (words, lanes) in words.iter_mut().zip(blocks) {
+                    for (half, words) in words.iter_mut().enumerate() {
+                        for (word, lane) in words.iter_mut().zip(lanes) {
+                            *word = load_half(&lane[at], half);
+                        }
+                        *words = transpose(*words);
+                    }
+                }
                 macro_rules! step {
                     ($f:ident, $a:ident, $b:ident, $c:ident, $d:ident, $word:literal, $rotate:literal, $constant:literal) => {
                         for group in 0..G {
@@ -387,6 +413,7 @@ mod x86 {
         }
 
         /// From one row per lane to one row per word.
+        #[inline]
         #[target_feature(enable = "avx2")]
         fn transpose(lanes: [__m256i; 8]) -> [__m256i; 8] {
             let mut pairs = lanes;
@@ -411,6 +438,7 @@ mod x86 {
             words
         }
 
+        #[inline]
         #[target_feature(enable = "avx2")]
         fn load_half(block: &Block, half: usize) -> __m256i {
             let half: &[u8; 32] = &block.as_chunks().0[half];
@@ -418,12 +446,26 @@ mod x86 {
             unsafe { _mm256_loadu_si256(half.as_ptr().cast()) }
         }
 
+        #[inline]
+        #[target_feature(enable = "avx2")]
+        fn load_states<const G: usize>(states: &LaneStates<8, G>) -> [[__m256i; G]; 4] {
+            let mut vectors = [[_mm256_setzero_si256(); G]; 4];
+            for (vectors, groups) in vectors.iter_mut().zip(states) {
+                for (vector, words) in vectors.iter_mut().zip(groups) {
+                    *vector = load_state(words);
+                }
+            }
+            vectors
+        }
+
+        #[inline]
         #[target_feature(enable = "avx2")]
         fn load_state(words: &[u32; 8]) -> __m256i {
             // SAFETY: reads the 32 bytes of `words`, wherever they are aligned.
             unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
         }
 
+        #[inline]
         #[target_feature(enable = "avx2")]
         fn store_state(words: &mut [u32; 8], vector: __m256i) {
             // SAFETY: writes the 32 bytes of `words`, wherever they are aligned.

@@ -1,5 +1,5 @@
 use super::kernel::{Block, Kernel, LaneStates, State, compress};
-use super::{Message, pad};
+use super::{Message, end_blocks, pad};
 
 /// At most so many messages are better hashed one after the other than in lanes.
 const ALONE_MAX: usize = 2;
@@ -16,9 +16,11 @@ pub(super) fn compress_bodies<K: Kernel<L>, const L: usize>(
     // Longest first, so that lanes run dry together.
     let mut waiting: Vec<Message<'_>> = super::bodies(messages).collect();
     waiting.sort_unstable_by_key(|message| message.blocks.len());
-    let mut running: Vec<Message<'_>> = Vec::with_capacity(L * GROUPS_MAX);
+    // As many at a time as leaves no small remainder, which would take as long as full lanes do.
+    let at_once = waiting.len().div_ceil(waiting.len().div_ceil(L * GROUPS_MAX).max(1));
+    let mut running: Vec<Message<'_>> = Vec::with_capacity(at_once);
     loop {
-        let free = (L * GROUPS_MAX - running.len()).min(waiting.len());
+        let free = (at_once - running.len()).min(waiting.len());
         running.extend(waiting.drain(waiting.len() - free..));
         if running.len() <= ALONE_MAX {
             break;
@@ -37,18 +39,40 @@ pub(super) fn compress_ends<K: Kernel<L>, const L: usize>(
     messages: &[&[u8]],
     states: &mut [State],
 ) {
-    let mut ends = vec![[[0; 64]; 2]; messages.len().min(L * GROUPS_MAX)];
-    for first in (0..messages.len()).step_by(L * GROUPS_MAX) {
-        let chunk = messages[first..].iter().take(L * GROUPS_MAX);
-        let mut running: Vec<Message<'_>> = (ends.iter_mut().zip(chunk).enumerate())
-            .map(|(index, (end, message))| Message { at: first + index, blocks: pad(message, end) })
-            .collect();
-        while running.len() > ALONE_MAX {
-            run(kernel, &mut running, states);
-            running.retain(|message| !message.blocks.is_empty());
+    for (messages, states) in messages.chunks(L * GROUPS_MAX).zip(states.chunks_mut(L * GROUPS_MAX)) {
+        match messages.len().div_ceil(L) {
+            1 => compress_chunk_of_ends::<K, L, 1>(kernel, messages, states),
+            2 => compress_chunk_of_ends::<K, L, 2>(kernel, messages, states),
+            _ => compress_chunk_of_ends::<K, L, GROUPS_MAX>(kernel, messages, states),
         }
-        for message in running {
-            compress(&mut states[message.at], message.blocks);
+    }
+}
+
+fn compress_chunk_of_ends<K: Kernel<L>, const L: usize, const G: usize>(
+    kernel: K,
+    messages: &[&[u8]],
+    states: &mut [State],
+) {
+    let mut ends = [[[[0; 64]; 2]; L]; G];
+    let mut lane_states: LaneStates<L, G> = [[[0; L]; G]; 4];
+    let mut any_has_two = false;
+    for (index, (message, state)) in messages.iter().zip(&*states).enumerate() {
+        any_has_two |= pad(message, &mut ends[index / L][index % L]).len() == 2;
+        for (words, word) in lane_states.iter_mut().zip(state) {
+            words[index / L][index % L] = *word;
+        }
+    }
+    let blocks_of =
+        |which: usize| ends.each_ref().map(|lanes| lanes.each_ref().map(|end| &end[which..=which]));
+    kernel.compress(&mut lane_states, &blocks_of(0), 1);
+    let after_one = lane_states;
+    if any_has_two {
+        kernel.compress(&mut lane_states, &blocks_of(1), 1);
+    }
+    for (index, (message, state)) in messages.iter().zip(states).enumerate() {
+        let lane_states = if end_blocks(message) == 2 { &lane_states } else { &after_one };
+        for (word, words) in state.iter_mut().zip(lane_states) {
+            *word = words[index / L][index % L];
         }
     }
 }

@@ -101,9 +101,14 @@ fn pad<'a>(message: &[u8], end: &'a mut [Block; 2]) -> &'a [Block] {
     let bytes = end.as_flattened_mut();
     bytes[..rest.len()].copy_from_slice(rest);
     bytes[rest.len()] = 0x80;
-    let blocks = if rest.len() < 64 - bits.len() { 1 } else { 2 };
+    let blocks = end_blocks(message);
     bytes[blocks * 64 - bits.len()..blocks * 64].copy_from_slice(&bits);
     &end[..blocks]
+}
+
+/// How many blocks [`pad`] makes.
+fn end_blocks(message: &[u8]) -> usize {
+    if message.len() % 64 < 64 - size_of::<u64>() { 1 } else { 2 }
 }
 
 fn bytes(state: State) -> [u8; DIGEST_BYTES] {
