@@ -16,7 +16,7 @@ use self::kpl_oracle::messages::{self, AggregatedRecord};
 use self::kpl_oracle::{MAGIC, Outcome, UserRecord, according_to_prost, outcome, seal};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Valid and nearly valid messages, read exactly as the oracles read them.
     #[test]
