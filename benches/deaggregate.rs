@@ -12,6 +12,7 @@
     clippy::print_stdout,
     reason = "it measures, and prints what it measured"
 )]
+#![allow(clippy::cast_possible_truncation, reason = "the plain way is written plainly")]
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
@@ -142,7 +143,7 @@ fn print_corpus(corpus: &Corpus, filtered: bool, hashers: &[Hasher]) {
     let md5 = best(corpus, |page| page.iter().map(|record| Md5::digest(&record.data)[0] as usize).sum());
     let lone = best(corpus, |page| page.iter().map(|record| Hasher::digest(&record.data)[0] as usize).sum());
     let payloads: Vec<&[u8]> = corpus.page.iter().map(|record| &record.data[..]).collect();
-    let batch = best(corpus, |_| black_box(Hasher::new().digests(&payloads)).len());
+    let batch = best(corpus, |_| black_box(Hasher::detect().digests(&payloads)).len());
     let mut copy = Vec::with_capacity(bytes);
     let memcpy = best(corpus, |page| {
         copy.clear();

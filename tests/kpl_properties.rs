@@ -1,5 +1,7 @@
 //! De-aggregation against two oracles, for valid aggregates, for damaged ones, and for anything.
 
+#![allow(clippy::cast_possible_truncation, reason = "the low bytes of a number")]
+
 mod kpl_oracle;
 
 use std::num::NonZeroUsize;

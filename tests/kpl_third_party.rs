@@ -7,6 +7,8 @@
 //! KPL_PYTHON=target/kpl/bin/python cargo test --test kpl_third_party
 //! ```
 
+#![allow(clippy::cast_possible_truncation, reason = "any bytes will do")]
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 

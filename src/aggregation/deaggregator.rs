@@ -41,7 +41,7 @@ impl Deaggregator {
     /// `None` stands for every hash key.
     #[must_use]
     pub fn new(range: Option<HashKeyRange>) -> Self {
-        Self::with_hasher(range, Hasher::new())
+        Self::with_hasher(range, Hasher::detect())
     }
 
     pub(super) fn with_hasher(range: Option<HashKeyRange>, hasher: Hasher) -> Self {

@@ -106,7 +106,7 @@ key! {
 
 impl PartitionKey {
     /// The longest text held inside.
-    pub(crate) const INLINE_MAX: u8 = Text::INLINE_MAX as u8;
+    pub(crate) const INLINE_MAX: u8 = Text::INLINE_MAX;
 
     /// The key of up to [`INLINE_MAX`](Self::INLINE_MAX) bytes at `start` of `buffer`, which the
     /// caller knows to be UTF-8.
@@ -123,32 +123,33 @@ enum Text {
     Inline {
         len: u8,
         /// Zeros from `len` on.
-        bytes: [u8; Text::INLINE_MAX],
+        bytes: [u8; Text::INLINE_BYTES],
     },
     Slice(Bytes),
 }
 
 impl Text {
     /// As many as make a text one word longer than a slice.
-    const INLINE_MAX: usize = 38;
+    const INLINE_MAX: u8 = 38;
+    const INLINE_BYTES: usize = Self::INLINE_MAX as usize;
 
     fn new(bytes: Bytes) -> Self {
         match u8::try_from(bytes.len()) {
-            Ok(len) if bytes.len() <= Self::INLINE_MAX => Self::inline(&bytes, 0, len),
+            Ok(len) if len <= Self::INLINE_MAX => Self::inline(&bytes, 0, len),
             _ => Self::Slice(bytes),
         }
     }
 
     #[inline]
     fn inline(buffer: &[u8], start: usize, len: u8) -> Self {
-        const N: usize = Text::INLINE_MAX;
+        const N: usize = Text::INLINE_BYTES;
         const ONES_THEN_ZEROS: [u8; 2 * N] = {
             let mut mask = [0; 2 * N];
             let (ones, _) = mask.split_at_mut(N);
             ones.copy_from_slice(&[0xFF; N]);
             mask
         };
-        let len = len.min(N as u8);
+        let len = len.min(Self::INLINE_MAX);
         let from = buffer.get(start..).unwrap_or_default();
         let mask = ONES_THEN_ZEROS[N - usize::from(len)..].first_chunk::<N>();
         let mut bytes = [0; N];
@@ -180,7 +181,7 @@ impl Text {
 
 impl Default for Text {
     fn default() -> Self {
-        Self::Inline { len: 0, bytes: [0; Self::INLINE_MAX] }
+        Self::Inline { len: 0, bytes: [0; Self::INLINE_BYTES] }
     }
 }
 

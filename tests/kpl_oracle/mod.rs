@@ -1,6 +1,12 @@
 //! What a Kinesis record must become, worked out in the simplest way there is: the message is parsed
 //! into a tree first. Shared by the property tests and the fuzz target.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "Java takes the low 32 bits of indexes, tags and lengths"
+)]
+#![allow(unreachable_pub, missing_docs, reason = "part of two programs")]
+
 use kinesis_consumer::{HashKeyRange, KinesisClientRecord};
 use md5::{Digest, Md5};
 
@@ -57,8 +63,7 @@ fn user_records(message: &[u8], range: HashKeyRange) -> Option<Vec<UserRecord>> 
     let partition_keys = texts(&fields, 1);
     let explicit_hash_keys = texts(&fields, 2);
     let mut user_records = Vec::new();
-    let mut sub_sequence_number = 0;
-    for record in all_bytes(&fields, 3) {
+    for (sub_sequence_number, record) in (0..).zip(all_bytes(&fields, 3)) {
         let fields = parse(&mut &*record, 1, None)?;
         for tag in all_bytes(&fields, 4) {
             all_bytes(&parse(&mut &*tag, 2, None)?, 1).last()?;
@@ -67,7 +72,6 @@ fn user_records(message: &[u8], range: HashKeyRange) -> Option<Vec<UserRecord>> 
         let explicit_hash_key = last_varint(&fields, 2);
         let data = all_bytes(&fields, 3).last()?.to_vec();
         user_records.push((partition_key, explicit_hash_key, data, sub_sequence_number));
-        sub_sequence_number += 1;
     }
     // All of them have to be parsed before one is looked at.
     let mut delivered = Vec::new();

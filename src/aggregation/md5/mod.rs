@@ -35,7 +35,7 @@ impl Hasher {
     }
 
     /// With the fastest instructions this processor has.
-    pub fn new() -> Self {
+    pub fn detect() -> Self {
         *Self::all().last().unwrap_or(&Self(Instructions::Scalar))
     }
 
