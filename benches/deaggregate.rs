@@ -62,7 +62,7 @@ fn corpora() -> Vec<Corpus> {
         aggregates("64 of 50 KB x 100 B, unique keys", 64, 50_000, 100, unique),
         aggregates("16 of 50 KB x 1 KB", 16, 50_000, 1000, sixteen),
         aggregates("64 of 50 KB x 1 KB", 64, 50_000, 1000, sixteen),
-        aggregates("2000 of 512 B x 3", 2000, 512, 140, sixteen),
+        aggregates("2000 of 512 B x 3", 2000, 512, 130, sixteen),
         aggregates("16 of 1 MB x 100 B", 16, 1_000_000, 100, sixteen),
         aggregates("lone 1 MB x 100 B", 1, 1_000_000, 100, sixteen),
         aggregates("lone 10 MiB x 100 B", 1, 10 * MIB, 100, sixteen),

@@ -1,8 +1,6 @@
 use std::cmp::Ordering;
 use std::num::NonZeroUsize;
 
-use bytes::Bytes;
-
 use super::index::{Index, Open, Parts};
 use super::md5::{DIGEST_BYTES, Hasher};
 use super::{Counts, MAGIC, Malformation};
@@ -65,7 +63,7 @@ impl Deaggregator {
         let mut plans = self.verify(&records, after);
         for (record, plan) in records.iter().zip(&mut plans) {
             if let Fate::Verified = plan.fate {
-                plan.fate = match index.read(&message_of(record), &self.range) {
+                plan.fate = match index.read(&record.data, &self.range) {
                     Ok(parts) => Fate::Aggregate(parts),
                     Err(kind) => Fate::Malformed(kind),
                 };
@@ -73,7 +71,7 @@ impl Deaggregator {
         }
         if self.range != HashKeyRange::FULL {
             let aggregates = records.iter().zip(&plans).filter_map(|(record, plan)| match &plan.fate {
-                Fate::Aggregate(parts) => Some((split(&record.data)?.0, parts)),
+                Fate::Aggregate(parts) => Some((&record.data[..], parts)),
                 _ => None,
             });
             index.place_partition_keys(aggregates, &self.range, self.hasher);
@@ -180,11 +178,6 @@ fn split(data: &[u8]) -> Option<(&[u8], &[u8; DIGEST_BYTES])> {
     data.strip_prefix(&MAGIC)?.split_last_chunk().filter(|(message, _)| !message.is_empty())
 }
 
-/// The message of what looks like an aggregate, as a slice of the record.
-fn message_of(record: &Record) -> Bytes {
-    split(&record.data).map(|(message, _)| record.data.slice_ref(message)).unwrap_or_default()
-}
-
 /// The records of a page in order, batch by batch; no batch is empty.
 ///
 /// Until it is handed on, a user record costs 16 bytes, however many of them an aggregate claims to
@@ -229,8 +222,7 @@ impl Iterator for Batches {
             };
             match plan.fate {
                 Fate::Aggregate(parts) => {
-                    let message = message_of(&record);
-                    self.open = Some(self.index.open(record, message, parts, plan.skip));
+                    self.open = Some(self.index.open(record, parts, plan.skip));
                 }
                 Fate::Drop => {}
                 Fate::Plain | Fate::Malformed(_) | Fate::Verified => batch.push(record.into()),

@@ -2,10 +2,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::Malformation;
 use super::hash_key::{HashKey, parse_hash_key};
-use super::md5::Hasher;
+use super::md5::{DIGEST_BYTES, Hasher};
 use super::wire::{Reader, Span, Tag};
+use super::{MAGIC, Malformation};
 use crate::types::{ExplicitHashKey, HashKeyRange, KinesisClientRecord, PartitionKey, Record};
 
 const PARTITION_KEY_TABLE: Tag = Tag::delimited(1);
@@ -23,7 +23,7 @@ const TAG_KEY: Tag = Tag::delimited(1);
 /// memory to speak of.
 const HASHED_AT_ONCE: usize = 384;
 
-/// The user records of a page's aggregates, as positions in their messages: what is kept of an
+/// The user records of a page's aggregates, as positions in the records: what is kept of an
 /// aggregate from the time it is read until its records are handed on. 16 bytes for each user record,
 /// 8 for each partition key.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ pub(super) struct Index {
     entries: Vec<Entry>,
     partition_keys: Vec<PartitionKeySlot>,
     explicit_hash_keys: Vec<ExplicitHashKeySlot>,
-    /// The partition keys that are not simply copied out of the message.
+    /// The partition keys that are not simply copied out of the record.
     kept_partition_keys: Vec<PartitionKey>,
     /// The explicit hash keys that user records have.
     kept_explicit_hash_keys: Vec<ExplicitHashKey>,
@@ -68,7 +68,7 @@ impl Entry {
 /// An entry of a table of partition keys.
 #[derive(Debug, Clone, Copy)]
 struct PartitionKeySlot {
-    /// Where it starts in the message, or its place among those kept.
+    /// Where it starts in the record, or its place among those kept.
     at: u32,
     len: u8,
     kept: bool,
@@ -101,7 +101,6 @@ enum Place {
 #[derive(Debug)]
 pub(super) struct Open {
     record: Record,
-    message: Bytes,
     parts: Parts,
     /// Its table of partition keys, if its records share them; else each is made when it is needed.
     partition_keys: Vec<PartitionKey>,
@@ -119,8 +118,8 @@ pub(super) struct Settled {
 }
 
 impl Index {
-    /// Reads an aggregate's message; leaves nothing behind of one that is malformed.
-    pub(super) fn read(&mut self, message: &Bytes, range: &HashKeyRange) -> Result<Parts, Malformation> {
+    /// Reads an aggregate; leaves nothing behind of one that is malformed.
+    pub(super) fn read(&mut self, data: &Bytes, range: &HashKeyRange) -> Result<Parts, Malformation> {
         let before = [
             self.entries.len(),
             self.partition_keys.len(),
@@ -128,14 +127,14 @@ impl Index {
             self.kept_partition_keys.len(),
             self.kept_explicit_hash_keys.len(),
         ];
-        let outcome = self.read_message(message).and_then(|()| {
+        let outcome = self.read_message(data).and_then(|()| {
             let parts = Parts {
                 entries: before[0]..self.entries.len(),
                 partition_keys: before[1]..self.partition_keys.len(),
                 explicit_hash_keys: before[2]..self.explicit_hash_keys.len(),
                 plain: before[2] == self.explicit_hash_keys.len(),
             };
-            self.resolve(message, &parts, range).map(|()| parts)
+            self.resolve(data, &parts, range).map(|()| parts)
         });
         if outcome.is_err() {
             self.entries.truncate(before[0]);
@@ -147,17 +146,18 @@ impl Index {
         outcome
     }
 
-    fn read_message(&mut self, message: &Bytes) -> Result<(), Malformation> {
-        if u32::try_from(message.len()).is_err() {
+    fn read_message(&mut self, data: &Bytes) -> Result<(), Malformation> {
+        if u32::try_from(data.len()).is_err() {
             return Err(Malformation::Protobuf);
         }
-        let mut reader = Reader::new(message);
+        let end = data.len().saturating_sub(DIGEST_BYTES);
+        let mut reader = Reader::new(&data[..end], MAGIC.len());
         while let Some(tag) = reader.tag()? {
             match tag {
                 RECORDS => self.entries.push(read_user_record(reader.message()?)?),
                 PARTITION_KEY_TABLE => {
                     let span = reader.delimited()?;
-                    self.add_partition_key(message, span);
+                    self.add_partition_key(data, span);
                 }
                 EXPLICIT_HASH_KEY_TABLE => self.explicit_hash_keys.push(ExplicitHashKeySlot {
                     span: reader.delimited()?,
@@ -170,13 +170,13 @@ impl Index {
         Ok(())
     }
 
-    fn add_partition_key(&mut self, message: &Bytes, span: Span) {
+    fn add_partition_key(&mut self, data: &Bytes, span: Span) {
         let slot = match u8::try_from(span.len) {
-            Ok(len) if len <= PartitionKey::INLINE_MAX && is_utf8(&message[span.range()]) => {
+            Ok(len) if len <= PartitionKey::INLINE_MAX && is_utf8(&data[span.range()]) => {
                 PartitionKeySlot { at: span.start, len, kept: false, place: Place::Unasked }
             }
             _ => {
-                let key = PartitionKey::from_utf8_lossy(message.slice(span.range()));
+                let key = PartitionKey::from_utf8_lossy(data.slice(span.range()));
                 let at = keep(&mut self.kept_partition_keys, key);
                 PartitionKeySlot { at, len: 0, kept: true, place: Place::Unasked }
             }
@@ -185,7 +185,7 @@ impl Index {
     }
 
     /// Follows the user records' references into the tables, which may stand behind them.
-    fn resolve(&mut self, message: &Bytes, parts: &Parts, range: &HashKeyRange) -> Result<(), Malformation> {
+    fn resolve(&mut self, data: &Bytes, parts: &Parts, range: &HashKeyRange) -> Result<(), Malformation> {
         let partition_keys = &mut self.partition_keys[parts.partition_keys.clone()];
         let explicit_hash_keys = &mut self.explicit_hash_keys[parts.explicit_hash_keys.clone()];
         for entry in &self.entries[parts.entries.clone()] {
@@ -199,7 +199,7 @@ impl Index {
                 .get_mut(entry.explicit_hash_key as usize)
                 .ok_or(Malformation::TableIndex)?;
             if slot.place == Place::Unasked {
-                let key = ExplicitHashKey::from_utf8_lossy(message.slice(slot.span.range()));
+                let key = ExplicitHashKey::from_utf8_lossy(data.slice(slot.span.range()));
                 slot.place = match parse_hash_key(&key).ok_or(Malformation::HashKey)? {
                     HashKey::Valid(key) => Place::of(key, range),
                     HashKey::Unreachable => Place::Unreachable,
@@ -210,11 +210,11 @@ impl Index {
         Ok(())
     }
 
-    /// Finds out where the partition keys that user records are placed by stand to `range`. `messages`
-    /// are those of all aggregates read.
+    /// Finds out where the partition keys that user records are placed by stand to `range`, given all
+    /// aggregates read.
     pub(super) fn place_partition_keys<'a>(
         &mut self,
-        messages: impl Iterator<Item = (&'a [u8], &'a Parts)>,
+        aggregates: impl Iterator<Item = (&'a [u8], &'a Parts)>,
         range: &HashKeyRange,
         hasher: Hasher,
     ) {
@@ -226,12 +226,12 @@ impl Index {
             }
             texts.clear();
         };
-        for (message, parts) in messages {
+        for (data, parts) in aggregates {
             for at in parts.partition_keys.clone() {
                 let slot = self.partition_keys[at];
                 if slot.place == Place::Asked {
                     asked.push(at);
-                    texts.push(slot.text(message, &self.kept_partition_keys));
+                    texts.push(slot.text(data, &self.kept_partition_keys));
                     if asked.len() == HASHED_AT_ONCE {
                         hash(&mut asked, &mut texts, &mut self.partition_keys);
                     }
@@ -269,25 +269,26 @@ impl Index {
     }
 
     /// Gets an aggregate ready to be handed on.
-    pub(super) fn open(&self, record: Record, message: Bytes, parts: Parts, skip: usize) -> Open {
+    pub(super) fn open(&self, record: Record, parts: Parts, skip: usize) -> Open {
         let slots = &self.partition_keys[parts.partition_keys.clone()];
         let shared = slots.len() <= parts.entries.len() / 2;
         let partition_keys = if shared { slots } else { &[] };
-        let partition_keys = partition_keys.iter().map(|slot| self.partition_key(&message, slot)).collect();
-        Open { record, message, parts, partition_keys, next: skip }
+        let partition_keys =
+            partition_keys.iter().map(|slot| self.partition_key(&record.data, slot)).collect();
+        Open { record, parts, partition_keys, next: skip }
     }
 
     /// Appends the next user records of `open` to `batch`, until that has `size` or none are left:
     /// whether none are left.
     pub(super) fn hand_on(&self, open: &mut Open, batch: &mut Vec<KinesisClientRecord>, size: usize) -> bool {
-        let Open { message, parts, .. } = &*open;
+        let Open { record, parts, .. } = &*open;
         let numbers = open.next..parts.entries.len().min(open.next + size.saturating_sub(batch.len()));
         let entries = self.entries[parts.entries.clone()][numbers.clone()].iter().zip(numbers.start as u64..);
         let slots = &self.partition_keys[parts.partition_keys.clone()];
         // One loop for each shape of aggregate: with fewer choices to make for every record, the
         // compiler writes it straight into the batch.
         let shared = |entry: &Entry| open.partition_keys[entry.partition_key as usize].clone();
-        let unique = |entry: &Entry| self.partition_key(message, &slots[entry.partition_key as usize]);
+        let unique = |entry: &Entry| self.partition_key(&record.data, &slots[entry.partition_key as usize]);
         match (parts.plain, open.partition_keys.is_empty()) {
             (true, false) => {
                 batch.extend(
@@ -318,11 +319,11 @@ impl Index {
     }
 
     #[inline]
-    fn partition_key(&self, message: &[u8], slot: &PartitionKeySlot) -> PartitionKey {
+    fn partition_key(&self, data: &[u8], slot: &PartitionKeySlot) -> PartitionKey {
         if slot.kept {
             self.kept_partition_keys[slot.at as usize].clone()
         } else {
-            PartitionKey::inline(message, slot.at as usize, slot.len)
+            PartitionKey::inline(data, slot.at as usize, slot.len)
         }
     }
 }
@@ -338,7 +339,7 @@ impl Open {
     ) -> KinesisClientRecord {
         KinesisClientRecord {
             record: Record {
-                data: self.message.slice(entry.data.range()),
+                data: self.record.data.slice(entry.data.range()),
                 partition_key,
                 sequence_number: self.record.sequence_number.clone(),
                 approximate_arrival_timestamp: self.record.approximate_arrival_timestamp,
@@ -358,9 +359,9 @@ impl Place {
 }
 
 impl PartitionKeySlot {
-    fn text<'a>(&self, message: &'a [u8], kept: &'a [PartitionKey]) -> &'a [u8] {
+    fn text<'a>(&self, data: &'a [u8], kept: &'a [PartitionKey]) -> &'a [u8] {
         let at = self.at as usize;
-        if self.kept { kept[at].as_bytes() } else { &message[at..at + usize::from(self.len)] }
+        if self.kept { kept[at].as_bytes() } else { &data[at..at + usize::from(self.len)] }
     }
 }
 

@@ -22,7 +22,7 @@ impl Tag {
     }
 }
 
-/// Where a length-delimited field's content lies in the message.
+/// Where a length-delimited field's content lies in the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) start: u32,
@@ -33,8 +33,8 @@ pub(super) struct Span {
 /// and lengths of more than 32 bits, say), what Java makes of it counts, because KCL in Java is who
 /// we must agree with.
 ///
-/// Holds the message up to the end of the (sub-)message being read, so positions are always positions
-/// in the whole message.
+/// Holds everything up to the end of the (sub-)message being read, so positions are always positions
+/// in the whole record.
 #[derive(Debug, Clone)]
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
@@ -46,9 +46,9 @@ pub(super) struct Reader<'a> {
 type Result<T> = std::result::Result<T, Malformation>;
 
 impl<'a> Reader<'a> {
-    /// A reader at the start of a message of less than 2^32 bytes.
-    pub(super) fn new(message: &'a [u8]) -> Self {
-        Self { bytes: message, at: 0, depth: 0 }
+    /// A reader of the message that is `bytes` from `start` on; `bytes` are less than 2^32.
+    pub(super) fn new(bytes: &'a [u8], start: usize) -> Self {
+        Self { bytes, at: start.min(bytes.len()), depth: 0 }
     }
 
     /// The tag of the next field; `None` at the end of the message.
@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
         let len = self.varint()?;
         let start = self.at;
         self.skip_bytes(len as usize)?;
-        #[expect(clippy::cast_possible_truncation, reason = "messages are shorter than 2^32")]
+        #[expect(clippy::cast_possible_truncation, reason = "records are shorter than 2^32")]
         Ok(Span { start: start as u32, len })
     }
 

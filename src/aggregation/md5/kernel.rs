@@ -1,7 +1,7 @@
 //! The MD5 compression function, for one message and for many side by side.
 //!
 //! The only file of this crate with `unsafe` in it: vector loads and stores, calls of functions that
-//! are compiled for instructions the processor was found to have, and one pinned addition.
+//! are compiled for instructions the processor was found to have, and pinned additions.
 #![allow(unsafe_code)]
 
 /// What MD5 works on at a time.
@@ -234,7 +234,7 @@ mod x86 {
                         for group in 0..G {
                             let sum = _mm512_add_epi32($a[group], words[group][$word]);
                             let sum = _mm512_add_epi32(sum, _mm512_set1_epi32(u32::cast_signed($constant)));
-                            let sum = _mm512_add_epi32(sum, mix!($f, $b[group], $c[group], $d[group]));
+                            let sum = add_last(sum, mix!($f, $b[group], $c[group], $d[group]));
                             $a[group] = _mm512_add_epi32(_mm512_rol_epi32::<$rotate>(sum), $b[group]);
                         }
                     };
@@ -267,6 +267,30 @@ mod x86 {
                     store_state(words, vector);
                 }
             }
+        }
+
+        /// `sum + late`, where `late` is known later than `sum`; pinned for the same reason as the
+        /// scalar one.
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        fn add_last(sum: __m512i, late: __m512i) -> __m512i {
+            #[cfg(not(miri))]
+            {
+                let mut sum = sum;
+                // SAFETY: an addition of two registers; it touches neither memory, stack nor flags. The
+                // instruction is AVX-512F, which this function is compiled for.
+                unsafe {
+                    std::arch::asm!(
+                        "vpaddd {sum}, {sum}, {late}",
+                        sum = inout(zmm_reg) sum,
+                        late = in(zmm_reg) late,
+                        options(pure, nomem, nostack, preserves_flags)
+                    );
+                }
+                sum
+            }
+            #[cfg(miri)]
+            _mm512_add_epi32(sum, late)
         }
 
         /// From one row per lane to one row per word.

@@ -93,11 +93,11 @@ fn bodies<'a>(messages: &[&'a [u8]]) -> impl Iterator<Item = Message<'a>> {
 }
 
 /// What MD5 makes of the end of a message: the bytes after its last whole block, a one bit, zeros, and
-/// the message's length in bits. One or two blocks, written to `end`.
+/// the message's length in bits. One or two blocks, written to `end`, which is
+/// all zeros.
 fn pad<'a>(message: &[u8], end: &'a mut [Block; 2]) -> &'a [Block] {
     let rest = message.as_chunks::<64>().1;
     let bits = (message.len() as u64).wrapping_mul(8).to_le_bytes();
-    *end = [[0; 64]; 2];
     let bytes = end.as_flattened_mut();
     bytes[..rest.len()].copy_from_slice(rest);
     bytes[rest.len()] = 0x80;
