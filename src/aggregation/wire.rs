@@ -58,7 +58,7 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         match self.varint()? {
-            number_zero if number_zero < 8 => Err(Malformation::Protobuf),
+            0..8 => Err(Malformation::Protobuf),
             tag => Ok(Some(Tag(tag))),
         }
     }
@@ -123,7 +123,10 @@ impl<'a> Reader<'a> {
                     self.depth = self.deeper()?;
                     open_groups.push(tag.0);
                 }
-                4 if open_groups.pop().is_some_and(|start| start + 1 == tag.0) => self.depth -= 1,
+                4 => match open_groups.pop() {
+                    Some(start) if start + 1 == tag.0 => self.depth -= 1,
+                    _ => return Err(Malformation::Protobuf),
+                },
                 5 => self.skip_bytes(4)?,
                 _ => return Err(Malformation::Protobuf),
             }

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -23,21 +24,22 @@ macro_rules! key {
             /// The text in `bytes`, without a copy if that saves one; what is not UTF-8 becomes U+FFFD.
             pub(crate) fn from_utf8_lossy(bytes: Bytes) -> Self {
                 match String::from_utf8_lossy(&bytes) {
-                    std::borrow::Cow::Borrowed(_) => Self(Text::new(bytes)),
-                    std::borrow::Cow::Owned(text) => text.into(),
+                    Cow::Borrowed(_) => Self(Text::short(&bytes).unwrap_or(Text::Slice(bytes))),
+                    Cow::Owned(text) => text.into(),
                 }
             }
         }
 
         impl From<&str> for $name {
             fn from(text: &str) -> Self {
-                Self(Text::new(Bytes::copy_from_slice(text.as_bytes())))
+                let copy = || Text::Slice(Bytes::copy_from_slice(text.as_bytes()));
+                Self(Text::short(text.as_bytes()).unwrap_or_else(copy))
             }
         }
 
         impl From<String> for $name {
             fn from(text: String) -> Self {
-                Self(Text::new(text.into()))
+                Self(Text::short(text.as_bytes()).unwrap_or_else(|| Text::Slice(text.into())))
             }
         }
 
@@ -133,11 +135,9 @@ impl Text {
     const INLINE_MAX: u8 = 38;
     const INLINE_BYTES: usize = Self::INLINE_MAX as usize;
 
-    fn new(bytes: Bytes) -> Self {
-        match u8::try_from(bytes.len()) {
-            Ok(len) if len <= Self::INLINE_MAX => Self::inline(&bytes, 0, len),
-            _ => Self::Slice(bytes),
-        }
+    fn short(text: &[u8]) -> Option<Self> {
+        let len = u8::try_from(text.len()).ok().filter(|&len| len <= Self::INLINE_MAX)?;
+        Some(Self::inline(text, 0, len))
     }
 
     #[inline]

@@ -15,6 +15,7 @@ pub(super) const INITIAL: State = [0x6745_2301, 0xEFCD_AB89, 0x98BA_DCFE, 0x1032
 
 /// Compresses many messages side by side: `G` groups of `L` lanes, one message in each. One group
 /// waits for its own results most of the time; further groups fill the gaps.
+#[cfg(target_arch = "x86_64")]
 pub(super) trait Kernel<const L: usize>: Copy {
     /// Takes the first `count` blocks of every lane into its state.
     fn compress<const G: usize>(
@@ -26,6 +27,7 @@ pub(super) trait Kernel<const L: usize>: Copy {
 }
 
 /// The states of all lanes: word by word, the same word of neighbouring lanes side by side.
+#[cfg(target_arch = "x86_64")]
 pub(super) type LaneStates<const L: usize, const G: usize> = [[[u32; L]; G]; 4];
 
 /// The 64 steps of MD5: mixing function, the four words of the state in the roles of this step, the

@@ -1,5 +1,5 @@
-use super::kernel::{Block, Kernel, LaneStates, State, compress};
-use super::{Message, end_blocks, pad};
+use super::kernel::{Block, INITIAL, Kernel, LaneStates, State, compress};
+use super::{DIGEST_BYTES, bytes, end_blocks, pad};
 
 /// At most so many messages are better hashed one after the other than in lanes.
 const ALONE_MAX: usize = 2;
@@ -7,14 +7,31 @@ const ALONE_MAX: usize = 2;
 /// Groups of lanes worked on at the same time; more would not make it faster.
 const GROUPS_MAX: usize = 3;
 
-/// Takes the whole blocks of every message into its state, in lanes of `kernel`.
-pub(super) fn compress_bodies<K: Kernel<L>, const L: usize>(
+/// The digests of `messages`, in their order, computed in lanes of `kernel`.
+pub(super) fn digests<K: Kernel<L>, const L: usize>(
     kernel: K,
     messages: &[&[u8]],
-    states: &mut [State],
-) {
+) -> Vec<[u8; DIGEST_BYTES]> {
+    let mut states = vec![INITIAL; messages.len()];
+    compress_bodies(kernel, messages, &mut states);
+    compress_ends(kernel, messages, &mut states);
+    states.into_iter().map(bytes).collect()
+}
+
+/// The blocks of a message that are still to be hashed.
+struct Message<'a> {
+    /// Its place among the messages.
+    at: usize,
+    blocks: &'a [Block],
+}
+
+/// Takes the whole blocks of every message into its state.
+fn compress_bodies<K: Kernel<L>, const L: usize>(kernel: K, messages: &[&[u8]], states: &mut [State]) {
     // Longest first, so that lanes run dry together.
-    let mut waiting: Vec<Message<'_>> = super::bodies(messages).collect();
+    let mut waiting: Vec<Message<'_>> = (messages.iter().enumerate())
+        .map(|(at, message)| Message { at, blocks: message.as_chunks().0 })
+        .filter(|message| !message.blocks.is_empty())
+        .collect();
     waiting.sort_unstable_by_key(|message| message.blocks.len());
     // As many at a time as leaves no small remainder, which would take as long as full lanes do.
     let at_once = waiting.len().div_ceil(waiting.len().div_ceil(L * GROUPS_MAX).max(1));
@@ -33,13 +50,15 @@ pub(super) fn compress_bodies<K: Kernel<L>, const L: usize>(
     }
 }
 
-/// Takes the padded ends of all messages into their states, in lanes of `kernel`.
-pub(super) fn compress_ends<K: Kernel<L>, const L: usize>(
-    kernel: K,
-    messages: &[&[u8]],
-    states: &mut [State],
-) {
+/// Takes the padded ends of all messages into their states.
+fn compress_ends<K: Kernel<L>, const L: usize>(kernel: K, messages: &[&[u8]], states: &mut [State]) {
     for (messages, states) in messages.chunks(L * GROUPS_MAX).zip(states.chunks_mut(L * GROUPS_MAX)) {
+        if messages.len() <= ALONE_MAX {
+            for (message, state) in messages.iter().zip(states) {
+                compress(state, pad(message, &mut [[0; 64]; 2]));
+            }
+            continue;
+        }
         match messages.len().div_ceil(L) {
             1 => compress_chunk_of_ends::<K, L, 1>(kernel, messages, states),
             2 => compress_chunk_of_ends::<K, L, 2>(kernel, messages, states),
