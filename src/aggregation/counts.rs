@@ -1,3 +1,5 @@
+use std::fmt;
+
 /// What became of a page of Kinesis records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -65,6 +67,19 @@ pub enum Malformation {
 
 impl Malformation {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Truncated, Self::Digest, Self::Protobuf, Self::MissingField, Self::TableIndex, Self::HashKey];
+    pub const ALL: &[Self] =
+        &[Self::Truncated, Self::Digest, Self::Protobuf, Self::MissingField, Self::TableIndex, Self::HashKey];
+}
+
+impl fmt::Display for Malformation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Truncated => "too short to be an aggregate",
+            Self::Digest => "digest mismatch",
+            Self::Protobuf => "invalid protobuf",
+            Self::MissingField => "missing required field",
+            Self::TableIndex => "table index out of range",
+            Self::HashKey => "explicit hash key is not a number",
+        })
+    }
 }

@@ -1,4 +1,5 @@
 use std::cmp::Ordering;
+use std::fmt;
 use std::num::NonZeroUsize;
 
 use super::index::{Index, Open, Parts};
@@ -109,14 +110,12 @@ impl Deaggregator {
 }
 
 /// What to do with a Kinesis record.
-#[derive(Debug)]
 struct Plan {
     fate: Fate,
     /// How many user records at its start are left out, because they have been processed.
     skip: usize,
 }
 
-#[derive(Debug)]
 enum Fate {
     /// It is left out.
     Drop,
@@ -182,7 +181,6 @@ fn split(data: &[u8]) -> Option<(&[u8], &[u8; DIGEST_BYTES])> {
 ///
 /// Until it is handed on, a user record costs 16 bytes, however many of them an aggregate claims to
 /// hold.
-#[derive(Debug)]
 #[must_use = "the records are in the batches"]
 pub struct Batches {
     records: std::vec::IntoIter<Record>,
@@ -201,6 +199,17 @@ impl Batches {
     #[must_use]
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+}
+
+/// Shows how many records there are; nothing of what is in them.
+impl fmt::Debug for Batches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batches")
+            .field("batch_records_max", &self.batch_records_max)
+            .field("remaining", &self.remaining)
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
     }
 }
 
@@ -230,5 +239,72 @@ impl Iterator for Batches {
         }
         self.remaining -= batch.len() as u64;
         (!batch.is_empty()).then_some(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregation::{Added, Aggregator};
+    use crate::types::SequenceNumber;
+
+    const BATCH: NonZeroUsize = NonZeroUsize::new(4).expect("not zero");
+
+    /// A Kinesis record with user records of these payloads, alternating between two keys.
+    fn aggregate(number: u128, payloads: &[&[u8]]) -> Record {
+        let mut aggregator = Aggregator::new();
+        for (payload, key) in payloads.iter().zip(["short", &"long".repeat(20)].iter().cycle()) {
+            assert_eq!(aggregator.add(key, None, payload), Added::Yes);
+        }
+        let aggregate = aggregator.finish().expect("records were added");
+        Record::new(SequenceNumber::from(number), aggregate.partition_key, aggregate.data)
+    }
+
+    #[test]
+    fn payloads_and_long_keys_are_slices_of_the_record() {
+        let record = aggregate(1, &[b"one", b"two"]);
+        let buffer = record.data.as_ptr_range();
+        let batches = Deaggregator::new(None).deaggregate(vec![record], None, BATCH);
+        let user_records: Vec<_> = batches.flatten().collect();
+        assert_eq!(user_records.len(), 2);
+        for user_record in &user_records {
+            assert!(buffer.contains(&user_record.record.data.as_ptr()));
+        }
+        assert!(buffer.contains(&user_records[1].record.partition_key.as_ptr()));
+    }
+
+    #[test]
+    fn user_records_inherit_what_the_aggregate_was_stored_with() {
+        let mut record = aggregate(1, &[b"one"]);
+        record.approximate_arrival_timestamp = Some(std::time::SystemTime::UNIX_EPOCH);
+        record.encryption_type = crate::types::EncryptionType::Kms;
+        let mut batches = Deaggregator::new(None).deaggregate(vec![record.clone()], None, BATCH);
+        let user_record = &batches.next().expect("one batch")[0];
+        assert_eq!(user_record.record.sequence_number, record.sequence_number);
+        assert_eq!(user_record.record.approximate_arrival_timestamp, record.approximate_arrival_timestamp);
+        assert_eq!(user_record.record.encryption_type, record.encryption_type);
+    }
+
+    #[test]
+    fn a_page_resumes_within_an_aggregate() {
+        let page = vec![
+            aggregate(1, &[b"gone"]),
+            aggregate(2, &[b"gone", b"gone", b"c", b"d"]),
+            Record::new(3_u128.into(), "key", b"plain".as_slice()),
+        ];
+        let after = ExtendedSequenceNumber::new(2_u128.into(), 1);
+        let batches = Deaggregator::new(None).deaggregate(page, Some(&after), BATCH);
+        assert_eq!(batches.counts().already_processed, 3);
+        let seen: Vec<_> =
+            batches.flatten().map(|record| (record.record.data, record.sub_sequence_number)).collect();
+        assert_eq!(seen, [("c".into(), 2), ("d".into(), 3), ("plain".into(), 0)]);
+    }
+
+    #[test]
+    fn nothing_to_hand_on_makes_no_batch() {
+        let after = ExtendedSequenceNumber::new(9_u128.into(), 0);
+        let page = vec![aggregate(8, &[b"gone"]), aggregate(9, &[b"gone"])];
+        assert_eq!(Deaggregator::new(None).deaggregate(page, Some(&after), BATCH).count(), 0);
+        assert_eq!(Deaggregator::new(None).deaggregate(Vec::new(), None, BATCH).count(), 0);
     }
 }

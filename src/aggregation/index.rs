@@ -26,7 +26,7 @@ const HASHED_AT_ONCE: usize = 384;
 /// The user records of a page's aggregates, as positions in the records: what is kept of an
 /// aggregate from the time it is read until its records are handed on. 16 bytes for each user record,
 /// 8 for each partition key.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Index {
     entries: Vec<Entry>,
     partition_keys: Vec<PartitionKeySlot>,
@@ -38,7 +38,6 @@ pub(super) struct Index {
 }
 
 /// Which part of an [`Index`] is one aggregate's.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Parts {
     pub(super) entries: Range<usize>,
     partition_keys: Range<usize>,
@@ -48,7 +47,7 @@ pub(super) struct Parts {
 }
 
 /// A user record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 struct Entry {
     /// Its partition key's place in the aggregate's table, or [`Entry::LEFT_OUT`].
     partition_key: u32,
@@ -66,7 +65,7 @@ impl Entry {
 }
 
 /// An entry of a table of partition keys.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 struct PartitionKeySlot {
     /// Where it starts in the record, or its place among those kept.
     at: u32,
@@ -76,7 +75,7 @@ struct PartitionKeySlot {
 }
 
 /// An entry of a table of explicit hash keys.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 struct ExplicitHashKeySlot {
     span: Span,
     /// Its place among those kept, once [`place`](Self::place) is known.
@@ -85,7 +84,7 @@ struct ExplicitHashKeySlot {
 }
 
 /// Where a hash key stands to the shard's range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// No user record needs to know.
     Unasked,
@@ -98,7 +97,6 @@ enum Place {
 }
 
 /// An aggregate whose user records are being handed on.
-#[derive(Debug)]
 pub(super) struct Open {
     record: Record,
     parts: Parts,
@@ -109,7 +107,7 @@ pub(super) struct Open {
 }
 
 /// How the user records of an aggregate fared.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Default)]
 pub(super) struct Settled {
     pub(super) delivered: u64,
     pub(super) bytes: u64,

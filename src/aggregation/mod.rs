@@ -4,8 +4,16 @@
 //! a protobuf message, and the MD5 of that message. [`Deaggregator`] turns a fetched page, plain
 //! records and aggregates mixed, into user records; [`Aggregator`] makes aggregates.
 //!
-//! Whatever cannot be taken apart is delivered as the plain record it may well be, and counted:
-//! nothing is lost because it is malformed.
+//! What Java's KCL makes of an aggregate is what is made of it here, down to the corners of protobuf,
+//! except where Java loses records:
+//!
+//! - A user record whose hash key lies outside the shard's range is left out, because its producer has
+//!   sent it again to the right shard. Java leaves out the whole aggregate.
+//! - An aggregate with a reference outside its tables, or with an explicit hash key that is no number,
+//!   is delivered whole, as the plain record it may well be, like every other malformed one. Java
+//!   delivers the user records before the fault and loses the rest.
+//!
+//! Everything malformed and everything left out is counted in [`Counts`].
 
 mod aggregator;
 mod counts;
