@@ -374,19 +374,33 @@ fn keep<K>(kept: &mut Vec<K>, key: K) -> u32 {
     u32::try_from(kept.len() - 1).expect("fewer keys than a page of records has bytes")
 }
 
-/// Reads a user record, most likely one with just a small partition key index and data, in this order.
 #[inline]
 fn read_user_record(reader: Reader<'_>) -> Result<Entry, Malformation> {
-    let mut likely = reader.clone();
-    if likely.tag() == Ok(Some(PARTITION_KEY_INDEX))
-        && let Ok(partition_key) = likely.varint()
-        && likely.tag() == Ok(Some(DATA))
-        && let Ok(data) = likely.delimited()
-        && likely.tag() == Ok(None)
-    {
-        return Ok(Entry { partition_key, explicit_hash_key: Entry::NONE, data });
+    match read_usual_user_record(reader.rest(), reader.end()) {
+        Some(entry) => Ok(entry),
+        None => read_any_user_record(reader),
     }
-    read_any_user_record(reader)
+}
+
+/// Reads a user record as producers write most of them: a partition key index and data of less than
+/// 16 KiB, in this order, and nothing else. `None` if it is another one.
+#[inline]
+fn read_usual_user_record(record: &[u8], end: u32) -> Option<Entry> {
+    let (partition_key, rest) = read_short_varint(record.strip_prefix(&PARTITION_KEY_INDEX.short())?)?;
+    let (len, data) = read_short_varint(rest.strip_prefix(&DATA.short())?)?;
+    let data_is_last = data.len() == len as usize;
+    let data = Span { start: end.checked_sub(len)?, len };
+    data_is_last.then_some(Entry { partition_key, explicit_hash_key: Entry::NONE, data })
+}
+
+/// A varint of one or two bytes, and what follows it.
+#[inline]
+fn read_short_varint(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    match *bytes {
+        [low @ ..0x80, ref rest @ ..] => Some((low.into(), rest)),
+        [low, high @ ..0x80, ref rest @ ..] => Some((u32::from(low & 0x7F) | u32::from(high) << 7, rest)),
+        _ => None,
+    }
 }
 
 fn read_any_user_record(mut reader: Reader<'_>) -> Result<Entry, Malformation> {

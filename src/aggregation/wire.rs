@@ -20,6 +20,12 @@ impl Tag {
     pub(super) const fn varint(number: u32) -> Self {
         Self(number << 3)
     }
+
+    /// How the tag of a field with a number below 16 is usually written.
+    #[expect(clippy::cast_possible_truncation, reason = "one byte for numbers below 16")]
+    pub(super) const fn short(self) -> [u8; 1] {
+        [self.0 as u8]
+    }
 }
 
 /// Where a length-delimited field's content lies in the record.
@@ -49,6 +55,19 @@ impl<'a> Reader<'a> {
     /// A reader of the message that is `bytes` from `start` on; `bytes` are less than 2^32.
     pub(super) fn new(bytes: &'a [u8], start: usize) -> Self {
         Self { bytes, at: start.min(bytes.len()), depth: 0 }
+    }
+
+    /// What has not been read of the message.
+    #[inline]
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    /// Where the message ends.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "records are shorter than 2^32")]
+    pub(super) fn end(&self) -> u32 {
+        self.bytes.len() as u32
     }
 
     /// The tag of the next field; `None` at the end of the message.
