@@ -105,15 +105,15 @@ fn big_integer(text: &str) -> Option<Option<u128>> {
     }
 }
 
-/// Two scripts stand for all.
+/// Every digit zero of the Basic Multilingual Plane (by Python's `unicodedata`); the other nine follow.
+const ZEROS: &str = "\u{30}\u{660}\u{6F0}\u{7C0}\u{966}\u{9E6}\u{A66}\u{AE6}\u{B66}\u{BE6}\u{C66}\u{CE6}\
+    \u{D66}\u{DE6}\u{E50}\u{ED0}\u{F20}\u{1040}\u{1090}\u{17E0}\u{1810}\u{1946}\u{19D0}\u{1A80}\
+    \u{1A90}\u{1B50}\u{1BB0}\u{1C40}\u{1C50}\u{A620}\u{A8D0}\u{A900}\u{A9D0}\u{A9F0}\u{AA50}\u{ABF0}\
+    \u{FF10}";
+
 fn ascii_digit(character: char) -> Option<char> {
-    let value = match character {
-        '0'..='9' => u32::from(character) - u32::from('0'),
-        '٠'..='٩' => u32::from(character) - u32::from('٠'),
-        '०'..='९' => u32::from(character) - u32::from('०'),
-        _ => return None,
-    };
-    char::from_digit(value, 10)
+    let value = |zero: char| u32::from(character).checked_sub(zero.into()).filter(|value| *value < 10);
+    char::from_digit(ZEROS.chars().find_map(value)?, 10)
 }
 
 enum Value<'a> {
