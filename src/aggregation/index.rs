@@ -2,6 +2,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::entry::Entry;
 use super::hash_key::{HashKey, parse_hash_key};
 use super::md5::{DIGEST_BYTES, Hasher};
 use super::wire::{Reader, Span, Tag};
@@ -11,13 +12,6 @@ use crate::types::{ExplicitHashKey, HashKeyRange, KinesisClientRecord, Partition
 const PARTITION_KEY_TABLE: Tag = Tag::delimited(1);
 const EXPLICIT_HASH_KEY_TABLE: Tag = Tag::delimited(2);
 const RECORDS: Tag = Tag::delimited(3);
-
-const PARTITION_KEY_INDEX: Tag = Tag::varint(1);
-const EXPLICIT_HASH_KEY_INDEX: Tag = Tag::varint(2);
-const DATA: Tag = Tag::delimited(3);
-const TAGS: Tag = Tag::delimited(4);
-
-const TAG_KEY: Tag = Tag::delimited(1);
 
 /// How many partition keys are hashed at a time: enough to fill the lanes, few enough to cost no
 /// memory to speak of.
@@ -44,24 +38,6 @@ pub(super) struct Parts {
     explicit_hash_keys: Range<usize>,
     /// Whether no user record has an explicit hash key or is left out.
     plain: bool,
-}
-
-/// A user record.
-#[derive(Clone, Copy)]
-struct Entry {
-    /// Its partition key's place in the aggregate's table, or [`Entry::LEFT_OUT`].
-    partition_key: u32,
-    /// Its explicit hash key's place in the aggregate's table, or [`Entry::NONE`].
-    explicit_hash_key: u32,
-    data: Span,
-}
-
-impl Entry {
-    /// No explicit hash key. Tables never grow this long, so as an index it is out of range.
-    const NONE: u32 = u32::MAX;
-
-    /// A user record that is not delivered.
-    const LEFT_OUT: u32 = u32::MAX;
 }
 
 /// An entry of a table of partition keys.
@@ -152,7 +128,7 @@ impl Index {
         let mut reader = Reader::new(&data[..end], MAGIC.len());
         while let Some(tag) = reader.tag()? {
             match tag {
-                RECORDS => self.entries.push(read_user_record(reader.message()?)?),
+                RECORDS => self.entries.push(Entry::read(reader.message()?)?),
                 PARTITION_KEY_TABLE => {
                     let span = reader.delimited()?;
                     self.add_partition_key(data, span);
@@ -372,59 +348,4 @@ fn is_utf8(text: &[u8]) -> bool {
 fn keep<K>(kept: &mut Vec<K>, key: K) -> u32 {
     kept.push(key);
     u32::try_from(kept.len() - 1).expect("fewer keys than a page of records has bytes")
-}
-
-#[inline]
-fn read_user_record(reader: Reader<'_>) -> Result<Entry, Malformation> {
-    match read_usual_user_record(reader.rest(), reader.end()) {
-        Some(entry) => Ok(entry),
-        None => read_any_user_record(reader),
-    }
-}
-
-/// Reads a user record as producers write most of them: a partition key index and data of less than
-/// 16 KiB, in this order, and nothing else. `None` if it is another one.
-#[inline]
-fn read_usual_user_record(record: &[u8], end: u32) -> Option<Entry> {
-    let (partition_key, rest) = read_short_varint(record.strip_prefix(&PARTITION_KEY_INDEX.short())?)?;
-    let (len, data) = read_short_varint(rest.strip_prefix(&DATA.short())?)?;
-    let data_is_last = data.len() == len as usize;
-    let data = Span { start: end.checked_sub(len)?, len };
-    data_is_last.then_some(Entry { partition_key, explicit_hash_key: Entry::NONE, data })
-}
-
-/// A varint of one or two bytes, and what follows it.
-#[inline]
-fn read_short_varint(bytes: &[u8]) -> Option<(u32, &[u8])> {
-    match *bytes {
-        [low @ ..0x80, ref rest @ ..] => Some((low.into(), rest)),
-        [low, high @ ..0x80, ref rest @ ..] => Some((u32::from(low & 0x7F) | u32::from(high) << 7, rest)),
-        _ => None,
-    }
-}
-
-fn read_any_user_record(mut reader: Reader<'_>) -> Result<Entry, Malformation> {
-    let (mut partition_key, mut explicit_hash_key, mut data) = (None, Entry::NONE, None);
-    while let Some(tag) = reader.tag()? {
-        match tag {
-            PARTITION_KEY_INDEX => partition_key = Some(reader.varint()?),
-            EXPLICIT_HASH_KEY_INDEX => explicit_hash_key = reader.varint()?.min(Entry::NONE - 1),
-            DATA => data = Some(reader.delimited()?),
-            TAGS => check_tag(reader.message()?)?,
-            other => reader.skip(other)?,
-        }
-    }
-    match (partition_key, data) {
-        (Some(partition_key), Some(data)) => Ok(Entry { partition_key, explicit_hash_key, data }),
-        _ => Err(Malformation::MissingField),
-    }
-}
-
-fn check_tag(mut reader: Reader<'_>) -> Result<(), Malformation> {
-    let mut has_key = false;
-    while let Some(tag) = reader.tag()? {
-        has_key |= tag == TAG_KEY;
-        reader.skip(tag)?;
-    }
-    if has_key { Ok(()) } else { Err(Malformation::MissingField) }
 }

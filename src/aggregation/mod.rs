@@ -18,6 +18,7 @@
 mod aggregator;
 mod counts;
 mod deaggregator;
+mod entry;
 mod hash_key;
 mod index;
 mod md5;
