@@ -15,7 +15,7 @@ pub(super) const INITIAL: State = [0x6745_2301, 0xEFCD_AB89, 0x98BA_DCFE, 0x1032
 
 /// Compresses many messages side by side: `G` groups of `L` lanes, one message in each. One group
 /// waits for its own results most of the time; further groups fill the gaps.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 pub(super) trait Kernel<const L: usize>: Copy {
     /// Takes the first `count` blocks of every lane into its state.
     fn compress<const G: usize>(
@@ -27,7 +27,7 @@ pub(super) trait Kernel<const L: usize>: Copy {
 }
 
 /// The states of all lanes: word by word, the same word of neighbouring lanes side by side.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 pub(super) type LaneStates<const L: usize, const G: usize> = [[[u32; L]; G]; 4];
 
 /// The 64 steps of MD5: mixing function, the four words of the state in the roles of this step, the
@@ -497,5 +497,135 @@ mod x86 {
             // SAFETY: writes the 32 bytes of `words`, wherever they are aligned.
             unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), vector) }
         }
+    }
+}
+
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+pub(super) use self::neon::Neon;
+
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod neon {
+    use std::arch::aarch64::*;
+
+    use super::{Block, Kernel, LaneStates};
+
+    /// Proof that the processor has NEON: 4 lanes.
+    #[derive(Debug, Clone, Copy)]
+    pub(in super::super) struct Neon(());
+
+    impl Neon {
+        pub(in super::super) fn detect() -> Option<Self> {
+            std::arch::is_aarch64_feature_detected!("neon").then_some(Self(()))
+        }
+    }
+
+    impl Kernel<4> for Neon {
+        fn compress<const G: usize>(
+            self,
+            states: &mut LaneStates<4, G>,
+            blocks: &[[&[Block]; 4]; G],
+            count: usize,
+        ) {
+            // SAFETY: `self` exists, so the processor has NEON.
+            unsafe { compress(states, blocks, count) }
+        }
+    }
+
+    #[target_feature(enable = "neon")]
+    fn compress<const G: usize>(states: &mut LaneStates<4, G>, blocks: &[[&[Block]; 4]; G], count: usize) {
+        let [mut a, mut b, mut c, mut d] = load_states(states);
+        for at in 0..count {
+            let before = [a, b, c, d];
+            let mut words = [[[vdupq_n_u32(0); 4]; 4]; G];
+            for (words, lanes) in words.iter_mut().zip(blocks) {
+                for (quarter, words) in words.iter_mut().enumerate() {
+                    for (word, lane) in words.iter_mut().zip(lanes) {
+                        *word = load_quarter(&lane[at], quarter);
+                    }
+                    *words = transpose(*words);
+                }
+            }
+            macro_rules! step {
+                ($f:ident, $a:ident, $b:ident, $c:ident, $d:ident, $word:literal, $rotate:literal, $constant:literal) => {
+                    for group in 0..G {
+                        let sum = vaddq_u32($a[group], words[group][$word / 4][$word % 4]);
+                        let sum = vaddq_u32(sum, vdupq_n_u32($constant));
+                        let sum = vaddq_u32(sum, mix!($f, $b[group], $c[group], $d[group]));
+                        let right = vshrq_n_u32::<{ 32 - $rotate }>(sum);
+                        $a[group] = vaddq_u32(vorrq_u32(vshlq_n_u32::<$rotate>(sum), right), $b[group]);
+                    }
+                };
+            }
+            macro_rules! mix {
+                (f, $b:expr, $c:expr, $d:expr) => {
+                    vbslq_u32($b, $c, $d)
+                };
+                (g, $b:expr, $c:expr, $d:expr) => {
+                    vbslq_u32($d, $b, $c)
+                };
+                (h, $b:expr, $c:expr, $d:expr) => {
+                    veorq_u32(veorq_u32($c, $d), $b)
+                };
+                (i, $b:expr, $c:expr, $d:expr) => {
+                    veorq_u32($c, vornq_u32($b, $d))
+                };
+            }
+            steps!(step, a, b, c, d);
+            for group in 0..G {
+                a[group] = vaddq_u32(a[group], before[0][group]);
+                b[group] = vaddq_u32(b[group], before[1][group]);
+                c[group] = vaddq_u32(c[group], before[2][group]);
+                d[group] = vaddq_u32(d[group], before[3][group]);
+            }
+        }
+        for (groups, vectors) in states.iter_mut().zip([a, b, c, d]) {
+            for (words, vector) in groups.iter_mut().zip(vectors) {
+                store_state(words, vector);
+            }
+        }
+    }
+
+    /// From one row per lane to one row per word.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn transpose([lane0, lane1, lane2, lane3]: [uint32x4_t; 4]) -> [uint32x4_t; 4] {
+        let even_low = vreinterpretq_u64_u32(vtrn1q_u32(lane0, lane1));
+        let odd_low = vreinterpretq_u64_u32(vtrn2q_u32(lane0, lane1));
+        let even_high = vreinterpretq_u64_u32(vtrn1q_u32(lane2, lane3));
+        let odd_high = vreinterpretq_u64_u32(vtrn2q_u32(lane2, lane3));
+        [
+            vreinterpretq_u32_u64(vtrn1q_u64(even_low, even_high)),
+            vreinterpretq_u32_u64(vtrn1q_u64(odd_low, odd_high)),
+            vreinterpretq_u32_u64(vtrn2q_u64(even_low, even_high)),
+            vreinterpretq_u32_u64(vtrn2q_u64(odd_low, odd_high)),
+        ]
+    }
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn load_states<const G: usize>(states: &LaneStates<4, G>) -> [[uint32x4_t; G]; 4] {
+        let mut vectors = [[vdupq_n_u32(0); G]; 4];
+        for (vectors, groups) in vectors.iter_mut().zip(states) {
+            for (vector, words) in vectors.iter_mut().zip(groups) {
+                // SAFETY: reads the 16 bytes of `words`.
+                *vector = unsafe { vld1q_u32(words.as_ptr()) };
+            }
+        }
+        vectors
+    }
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn load_quarter(block: &Block, quarter: usize) -> uint32x4_t {
+        let quarter: &[u8; 16] = &block.as_chunks().0[quarter];
+        // SAFETY: reads the 16 bytes of `quarter`, wherever they are aligned.
+        vreinterpretq_u32_u8(unsafe { vld1q_u8(quarter.as_ptr()) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn store_state(words: &mut [u32; 4], vector: uint32x4_t) {
+        // SAFETY: writes the 16 bytes of `words`.
+        unsafe { vst1q_u32(words.as_mut_ptr(), vector) }
     }
 }

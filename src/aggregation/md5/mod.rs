@@ -2,7 +2,7 @@
 //! stream is taken from.
 
 mod kernel;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 mod lanes;
 
 use self::kernel::{Block, INITIAL, State, compress};
@@ -21,6 +21,8 @@ enum Instructions {
     Avx2(kernel::Avx2),
     #[cfg(target_arch = "x86_64")]
     Avx512(kernel::Avx512),
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    Neon(kernel::Neon),
 }
 
 impl Hasher {
@@ -32,6 +34,8 @@ impl Hasher {
             Instructions::Avx2(_) => "AVX2",
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512(_) => "AVX-512",
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Instructions::Neon(_) => "NEON",
         }
     }
 
@@ -48,6 +52,8 @@ impl Hasher {
             kernel::Avx2::detect().map(Instructions::Avx2),
             #[cfg(target_arch = "x86_64")]
             kernel::Avx512::detect().map(Instructions::Avx512),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            kernel::Neon::detect().map(Instructions::Neon),
         ];
         all.into_iter().flatten().map(Self).collect()
     }
@@ -68,6 +74,8 @@ impl Hasher {
             Instructions::Avx2(avx2) => lanes::digests(avx2, messages),
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512(avx512) => lanes::digests(avx512, messages),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Instructions::Neon(neon) => lanes::digests(neon, messages),
         }
     }
 }
@@ -168,6 +176,8 @@ mod tests {
                 tested.iter().any(|name| name.contains("Avx512"))
             );
         }
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        assert!(tested.iter().any(|name| name.contains("Neon")));
         assert!(tested[0].contains("Scalar"));
     }
 }
