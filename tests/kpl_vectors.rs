@@ -179,7 +179,7 @@ fn malformed_aggregates_are_counted_by_kind() {
     ] {
         let case = edge_cases().into_iter().find(|case| case.name == name).expect(name);
         let counts = deaggregate(&unhex(&case.data_hex), case.range()).1;
-        for every in Malformation::ALL {
+        for &every in Malformation::ALL {
             assert_eq!(counts.malformed(every), u64::from(kind == Some(every)), "{name} {every:?}");
         }
     }

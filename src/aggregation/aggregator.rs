@@ -1,11 +1,13 @@
 use std::collections::HashMap;
+use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::encoded_len_varint;
 
+use super::MAGIC;
+use super::md5::{DIGEST_BYTES, Hasher};
 use super::messages::{AggregatedRecord, UserRecord};
-use super::{DIGEST_BYTES, MAGIC, md5};
 
 /// Packs user records into KPL aggregates.
 ///
@@ -27,7 +29,6 @@ use super::{DIGEST_BYTES, MAGIC, md5};
 /// assert_eq!(puts.len(), 1);
 /// assert_eq!(puts[0].partition_key, "customer-1");
 /// ```
-#[derive(Debug)]
 pub struct Aggregator {
     bytes_max: usize,
     /// Of the message so far.
@@ -51,7 +52,7 @@ pub enum Added {
 }
 
 /// A finished aggregate: what to put into the stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Aggregate {
     /// The partition key to put it with: that of its first user record.
@@ -164,9 +165,30 @@ impl Aggregator {
         let mut data = BytesMut::with_capacity(len);
         data.put_slice(&MAGIC);
         message.encode_raw(&mut data);
-        let digests = md5::digests(&[&data[MAGIC.len()..]]);
-        data.put_slice(&digests[0]);
+        let digest = Hasher::digest(&data[MAGIC.len()..]);
+        data.put_slice(&digest);
         Some(Aggregate { partition_key, explicit_hash_key, data: data.freeze(), user_records })
+    }
+}
+
+/// Shows sizes; never what is in the records.
+impl fmt::Debug for Aggregator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Aggregator")
+            .field("bytes_max", &self.bytes_max)
+            .field("encoded_len", &self.encoded_len())
+            .field("user_records", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Shows sizes; never what is in the records.
+impl fmt::Debug for Aggregate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Aggregate")
+            .field("data_bytes", &self.data.len())
+            .field("user_records", &self.user_records)
+            .finish_non_exhaustive()
     }
 }
 
@@ -182,7 +204,7 @@ fn delimited_bytes(len: usize) -> usize {
 }
 
 /// The distinct keys of an aggregate.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Table {
     keys: Vec<String>,
     places: HashMap<String, u64>,
@@ -202,5 +224,48 @@ impl Table {
             self.places.insert(key.to_owned(), self.keys.len() as u64);
             self.keys.push(key.to_owned());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_aggregate_is_as_long_as_was_said_and_no_longer_than_allowed() {
+        for bytes_max in [100, 1000, 20_000, Aggregator::BYTES_MAX_DEFAULT] {
+            let mut aggregator = Aggregator::with_bytes_max(bytes_max);
+            let mut number = 0_u128;
+            while aggregator.add(&format!("key-{}", number % 200), Some(number % 150), &[7; 40]) == Added::Yes
+            {
+                number += 1;
+            }
+            let said = aggregator.encoded_len();
+            let aggregate = aggregator.finish().expect("records were added");
+            assert_eq!(aggregate.data.len(), said);
+            let whole = said + aggregate.partition_key.len();
+            assert!(whole <= bytes_max && whole + 100 > bytes_max, "{whole} of {bytes_max}");
+            assert_eq!(aggregate.explicit_hash_key, Some(0));
+        }
+    }
+
+    #[test]
+    fn a_record_that_never_fits_is_told_from_one_that_does_not_fit_now() {
+        let mut aggregator = Aggregator::with_bytes_max(200);
+        assert_eq!(aggregator.add("key", None, &[0; 200]), Added::TooLarge);
+        assert_eq!(aggregator.add("key", None, &[0; 100]), Added::Yes);
+        assert_eq!(aggregator.add("key", None, &[0; 100]), Added::Full);
+        assert_eq!(aggregator.len(), 1);
+        assert!(aggregator.finish().is_some());
+        assert!(aggregator.is_empty() && aggregator.finish().is_none());
+    }
+
+    #[test]
+    fn debug_output_shows_no_payload() {
+        let mut aggregator = Aggregator::new();
+        assert_eq!(aggregator.add("key", None, b"secret"), Added::Yes);
+        assert!(!format!("{aggregator:?}").contains("115"));
+        let aggregate = aggregator.finish().expect("a record was added");
+        assert!(!format!("{aggregate:?}").contains("secret"));
     }
 }

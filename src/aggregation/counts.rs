@@ -1,3 +1,5 @@
+use std::fmt;
+
 /// What became of a page of Kinesis records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -35,6 +37,11 @@ impl Counts {
         self.malformed.iter().sum()
     }
 
+    /// Of a page of so many Kinesis records that have not been looked at.
+    pub(super) fn of_page(records: usize) -> Self {
+        Self { records: records as u64, ..Self::default() }
+    }
+
     pub(super) fn add_malformed(&mut self, kind: Malformation) {
         self.malformed[kind as usize] += 1;
     }
@@ -60,6 +67,19 @@ pub enum Malformation {
 
 impl Malformation {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Truncated, Self::Digest, Self::Protobuf, Self::MissingField, Self::TableIndex, Self::HashKey];
+    pub const ALL: &[Self] =
+        &[Self::Truncated, Self::Digest, Self::Protobuf, Self::MissingField, Self::TableIndex, Self::HashKey];
+}
+
+impl fmt::Display for Malformation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Truncated => "too short to be an aggregate",
+            Self::Digest => "digest mismatch",
+            Self::Protobuf => "invalid protobuf",
+            Self::MissingField => "missing required field",
+            Self::TableIndex => "table index out of range",
+            Self::HashKey => "explicit hash key is not a number",
+        })
+    }
 }

@@ -1,10 +1,11 @@
+use std::cmp::Ordering;
+use std::fmt;
 use std::num::NonZeroUsize;
 
-use super::index::{Entry, Index, Parts, Place};
-use super::{Counts, DIGEST_BYTES, MAGIC, Malformation, md5};
-use crate::types::{
-    ExplicitHashKey, ExtendedSequenceNumber, HashKeyRange, KinesisClientRecord, PartitionKey, Record,
-};
+use super::index::{Index, Open, Parts};
+use super::md5::{DIGEST_BYTES, Hasher};
+use super::{Counts, MAGIC, Malformation};
+use crate::types::{ExtendedSequenceNumber, HashKeyRange, KinesisClientRecord, Record};
 
 /// Takes the KPL aggregates of one shard apart.
 ///
@@ -31,6 +32,7 @@ use crate::types::{
 #[derive(Debug)]
 pub struct Deaggregator {
     range: HashKeyRange,
+    hasher: Hasher,
 }
 
 impl Deaggregator {
@@ -38,7 +40,11 @@ impl Deaggregator {
     /// `None` stands for every hash key.
     #[must_use]
     pub fn new(range: Option<HashKeyRange>) -> Self {
-        Self { range: range.unwrap_or(HashKeyRange::FULL) }
+        Self::with_hasher(range, Hasher::detect())
+    }
+
+    pub(super) fn with_hasher(range: Option<HashKeyRange>, hasher: Hasher) -> Self {
+        Self { range: range.unwrap_or(HashKeyRange::FULL), hasher }
     }
 
     /// Takes a page of Kinesis records apart, leaving out the user records up to and including
@@ -48,117 +54,133 @@ impl Deaggregator {
     /// page's bytes: about 15 ms for the worst page, one aggregate of 10 MiB. Payloads are slices of
     /// the records given.
     pub fn deaggregate(
-        &mut self,
+        &self,
         records: Vec<Record>,
         after: Option<&ExtendedSequenceNumber>,
         batch_records_max: NonZeroUsize,
     ) -> Batches {
-        let mut page = Page { range: self.range, index: Index::default(), counts: Counts::default() };
-        let plans: Vec<Plan> = records.iter().map(|record| page.plan(record, after)).collect();
+        let mut counts = Counts::of_page(records.len());
+        let mut index = Index::default();
+        let mut plans = self.verify(&records, after);
+        for (record, plan) in records.iter().zip(&mut plans) {
+            if let Fate::Verified = plan.fate {
+                plan.fate = match index.read(&record.data, &self.range) {
+                    Ok(parts) => Fate::Aggregate(parts),
+                    Err(kind) => Fate::Malformed(kind),
+                };
+            }
+        }
+        if self.range != HashKeyRange::FULL {
+            let aggregates = records.iter().zip(&plans).filter_map(|(record, plan)| match &plan.fate {
+                Fate::Aggregate(parts) => Some((&record.data[..], parts)),
+                _ => None,
+            });
+            index.place_partition_keys(aggregates, &self.range, self.hasher);
+        }
+        for (record, plan) in records.iter().zip(&mut plans) {
+            plan.settle(record, &mut index, &mut counts);
+        }
         Batches {
             records: records.into_iter(),
             plans: plans.into_iter(),
-            index: page.index,
+            index,
             open: None,
             batch_records_max: batch_records_max.get(),
-            remaining: page.counts.user_records,
-            counts: page.counts,
+            remaining: counts.user_records,
+            counts,
         }
+    }
+
+    /// Plans by what can be told from the outside of each record, its digest included.
+    fn verify(&self, records: &[Record], after: Option<&ExtendedSequenceNumber>) -> Vec<Plan> {
+        let mut plans: Vec<Plan> = records.iter().map(|record| Plan::new(record, after)).collect();
+        let (messages, expected): (Vec<&[u8]>, Vec<&[u8; DIGEST_BYTES]>) = (records.iter().zip(&plans))
+            .filter(|(_, plan)| matches!(plan.fate, Fate::Verified))
+            .filter_map(|(record, _)| split(&record.data))
+            .unzip();
+        let right = self.hasher.digests(&messages).into_iter().zip(expected).map(|(is, said)| is == *said);
+        let candidates = plans.iter_mut().filter(|plan| matches!(plan.fate, Fate::Verified));
+        for (plan, right) in candidates.zip(right) {
+            if !right {
+                plan.fate = Fate::Malformed(Malformation::Digest);
+            }
+        }
+        plans
     }
 }
 
 /// What to do with a Kinesis record.
-#[derive(Debug)]
-enum Plan {
+struct Plan {
+    fate: Fate,
+    /// How many user records at its start are left out, because they have been processed.
+    skip: usize,
+}
+
+enum Fate {
+    /// It is left out.
     Drop,
+    /// It is delivered as it is.
     Plain,
-    Aggregate {
-        parts: Parts,
-        /// How many user records at its start are left out.
-        skip: usize,
-    },
+    /// It is delivered as it is, though it starts like an aggregate.
+    Malformed(Malformation),
+    /// It is an aggregate as far as can be told without reading the message.
+    Verified,
+    /// Its user records are delivered.
+    Aggregate(Parts),
 }
 
-struct Page {
-    range: HashKeyRange,
-    index: Index,
-    counts: Counts,
-}
-
-impl Page {
-    fn plan(&mut self, record: &Record, after: Option<&ExtendedSequenceNumber>) -> Plan {
-        self.counts.records += 1;
-        let skip = match after {
-            Some(after) if record.sequence_number < after.sequence_number => {
-                self.counts.already_processed += 1;
-                return Plan::Drop;
-            }
-            Some(after) if record.sequence_number == after.sequence_number => {
+impl Plan {
+    fn new(record: &Record, after: Option<&ExtendedSequenceNumber>) -> Self {
+        let skip = match after.map(|after| (record.sequence_number.cmp(&after.sequence_number), after)) {
+            None | Some((Ordering::Greater, _)) => 0,
+            Some((Ordering::Equal, after)) => {
                 usize::try_from(after.sub_sequence_number).unwrap_or(usize::MAX).saturating_add(1)
             }
-            _ => 0,
+            Some((Ordering::Less, _)) => return Self { fate: Fate::Drop, skip: usize::MAX },
         };
-        match self.read(&record.data) {
-            Ok(Some(parts)) => {
-                self.counts.aggregates += 1;
-                let skip = skip.min(parts.entries.len());
-                self.counts.already_processed += skip as u64;
-                self.filter(&record.data, &parts, skip);
-                Plan::Aggregate { parts, skip }
-            }
-            not_aggregated => {
-                if let Err(kind) = not_aggregated {
-                    self.counts.add_malformed(kind);
-                }
-                if skip > 0 {
-                    self.counts.already_processed += 1;
-                    return Plan::Drop;
-                }
-                self.counts.user_records += 1;
-                self.counts.bytes += record.data.len() as u64;
-                Plan::Plain
-            }
-        }
+        let fate = match (record.data.starts_with(&MAGIC), split(&record.data)) {
+            (false, _) => Fate::Plain,
+            (true, None) => Fate::Malformed(Malformation::Truncated),
+            (true, Some(_)) => Fate::Verified,
+        };
+        Self { fate, skip }
     }
 
-    fn read(&mut self, data: &[u8]) -> Result<Option<Parts>, Malformation> {
-        let Some(rest) = data.strip_prefix(&MAGIC) else {
-            return Ok(None);
-        };
-        match rest.split_last_chunk::<DIGEST_BYTES>() {
-            None | Some(([], _)) => Err(Malformation::Truncated),
-            Some((message, digest)) if md5::digests(&[message])[0] != *digest => Err(Malformation::Digest),
-            Some((message, _)) => self.index.read(message).map(Some),
+    /// Decides what becomes of each user record, and counts it.
+    fn settle(&mut self, record: &Record, index: &mut Index, counts: &mut Counts) {
+        if let Fate::Aggregate(parts) = &mut self.fate {
+            self.skip = self.skip.min(parts.entries.len());
+            let settled = index.settle(parts, self.skip);
+            counts.aggregates += 1;
+            counts.already_processed += self.skip as u64;
+            counts.user_records += settled.delivered;
+            counts.bytes += settled.bytes;
+            counts.out_of_range += settled.out_of_range;
+            counts.unreachable += settled.unreachable;
+            return;
         }
-    }
-
-    fn filter(&mut self, data: &[u8], parts: &Parts, skip: usize) {
-        let message = message_of(data);
-        for at in parts.entries.clone().skip(skip) {
-            let entry = self.index.entries[at];
-            match self.index.place(message, parts, &entry, &self.range) {
-                Some(Place::Inside) => {
-                    self.counts.user_records += 1;
-                    self.counts.bytes += u64::from(entry.data.len);
-                    continue;
-                }
-                Some(Place::Unreachable) => self.counts.unreachable += 1,
-                _ => {}
-            }
-            self.counts.out_of_range += 1;
-            self.index.entries[at].partition_key = Entry::NONE;
+        if let Fate::Malformed(kind) = self.fate {
+            counts.add_malformed(kind);
+        }
+        if self.skip > 0 {
+            self.fate = Fate::Drop;
+            counts.already_processed += 1;
+        } else {
+            counts.user_records += 1;
+            counts.bytes += record.data.len() as u64;
         }
     }
 }
 
-fn message_of(data: &[u8]) -> &[u8] {
-    data.get(MAGIC.len()..data.len() - DIGEST_BYTES).unwrap_or_default()
+/// The message and the digest of what looks like an aggregate.
+fn split(data: &[u8]) -> Option<(&[u8], &[u8; DIGEST_BYTES])> {
+    data.strip_prefix(&MAGIC)?.split_last_chunk().filter(|(message, _)| !message.is_empty())
 }
 
 /// The records of a page in order, batch by batch; no batch is empty.
 ///
-/// Until a batch is asked for, a user record costs a few bytes of bookkeeping, however small it is.
-#[derive(Debug)]
+/// Until it is handed on, a user record costs 16 bytes, however many of them an aggregate claims to
+/// hold.
 #[must_use = "the records are in the batches"]
 pub struct Batches {
     records: std::vec::IntoIter<Record>,
@@ -172,19 +194,22 @@ pub struct Batches {
     counts: Counts,
 }
 
-#[derive(Debug)]
-struct Open {
-    record: Record,
-    parts: Parts,
-    /// The sub-sequence number of the next user record.
-    next: usize,
-}
-
 impl Batches {
     /// What becomes of the page, batches not yet asked for included.
     #[must_use]
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+}
+
+/// Shows how many records there are; nothing of what is in them.
+impl fmt::Debug for Batches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batches")
+            .field("batch_records_max", &self.batch_records_max)
+            .field("remaining", &self.remaining)
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
     }
 }
 
@@ -196,7 +221,7 @@ impl Iterator for Batches {
         let mut batch = Vec::with_capacity(size);
         while batch.len() < size {
             if let Some(open) = &mut self.open {
-                if hand_on(open, &self.index, &mut batch, size) {
+                if self.index.hand_on(open, &mut batch, size) {
                     self.open = None;
                 }
                 continue;
@@ -204,10 +229,12 @@ impl Iterator for Batches {
             let (Some(record), Some(plan)) = (self.records.next(), self.plans.next()) else {
                 break;
             };
-            match plan {
-                Plan::Drop => {}
-                Plan::Plain => batch.push(record.into()),
-                Plan::Aggregate { parts, skip } => self.open = Some(Open { record, parts, next: skip }),
+            match plan.fate {
+                Fate::Aggregate(parts) => {
+                    self.open = Some(self.index.open(record, parts, plan.skip));
+                }
+                Fate::Drop => {}
+                Fate::Plain | Fate::Malformed(_) | Fate::Verified => batch.push(record.into()),
             }
         }
         self.remaining -= batch.len() as u64;
@@ -215,36 +242,69 @@ impl Iterator for Batches {
     }
 }
 
-/// Moves user records of `open` into `batch` until that has `size`; whether none are left.
-fn hand_on(open: &mut Open, index: &Index, batch: &mut Vec<KinesisClientRecord>, size: usize) -> bool {
-    let outer = &open.record;
-    let message = outer.data.slice(MAGIC.len()..outer.data.len() - DIGEST_BYTES);
-    let entries = &index.entries[open.parts.entries.clone()];
-    while batch.len() < size {
-        let Some(entry) = entries.get(open.next) else {
-            return true;
-        };
-        open.next += 1;
-        if entry.partition_key == Entry::NONE {
-            continue;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregation::{Added, Aggregator};
+    use crate::types::SequenceNumber;
+
+    const BATCH: NonZeroUsize = NonZeroUsize::new(4).expect("not zero");
+
+    /// A Kinesis record with user records of these payloads, alternating between two keys.
+    fn aggregate(number: u128, payloads: &[&[u8]]) -> Record {
+        let mut aggregator = Aggregator::new();
+        for (payload, key) in payloads.iter().zip(["short", &"long".repeat(20)].iter().cycle()) {
+            assert_eq!(aggregator.add(key, None, payload), Added::Yes);
         }
-        let partition_key =
-            index.partition_keys[open.parts.partition_keys.start + entry.partition_key as usize];
-        let explicit_hash_key = (entry.explicit_hash_key != Entry::NONE).then(|| {
-            index.explicit_hash_keys[open.parts.explicit_hash_keys.start + entry.explicit_hash_key as usize]
-        });
-        batch.push(KinesisClientRecord {
-            record: Record {
-                data: message.slice(entry.data.range()),
-                partition_key: PartitionKey::from(&*partition_key.text(&message)),
-                sequence_number: outer.sequence_number.clone(),
-                approximate_arrival_timestamp: outer.approximate_arrival_timestamp,
-                encryption_type: outer.encryption_type,
-            },
-            sub_sequence_number: open.next as u64 - 1,
-            aggregated: true,
-            explicit_hash_key: explicit_hash_key.map(|key| ExplicitHashKey::from(&*key.text(&message))),
-        });
+        let aggregate = aggregator.finish().expect("records were added");
+        Record::new(SequenceNumber::from(number), aggregate.partition_key, aggregate.data)
     }
-    open.next == entries.len()
+
+    #[test]
+    fn payloads_and_long_keys_are_slices_of_the_record() {
+        let record = aggregate(1, &[b"one", b"two"]);
+        let buffer = record.data.as_ptr_range();
+        let batches = Deaggregator::new(None).deaggregate(vec![record], None, BATCH);
+        let user_records: Vec<_> = batches.flatten().collect();
+        assert_eq!(user_records.len(), 2);
+        for user_record in &user_records {
+            assert!(buffer.contains(&user_record.record.data.as_ptr()));
+        }
+        assert!(buffer.contains(&user_records[1].record.partition_key.as_ptr()));
+    }
+
+    #[test]
+    fn user_records_inherit_what_the_aggregate_was_stored_with() {
+        let mut record = aggregate(1, &[b"one"]);
+        record.approximate_arrival_timestamp = Some(std::time::SystemTime::UNIX_EPOCH);
+        record.encryption_type = crate::types::EncryptionType::Kms;
+        let mut batches = Deaggregator::new(None).deaggregate(vec![record.clone()], None, BATCH);
+        let user_record = &batches.next().expect("one batch")[0];
+        assert_eq!(user_record.record.sequence_number, record.sequence_number);
+        assert_eq!(user_record.record.approximate_arrival_timestamp, record.approximate_arrival_timestamp);
+        assert_eq!(user_record.record.encryption_type, record.encryption_type);
+    }
+
+    #[test]
+    fn a_page_resumes_within_an_aggregate() {
+        let page = vec![
+            aggregate(1, &[b"gone"]),
+            aggregate(2, &[b"gone", b"gone", b"c", b"d"]),
+            Record::new(3_u128.into(), "key", b"plain".as_slice()),
+        ];
+        let after = ExtendedSequenceNumber::new(2_u128.into(), 1);
+        let batches = Deaggregator::new(None).deaggregate(page, Some(&after), BATCH);
+        assert_eq!(batches.counts().already_processed, 3);
+        let seen: Vec<_> =
+            batches.flatten().map(|record| (record.record.data, record.sub_sequence_number)).collect();
+        assert_eq!(seen, [("c".into(), 2), ("d".into(), 3), ("plain".into(), 0)]);
+    }
+
+    #[test]
+    fn nothing_to_hand_on_makes_no_batch() {
+        let after = ExtendedSequenceNumber::new(9_u128.into(), 0);
+        let page = vec![aggregate(8, &[b"gone"]), aggregate(9, &[b"gone"])];
+        assert_eq!(Deaggregator::new(None).deaggregate(page, Some(&after), BATCH).count(), 0);
+        assert_eq!(Deaggregator::new(None).deaggregate(Vec::new(), None, BATCH).count(), 0);
+    }
 }

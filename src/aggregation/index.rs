@@ -1,169 +1,351 @@
 use std::ops::Range;
 
-use super::Malformation;
+use bytes::Bytes;
+
+use super::entry::Entry;
 use super::hash_key::{HashKey, parse_hash_key};
+use super::md5::{DIGEST_BYTES, Hasher};
 use super::wire::{Reader, Span, Tag};
-use crate::types::HashKeyRange;
+use super::{MAGIC, Malformation};
+use crate::types::{ExplicitHashKey, HashKeyRange, KinesisClientRecord, PartitionKey, Record};
 
 const PARTITION_KEY_TABLE: Tag = Tag::delimited(1);
 const EXPLICIT_HASH_KEY_TABLE: Tag = Tag::delimited(2);
 const RECORDS: Tag = Tag::delimited(3);
 
-const PARTITION_KEY_INDEX: Tag = Tag::varint(1);
-const EXPLICIT_HASH_KEY_INDEX: Tag = Tag::varint(2);
-const DATA: Tag = Tag::delimited(3);
-const TAGS: Tag = Tag::delimited(4);
+/// How many partition keys are hashed at a time: enough to fill the lanes, few enough to cost no
+/// memory to speak of.
+const HASHED_AT_ONCE: usize = 384;
 
-const TAG_KEY: Tag = Tag::delimited(1);
-
-/// The user records of a page's aggregates, as positions in their messages: what is kept of an
-/// aggregate from the time it is read until its records are handed on.
-#[derive(Debug, Default)]
+/// The user records of a page's aggregates, as positions in the records: what is kept of an
+/// aggregate from the time it is read until its records are handed on. 16 bytes for each user record,
+/// 8 for each partition key.
+#[derive(Default)]
 pub(super) struct Index {
-    pub(super) entries: Vec<Entry>,
-    pub(super) partition_keys: Vec<Span>,
-    pub(super) explicit_hash_keys: Vec<Span>,
+    entries: Vec<Entry>,
+    partition_keys: Vec<PartitionKeySlot>,
+    explicit_hash_keys: Vec<ExplicitHashKeySlot>,
+    /// The partition keys that are not simply copied out of the record.
+    kept_partition_keys: Vec<PartitionKey>,
+    /// The explicit hash keys that user records have.
+    kept_explicit_hash_keys: Vec<ExplicitHashKey>,
 }
 
 /// Which part of an [`Index`] is one aggregate's.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Parts {
     pub(super) entries: Range<usize>,
-    pub(super) partition_keys: Range<usize>,
-    pub(super) explicit_hash_keys: Range<usize>,
+    partition_keys: Range<usize>,
+    explicit_hash_keys: Range<usize>,
+    /// Whether no user record has an explicit hash key or is left out.
+    plain: bool,
 }
 
-/// A user record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entry {
-    /// Its partition key's place in the aggregate's table.
-    pub(super) partition_key: u32,
-    /// Its explicit hash key's place in the aggregate's table, or [`Entry::NONE`].
-    pub(super) explicit_hash_key: u32,
-    pub(super) data: Span,
+/// An entry of a table of partition keys.
+#[derive(Clone, Copy)]
+struct PartitionKeySlot {
+    /// Where it starts in the record, or its place among those kept.
+    at: u32,
+    len: u8,
+    kept: bool,
+    place: Place,
 }
 
-impl Entry {
-    /// No explicit hash key. Tables never grow this long, so as an index it is out of range.
-    pub(super) const NONE: u32 = u32::MAX;
+/// An entry of a table of explicit hash keys.
+#[derive(Clone, Copy)]
+struct ExplicitHashKeySlot {
+    span: Span,
+    /// Its place among those kept, once [`place`](Self::place) is known.
+    kept: u32,
+    place: Place,
+}
+
+/// Where a hash key stands to the shard's range.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// No user record needs to know.
+    Unasked,
+    /// A user record needs to know.
+    Asked,
+    Inside,
+    Outside,
+    /// It is not a hash key any shard can hold.
+    Unreachable,
+}
+
+/// An aggregate whose user records are being handed on.
+pub(super) struct Open {
+    record: Record,
+    parts: Parts,
+    /// Its table of partition keys, if its records share them; else each is made when it is needed.
+    partition_keys: Vec<PartitionKey>,
+    /// The sub-sequence number of the next user record.
+    next: usize,
+}
+
+/// How the user records of an aggregate fared.
+#[derive(Default)]
+pub(super) struct Settled {
+    pub(super) delivered: u64,
+    pub(super) bytes: u64,
+    pub(super) out_of_range: u64,
+    pub(super) unreachable: u64,
 }
 
 impl Index {
-    /// Reads an aggregate's message; leaves nothing behind of one that is malformed.
-    pub(super) fn read(&mut self, message: &[u8]) -> Result<Parts, Malformation> {
-        let (entries, partition_keys, explicit_hash_keys) =
-            (self.entries.len(), self.partition_keys.len(), self.explicit_hash_keys.len());
-        let outcome = self.read_message(message).and_then(|()| {
+    /// Reads an aggregate; leaves nothing behind of one that is malformed.
+    pub(super) fn read(&mut self, data: &Bytes, range: &HashKeyRange) -> Result<Parts, Malformation> {
+        let before = [
+            self.entries.len(),
+            self.partition_keys.len(),
+            self.explicit_hash_keys.len(),
+            self.kept_partition_keys.len(),
+            self.kept_explicit_hash_keys.len(),
+        ];
+        let outcome = self.read_message(data).and_then(|()| {
             let parts = Parts {
-                entries: entries..self.entries.len(),
-                partition_keys: partition_keys..self.partition_keys.len(),
-                explicit_hash_keys: explicit_hash_keys..self.explicit_hash_keys.len(),
+                entries: before[0]..self.entries.len(),
+                partition_keys: before[1]..self.partition_keys.len(),
+                explicit_hash_keys: before[2]..self.explicit_hash_keys.len(),
+                plain: before[2] == self.explicit_hash_keys.len(),
             };
-            self.check_references(message, &parts).map(|()| parts)
+            self.resolve(data, &parts, range).map(|()| parts)
         });
         if outcome.is_err() {
-            self.entries.truncate(entries);
-            self.partition_keys.truncate(partition_keys);
-            self.explicit_hash_keys.truncate(explicit_hash_keys);
+            self.entries.truncate(before[0]);
+            self.partition_keys.truncate(before[1]);
+            self.explicit_hash_keys.truncate(before[2]);
+            self.kept_partition_keys.truncate(before[3]);
+            self.kept_explicit_hash_keys.truncate(before[4]);
         }
         outcome
     }
 
-    fn read_message(&mut self, message: &[u8]) -> Result<(), Malformation> {
-        if u32::try_from(message.len()).is_err() {
+    fn read_message(&mut self, data: &Bytes) -> Result<(), Malformation> {
+        if u32::try_from(data.len()).is_err() {
             return Err(Malformation::Protobuf);
         }
-        let mut reader = Reader::new(message);
+        let end = data.len().saturating_sub(DIGEST_BYTES);
+        let mut reader = Reader::new(&data[..end], MAGIC.len());
         while let Some(tag) = reader.tag()? {
             match tag {
-                RECORDS => self.entries.push(read_user_record(reader.message()?)?),
-                PARTITION_KEY_TABLE => self.partition_keys.push(reader.delimited()?),
-                EXPLICIT_HASH_KEY_TABLE => self.explicit_hash_keys.push(reader.delimited()?),
+                RECORDS => self.entries.push(Entry::read(reader.message()?)?),
+                PARTITION_KEY_TABLE => {
+                    let span = reader.delimited()?;
+                    self.add_partition_key(data, span);
+                }
+                EXPLICIT_HASH_KEY_TABLE => self.explicit_hash_keys.push(ExplicitHashKeySlot {
+                    span: reader.delimited()?,
+                    kept: 0,
+                    place: Place::Unasked,
+                }),
                 other => reader.skip(other)?,
             }
         }
         Ok(())
     }
 
-    /// Tables may stand behind the records that point into them, so this comes last.
-    fn check_references(&self, message: &[u8], parts: &Parts) -> Result<(), Malformation> {
-        let explicit_hash_keys = &self.explicit_hash_keys[parts.explicit_hash_keys.clone()];
-        let mut is_number = vec![None; explicit_hash_keys.len()];
-        for entry in &self.entries[parts.entries.clone()] {
-            if entry.partition_key as usize >= parts.partition_keys.len() {
-                return Err(Malformation::TableIndex);
+    fn add_partition_key(&mut self, data: &Bytes, span: Span) {
+        let slot = match u8::try_from(span.len) {
+            Ok(len) if len <= PartitionKey::INLINE_MAX && is_utf8(&data[span.range()]) => {
+                PartitionKeySlot { at: span.start, len, kept: false, place: Place::Unasked }
             }
+            _ => {
+                let key = PartitionKey::from_utf8_lossy(data.slice(span.range()));
+                let at = keep(&mut self.kept_partition_keys, key);
+                PartitionKeySlot { at, len: 0, kept: true, place: Place::Unasked }
+            }
+        };
+        self.partition_keys.push(slot);
+    }
+
+    /// Follows the user records' references into the tables, which may stand behind them.
+    fn resolve(&mut self, data: &Bytes, parts: &Parts, range: &HashKeyRange) -> Result<(), Malformation> {
+        let partition_keys = &mut self.partition_keys[parts.partition_keys.clone()];
+        let explicit_hash_keys = &mut self.explicit_hash_keys[parts.explicit_hash_keys.clone()];
+        for entry in &self.entries[parts.entries.clone()] {
+            let partition_key =
+                partition_keys.get_mut(entry.partition_key as usize).ok_or(Malformation::TableIndex)?;
             if entry.explicit_hash_key == Entry::NONE {
+                partition_key.place = Place::Asked;
                 continue;
             }
-            let at = entry.explicit_hash_key as usize;
-            let slot = is_number.get_mut(at).ok_or(Malformation::TableIndex)?;
-            let text = explicit_hash_keys[at].text(message);
-            if !*slot.get_or_insert_with(|| parse_hash_key(&text).is_some()) {
-                return Err(Malformation::HashKey);
+            let slot = explicit_hash_keys
+                .get_mut(entry.explicit_hash_key as usize)
+                .ok_or(Malformation::TableIndex)?;
+            if slot.place == Place::Unasked {
+                let key = ExplicitHashKey::from_utf8_lossy(data.slice(slot.span.range()));
+                slot.place = match parse_hash_key(&key).ok_or(Malformation::HashKey)? {
+                    HashKey::Valid(key) => Place::of(key, range),
+                    HashKey::Unreachable => Place::Unreachable,
+                };
+                slot.kept = keep(&mut self.kept_explicit_hash_keys, key);
             }
         }
         Ok(())
     }
 
-    /// Where user record `entry` of the aggregate `parts` stands to a shard with `range`.
-    pub(super) fn place(
-        &self,
-        message: &[u8],
-        parts: &Parts,
-        entry: &Entry,
+    /// Finds out where the partition keys that user records are placed by stand to `range`, given all
+    /// aggregates read.
+    pub(super) fn place_partition_keys<'a>(
+        &mut self,
+        aggregates: impl Iterator<Item = (&'a [u8], &'a Parts)>,
         range: &HashKeyRange,
-    ) -> Option<Place> {
-        let hash_key = if entry.explicit_hash_key == Entry::NONE {
-            let key = self.partition_keys.get(parts.partition_keys.start + entry.partition_key as usize)?;
-            HashKey::Valid(u128::from_be_bytes(
-                *super::md5::digests(&[key.text(message).as_bytes()]).first()?,
-            ))
-        } else {
-            let key = self
-                .explicit_hash_keys
-                .get(parts.explicit_hash_keys.start + entry.explicit_hash_key as usize)?;
-            parse_hash_key(&key.text(message))?
+        hasher: Hasher,
+    ) {
+        let mut asked = Vec::with_capacity(HASHED_AT_ONCE);
+        let mut texts = Vec::with_capacity(HASHED_AT_ONCE);
+        let hash = |asked: &mut Vec<usize>, texts: &mut Vec<&[u8]>, slots: &mut [PartitionKeySlot]| {
+            for (at, digest) in asked.drain(..).zip(hasher.digests(texts)) {
+                slots[at].place = Place::of(u128::from_be_bytes(digest), range);
+            }
+            texts.clear();
         };
-        Some(match hash_key {
-            HashKey::Valid(key) if range.contains(key) => Place::Inside,
-            HashKey::Valid(_) => Place::Outside,
-            HashKey::Unreachable => Place::Unreachable,
+        for (data, parts) in aggregates {
+            for at in parts.partition_keys.clone() {
+                let slot = self.partition_keys[at];
+                if slot.place == Place::Asked {
+                    asked.push(at);
+                    texts.push(slot.text(data, &self.kept_partition_keys));
+                    if asked.len() == HASHED_AT_ONCE {
+                        hash(&mut asked, &mut texts, &mut self.partition_keys);
+                    }
+                }
+            }
+        }
+        hash(&mut asked, &mut texts, &mut self.partition_keys);
+    }
+
+    /// Leaves out the user records outside the range, and the first `skip` of the aggregate.
+    pub(super) fn settle(&mut self, parts: &mut Parts, skip: usize) -> Settled {
+        let partition_keys = &self.partition_keys[parts.partition_keys.clone()];
+        let explicit_hash_keys = &self.explicit_hash_keys[parts.explicit_hash_keys.clone()];
+        let mut settled = Settled::default();
+        for entry in self.entries[parts.entries.clone()].iter_mut().skip(skip) {
+            let place = if entry.explicit_hash_key == Entry::NONE {
+                partition_keys[entry.partition_key as usize].place
+            } else {
+                explicit_hash_keys[entry.explicit_hash_key as usize].place
+            };
+            match place {
+                Place::Inside | Place::Asked | Place::Unasked => {
+                    settled.delivered += 1;
+                    settled.bytes += u64::from(entry.data.len);
+                }
+                Place::Outside | Place::Unreachable => {
+                    settled.out_of_range += 1;
+                    settled.unreachable += u64::from(place == Place::Unreachable);
+                    entry.partition_key = Entry::LEFT_OUT;
+                    parts.plain = false;
+                }
+            }
+        }
+        settled
+    }
+
+    /// Gets an aggregate ready to be handed on.
+    pub(super) fn open(&self, record: Record, parts: Parts, skip: usize) -> Open {
+        let slots = &self.partition_keys[parts.partition_keys.clone()];
+        let shared = slots.len() <= parts.entries.len() / 2;
+        let partition_keys = if shared { slots } else { &[] };
+        let partition_keys =
+            partition_keys.iter().map(|slot| self.partition_key(&record.data, slot)).collect();
+        Open { record, parts, partition_keys, next: skip }
+    }
+
+    /// Appends the next user records of `open` to `batch`, until that has `size` or none are left:
+    /// whether none are left.
+    pub(super) fn hand_on(&self, open: &mut Open, batch: &mut Vec<KinesisClientRecord>, size: usize) -> bool {
+        let Open { record, parts, .. } = &*open;
+        let numbers = open.next..parts.entries.len().min(open.next + size.saturating_sub(batch.len()));
+        let entries = self.entries[parts.entries.clone()][numbers.clone()].iter().zip(numbers.start as u64..);
+        let slots = &self.partition_keys[parts.partition_keys.clone()];
+        // One loop for each shape of aggregate: with fewer choices to make for every record, the
+        // compiler writes it straight into the batch.
+        let shared = |entry: &Entry| open.partition_keys[entry.partition_key as usize].clone();
+        let unique = |entry: &Entry| self.partition_key(&record.data, &slots[entry.partition_key as usize]);
+        match (parts.plain, open.partition_keys.is_empty()) {
+            (true, false) => {
+                batch.extend(
+                    entries.map(|(entry, number)| open.user_record(entry, number, shared(entry), None)),
+                );
+            }
+            (true, true) => {
+                batch.extend(
+                    entries.map(|(entry, number)| open.user_record(entry, number, unique(entry), None)),
+                );
+            }
+            (false, _) => {
+                let delivered = entries.filter(|(entry, _)| entry.partition_key != Entry::LEFT_OUT);
+                batch.extend(delivered.map(|(entry, number)| {
+                    open.user_record(entry, number, unique(entry), self.explicit_hash_key(parts, entry))
+                }));
+            }
+        }
+        open.next = numbers.end;
+        open.next == open.parts.entries.len()
+    }
+
+    fn explicit_hash_key(&self, parts: &Parts, entry: &Entry) -> Option<ExplicitHashKey> {
+        (entry.explicit_hash_key != Entry::NONE).then(|| {
+            let at = parts.explicit_hash_keys.start + entry.explicit_hash_key as usize;
+            self.kept_explicit_hash_keys[self.explicit_hash_keys[at].kept as usize].clone()
         })
     }
-}
 
-/// Where a user record stands to the shard's range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    Inside,
-    Outside,
-    /// No shard can hold it.
-    Unreachable,
-}
-
-fn read_user_record(mut reader: Reader<'_>) -> Result<Entry, Malformation> {
-    let (mut partition_key, mut explicit_hash_key, mut data) = (None, Entry::NONE, None);
-    while let Some(tag) = reader.tag()? {
-        match tag {
-            PARTITION_KEY_INDEX => partition_key = Some(reader.varint()?),
-            EXPLICIT_HASH_KEY_INDEX => explicit_hash_key = reader.varint()?.min(Entry::NONE - 1),
-            DATA => data = Some(reader.delimited()?),
-            TAGS => check_tag(reader.message()?)?,
-            other => reader.skip(other)?,
+    #[inline]
+    fn partition_key(&self, data: &[u8], slot: &PartitionKeySlot) -> PartitionKey {
+        if slot.kept {
+            self.kept_partition_keys[slot.at as usize].clone()
+        } else {
+            PartitionKey::inline(data, slot.at as usize, slot.len)
         }
     }
-    match (partition_key, data) {
-        (Some(partition_key), Some(data)) => Ok(Entry { partition_key, explicit_hash_key, data }),
-        _ => Err(Malformation::MissingField),
+}
+
+impl Open {
+    #[inline]
+    fn user_record(
+        &self,
+        entry: &Entry,
+        number: u64,
+        partition_key: PartitionKey,
+        explicit_hash_key: Option<ExplicitHashKey>,
+    ) -> KinesisClientRecord {
+        KinesisClientRecord {
+            record: Record {
+                data: self.record.data.slice(entry.data.range()),
+                partition_key,
+                sequence_number: self.record.sequence_number.clone(),
+                approximate_arrival_timestamp: self.record.approximate_arrival_timestamp,
+                encryption_type: self.record.encryption_type,
+            },
+            sub_sequence_number: number,
+            aggregated: true,
+            explicit_hash_key,
+        }
     }
 }
 
-fn check_tag(mut reader: Reader<'_>) -> Result<(), Malformation> {
-    let mut has_key = false;
-    while let Some(tag) = reader.tag()? {
-        has_key |= tag == TAG_KEY;
-        reader.skip(tag)?;
+impl Place {
+    fn of(hash_key: u128, range: &HashKeyRange) -> Self {
+        if range.contains(hash_key) { Self::Inside } else { Self::Outside }
     }
-    if has_key { Ok(()) } else { Err(Malformation::MissingField) }
+}
+
+impl PartitionKeySlot {
+    fn text<'a>(&self, data: &'a [u8], kept: &'a [PartitionKey]) -> &'a [u8] {
+        let at = self.at as usize;
+        if self.kept { kept[at].as_bytes() } else { &data[at..at + usize::from(self.len)] }
+    }
+}
+
+/// Most keys are ASCII, which is quickly seen.
+fn is_utf8(text: &[u8]) -> bool {
+    text.is_ascii() || std::str::from_utf8(text).is_ok()
+}
+
+/// Adds `key` to `kept` and returns its place there.
+fn keep<K>(kept: &mut Vec<K>, key: K) -> u32 {
+    kept.push(key);
+    u32::try_from(kept.len() - 1).expect("fewer keys than a page of records has bytes")
 }

@@ -4,12 +4,21 @@
 //! a protobuf message, and the MD5 of that message. [`Deaggregator`] turns a fetched page, plain
 //! records and aggregates mixed, into user records; [`Aggregator`] makes aggregates.
 //!
-//! Whatever cannot be taken apart is delivered as the plain record it may well be, and counted:
-//! nothing is lost because it is malformed.
+//! What Java's KCL makes of an aggregate is what is made of it here, down to the corners of protobuf,
+//! except where Java loses records:
+//!
+//! - A user record whose hash key lies outside the shard's range is left out, because its producer has
+//!   sent it again to the right shard. Java leaves out the whole aggregate.
+//! - An aggregate with a reference outside its tables, or with an explicit hash key that is no number,
+//!   is delivered whole, as the plain record it may well be, like every other malformed one. Java
+//!   delivers the user records before the fault and loses the rest.
+//!
+//! Everything malformed and everything left out is counted in [`Counts`].
 
 mod aggregator;
 mod counts;
 mod deaggregator;
+mod entry;
 mod hash_key;
 mod index;
 mod md5;
@@ -23,5 +32,17 @@ pub use self::deaggregator::{Batches, Deaggregator};
 /// What an aggregate starts with.
 const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
 
-/// What an aggregate ends with: the MD5 of all between it and the magic bytes.
-const DIGEST_BYTES: usize = 16;
+/// For the bench: the parts that are not public.
+#[doc(hidden)]
+#[cfg(feature = "internals")]
+pub mod internals {
+    pub use super::md5::Hasher;
+    use crate::HashKeyRange;
+    use crate::aggregation::Deaggregator;
+
+    /// A de-aggregator that hashes with certain instructions.
+    #[must_use]
+    pub fn deaggregator(range: Option<HashKeyRange>, hasher: Hasher) -> Deaggregator {
+        Deaggregator::with_hasher(range, hasher)
+    }
+}

@@ -20,9 +20,15 @@ impl Tag {
     pub(super) const fn varint(number: u32) -> Self {
         Self(number << 3)
     }
+
+    /// How the tag of a field with a number below 16 is usually written.
+    #[expect(clippy::cast_possible_truncation, reason = "one byte for numbers below 16")]
+    pub(super) const fn short(self) -> [u8; 1] {
+        [self.0 as u8]
+    }
 }
 
-/// Where a length-delimited field's content lies in the message.
+/// Where a length-delimited field's content lies in the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) start: u32,
@@ -33,8 +39,8 @@ pub(super) struct Span {
 /// and lengths of more than 32 bits, say), what Java makes of it counts, because KCL in Java is who
 /// we must agree with.
 ///
-/// Holds the message up to the end of the (sub-)message being read, so positions are always positions
-/// in the whole message.
+/// Holds everything up to the end of the (sub-)message being read, so positions are always positions
+/// in the whole record.
 #[derive(Debug, Clone)]
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
@@ -46,9 +52,22 @@ pub(super) struct Reader<'a> {
 type Result<T> = std::result::Result<T, Malformation>;
 
 impl<'a> Reader<'a> {
-    /// A reader at the start of a message of less than 2^32 bytes.
-    pub(super) fn new(message: &'a [u8]) -> Self {
-        Self { bytes: message, at: 0, depth: 0 }
+    /// A reader of the message that is `bytes` from `start` on; `bytes` are less than 2^32.
+    pub(super) fn new(bytes: &'a [u8], start: usize) -> Self {
+        Self { bytes, at: start.min(bytes.len()), depth: 0 }
+    }
+
+    /// What has not been read of the message.
+    #[inline]
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    /// Where the message ends.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "records are shorter than 2^32")]
+    pub(super) fn end(&self) -> u32 {
+        self.bytes.len() as u32
     }
 
     /// The tag of the next field; `None` at the end of the message.
@@ -58,7 +77,7 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         match self.varint()? {
-            number_zero if number_zero < 8 => Err(Malformation::Protobuf),
+            0..8 => Err(Malformation::Protobuf),
             tag => Ok(Some(Tag(tag))),
         }
     }
@@ -97,7 +116,7 @@ impl<'a> Reader<'a> {
         let len = self.varint()?;
         let start = self.at;
         self.skip_bytes(len as usize)?;
-        #[expect(clippy::cast_possible_truncation, reason = "messages are shorter than 2^32")]
+        #[expect(clippy::cast_possible_truncation, reason = "records are shorter than 2^32")]
         Ok(Span { start: start as u32, len })
     }
 
@@ -123,7 +142,10 @@ impl<'a> Reader<'a> {
                     self.depth = self.deeper()?;
                     open_groups.push(tag.0);
                 }
-                4 if open_groups.pop().is_some_and(|start| start + 1 == tag.0) => self.depth -= 1,
+                4 => match open_groups.pop() {
+                    Some(start) if start + 1 == tag.0 => self.depth -= 1,
+                    _ => return Err(Malformation::Protobuf),
+                },
                 5 => self.skip_bytes(4)?,
                 _ => return Err(Malformation::Protobuf),
             }
@@ -148,16 +170,6 @@ impl<'a> Reader<'a> {
 }
 
 impl Span {
-    /// The bytes of `message` it covers.
-    pub(super) fn bytes(self, message: &[u8]) -> &[u8] {
-        message.get(self.range()).unwrap_or_default()
-    }
-
-    /// The text of `message` it covers; bytes that are not UTF-8 become U+FFFD, as in Java.
-    pub(super) fn text(self, message: &[u8]) -> std::borrow::Cow<'_, str> {
-        String::from_utf8_lossy(self.bytes(message))
-    }
-
     pub(super) fn range(self) -> std::ops::Range<usize> {
         let start = self.start as usize;
         start..start + self.len as usize

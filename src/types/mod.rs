@@ -5,6 +5,7 @@
 mod checkpoint;
 mod hash_key;
 mod ids;
+mod keys;
 mod moment;
 mod record;
 mod sequence_number;
@@ -13,7 +14,8 @@ mod start;
 pub use self::checkpoint::{Checkpoint, ExtendedSequenceNumber, ParseCheckpointError};
 pub use self::hash_key::{HashKeyRange, ParseHashKeyError};
 pub use self::ids::{LeaseKey, ParseStreamError, ShardId, StreamId, WorkerId};
+pub use self::keys::{ExplicitHashKey, PartitionKey};
 pub use self::moment::Moment;
-pub use self::record::{EncryptionType, ExplicitHashKey, KinesisClientRecord, PartitionKey, Record};
+pub use self::record::{EncryptionType, KinesisClientRecord, Record};
 pub use self::sequence_number::{ParseSequenceNumberError, SequenceNumber};
 pub use self::start::StartStrategy;

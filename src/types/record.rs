@@ -1,95 +1,9 @@
 use std::fmt;
-use std::ops::Deref;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::{ExtendedSequenceNumber, SequenceNumber};
-
-/// Declares UTF-8 text that is a slice of the buffer the record was fetched into.
-macro_rules! text_slice {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Bytes);
-
-        impl $name {
-            /// The text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                // Every constructor starts from text, so the fallback is never taken.
-                std::str::from_utf8(&self.0).unwrap_or_default()
-            }
-        }
-
-        impl From<&str> for $name {
-            fn from(text: &str) -> Self {
-                Self(Bytes::copy_from_slice(text.as_bytes()))
-            }
-        }
-
-        impl From<String> for $name {
-            fn from(text: String) -> Self {
-                Self(text.into())
-            }
-        }
-
-        impl Deref for $name {
-            type Target = str;
-
-            fn deref(&self) -> &str {
-                self.as_str()
-            }
-        }
-
-        impl AsRef<str> for $name {
-            fn as_ref(&self) -> &str {
-                self.as_str()
-            }
-        }
-
-        impl PartialEq<str> for $name {
-            fn eq(&self, other: &str) -> bool {
-                self.as_str() == other
-            }
-        }
-
-        impl PartialEq<&str> for $name {
-            fn eq(&self, other: &&str) -> bool {
-                self.as_str() == *other
-            }
-        }
-
-        impl PartialEq<String> for $name {
-            fn eq(&self, other: &String) -> bool {
-                self.as_str() == other
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(self.as_str(), f)
-            }
-        }
-    };
-}
-
-text_slice! {
-    /// The partition key of a record: what its producer grouped it by. Cheap to clone.
-    PartitionKey
-}
-
-text_slice! {
-    /// The explicit hash key of an aggregated user record, in decimal, as its producer wrote it.
-    /// Cheap to clone.
-    ExplicitHashKey
-}
+use super::{ExplicitHashKey, ExtendedSequenceNumber, PartitionKey, SequenceNumber};
 
 /// How the service encrypts a record at rest (`EncryptionType` of the Kinesis API).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]

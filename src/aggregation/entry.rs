@@ -1,0 +1,83 @@
+use super::Malformation;
+use super::wire::{Reader, Span, Tag};
+
+const PARTITION_KEY_INDEX: Tag = Tag::varint(1);
+const EXPLICIT_HASH_KEY_INDEX: Tag = Tag::varint(2);
+const DATA: Tag = Tag::delimited(3);
+const TAGS: Tag = Tag::delimited(4);
+
+const TAG_KEY: Tag = Tag::delimited(1);
+
+/// A user record, as positions in the Kinesis record it came in.
+#[derive(Clone, Copy)]
+pub(super) struct Entry {
+    /// Its partition key's place in the aggregate's table, or [`Entry::LEFT_OUT`].
+    pub(super) partition_key: u32,
+    /// Its explicit hash key's place in the aggregate's table, or [`Entry::NONE`].
+    pub(super) explicit_hash_key: u32,
+    pub(super) data: Span,
+}
+
+impl Entry {
+    /// No explicit hash key. Tables never grow this long, so as an index it is out of range.
+    pub(super) const NONE: u32 = u32::MAX;
+
+    /// A user record that is not delivered.
+    pub(super) const LEFT_OUT: u32 = u32::MAX;
+
+    /// Reads the message of a user record.
+    #[inline]
+    pub(super) fn read(reader: Reader<'_>) -> Result<Self, Malformation> {
+        match read_usual(reader.rest(), reader.end()) {
+            Some(entry) => Ok(entry),
+            None => read_any(reader),
+        }
+    }
+}
+
+/// Reads a user record as producers write most of them: a partition key index and data of less than
+/// 16 KiB, in this order, and nothing else. `None` if it is another one.
+#[inline]
+fn read_usual(record: &[u8], end: u32) -> Option<Entry> {
+    let (partition_key, rest) = read_short_varint(record.strip_prefix(&PARTITION_KEY_INDEX.short())?)?;
+    let (len, data) = read_short_varint(rest.strip_prefix(&DATA.short())?)?;
+    let data_is_last = data.len() == len as usize;
+    let data = Span { start: end.checked_sub(len)?, len };
+    data_is_last.then_some(Entry { partition_key, explicit_hash_key: Entry::NONE, data })
+}
+
+/// A varint of one or two bytes, and what follows it.
+#[inline]
+fn read_short_varint(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    match *bytes {
+        [low @ ..0x80, ref rest @ ..] => Some((low.into(), rest)),
+        [low, high @ ..0x80, ref rest @ ..] => Some((u32::from(low & 0x7F) | u32::from(high) << 7, rest)),
+        _ => None,
+    }
+}
+
+fn read_any(mut reader: Reader<'_>) -> Result<Entry, Malformation> {
+    let (mut partition_key, mut explicit_hash_key, mut data) = (None, Entry::NONE, None);
+    while let Some(tag) = reader.tag()? {
+        match tag {
+            PARTITION_KEY_INDEX => partition_key = Some(reader.varint()?),
+            EXPLICIT_HASH_KEY_INDEX => explicit_hash_key = reader.varint()?.min(Entry::NONE - 1),
+            DATA => data = Some(reader.delimited()?),
+            TAGS => check_tag(reader.message()?)?,
+            other => reader.skip(other)?,
+        }
+    }
+    match (partition_key, data) {
+        (Some(partition_key), Some(data)) => Ok(Entry { partition_key, explicit_hash_key, data }),
+        _ => Err(Malformation::MissingField),
+    }
+}
+
+fn check_tag(mut reader: Reader<'_>) -> Result<(), Malformation> {
+    let mut has_key = false;
+    while let Some(tag) = reader.tag()? {
+        has_key |= tag == TAG_KEY;
+        reader.skip(tag)?;
+    }
+    if has_key { Ok(()) } else { Err(Malformation::MissingField) }
+}

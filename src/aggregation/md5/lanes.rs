@@ -1,0 +1,127 @@
+use super::kernel::{Block, INITIAL, Kernel, LaneStates, State, compress};
+use super::{DIGEST_BYTES, bytes, end_blocks, pad};
+
+/// At most so many messages are better hashed one after the other than in lanes.
+const ALONE_MAX: usize = 2;
+
+/// Groups of lanes worked on at the same time; more would not make it faster.
+const GROUPS_MAX: usize = 3;
+
+/// The digests of `messages`, in their order, computed in lanes of `kernel`.
+pub(super) fn digests<K: Kernel<L>, const L: usize>(
+    kernel: K,
+    messages: &[&[u8]],
+) -> Vec<[u8; DIGEST_BYTES]> {
+    let mut states = vec![INITIAL; messages.len()];
+    compress_bodies(kernel, messages, &mut states);
+    compress_ends(kernel, messages, &mut states);
+    states.into_iter().map(bytes).collect()
+}
+
+/// The blocks of a message that are still to be hashed.
+struct Message<'a> {
+    /// Its place among the messages.
+    at: usize,
+    blocks: &'a [Block],
+}
+
+/// Takes the whole blocks of every message into its state.
+fn compress_bodies<K: Kernel<L>, const L: usize>(kernel: K, messages: &[&[u8]], states: &mut [State]) {
+    // Longest first, so that lanes run dry together.
+    let mut waiting: Vec<Message<'_>> = (messages.iter().enumerate())
+        .map(|(at, message)| Message { at, blocks: message.as_chunks().0 })
+        .filter(|message| !message.blocks.is_empty())
+        .collect();
+    waiting.sort_unstable_by_key(|message| message.blocks.len());
+    // As many at a time as leaves no small remainder, which would take as long as full lanes do.
+    let at_once = waiting.len().div_ceil(waiting.len().div_ceil(L * GROUPS_MAX).max(1));
+    let mut running: Vec<Message<'_>> = Vec::with_capacity(at_once);
+    loop {
+        let free = (at_once - running.len()).min(waiting.len());
+        running.extend(waiting.drain(waiting.len() - free..));
+        if running.len() <= ALONE_MAX {
+            break;
+        }
+        run(kernel, &mut running, states);
+        running.retain(|message| !message.blocks.is_empty());
+    }
+    for message in running {
+        compress(&mut states[message.at], message.blocks);
+    }
+}
+
+/// Takes the padded ends of all messages into their states.
+fn compress_ends<K: Kernel<L>, const L: usize>(kernel: K, messages: &[&[u8]], states: &mut [State]) {
+    for (messages, states) in messages.chunks(L * GROUPS_MAX).zip(states.chunks_mut(L * GROUPS_MAX)) {
+        if messages.len() <= ALONE_MAX {
+            for (message, state) in messages.iter().zip(states) {
+                compress(state, pad(message, &mut [[0; 64]; 2]));
+            }
+            continue;
+        }
+        match messages.len().div_ceil(L) {
+            1 => compress_chunk_of_ends::<K, L, 1>(kernel, messages, states),
+            2 => compress_chunk_of_ends::<K, L, 2>(kernel, messages, states),
+            _ => compress_chunk_of_ends::<K, L, GROUPS_MAX>(kernel, messages, states),
+        }
+    }
+}
+
+fn compress_chunk_of_ends<K: Kernel<L>, const L: usize, const G: usize>(
+    kernel: K,
+    messages: &[&[u8]],
+    states: &mut [State],
+) {
+    let mut ends = [[[[0; 64]; 2]; L]; G];
+    let mut lane_states: LaneStates<L, G> = [[[0; L]; G]; 4];
+    let mut any_has_two = false;
+    for (index, (message, state)) in messages.iter().zip(&*states).enumerate() {
+        any_has_two |= pad(message, &mut ends[index / L][index % L]).len() == 2;
+        for (words, word) in lane_states.iter_mut().zip(state) {
+            words[index / L][index % L] = *word;
+        }
+    }
+    let blocks_of =
+        |which: usize| ends.each_ref().map(|lanes| lanes.each_ref().map(|end| &end[which..=which]));
+    kernel.compress(&mut lane_states, &blocks_of(0), 1);
+    let after_one = lane_states;
+    if any_has_two {
+        kernel.compress(&mut lane_states, &blocks_of(1), 1);
+    }
+    for (index, (message, state)) in messages.iter().zip(states).enumerate() {
+        let lane_states = if end_blocks(message) == 2 { &lane_states } else { &after_one };
+        for (word, words) in state.iter_mut().zip(lane_states) {
+            *word = words[index / L][index % L];
+        }
+    }
+}
+
+/// Takes as many blocks of all `running` messages into their states as the shortest has.
+fn run<K: Kernel<L>, const L: usize>(kernel: K, running: &mut [Message<'_>], states: &mut [State]) {
+    match running.len().div_ceil(L) {
+        1 => run_groups::<K, L, 1>(kernel, running, states),
+        2 => run_groups::<K, L, 2>(kernel, running, states),
+        _ => run_groups::<K, L, GROUPS_MAX>(kernel, running, states),
+    }
+}
+
+fn run_groups<K: Kernel<L>, const L: usize, const G: usize>(
+    kernel: K,
+    running: &mut [Message<'_>],
+    states: &mut [State],
+) {
+    let count = running.iter().map(|message| message.blocks.len()).min().unwrap_or(0);
+    let mut lane_states: LaneStates<L, G> = [[[0; L]; G]; 4];
+    let mut blocks: [[&[Block]; L]; G] = [[running[0].blocks; L]; G];
+    for (index, message) in running.iter().enumerate() {
+        blocks[index / L][index % L] = message.blocks;
+        for (words, word) in lane_states.iter_mut().zip(states[message.at]) {
+            words[index / L][index % L] = word;
+        }
+    }
+    kernel.compress(&mut lane_states, &blocks, count);
+    for (index, message) in running.iter_mut().enumerate() {
+        message.blocks = &message.blocks[count..];
+        states[message.at] = lane_states.map(|words| words[index / L][index % L]);
+    }
+}

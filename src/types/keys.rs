@@ -1,0 +1,264 @@
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+
+use bytes::Bytes;
+
+/// Declares a key of a record.
+macro_rules! key {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Text);
+
+        impl $name {
+            /// The text.
+            #[must_use]
+            #[inline]
+            pub fn as_str(&self) -> &str {
+                self.0.as_str()
+            }
+
+            /// The text in `bytes`, without a copy if that saves one; what is not UTF-8 becomes U+FFFD.
+            pub(crate) fn from_utf8_lossy(bytes: Bytes) -> Self {
+                match String::from_utf8_lossy(&bytes) {
+                    Cow::Borrowed(_) => Self(Text::short(&bytes).unwrap_or(Text::Slice(bytes))),
+                    Cow::Owned(text) => text.into(),
+                }
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                let copy = || Text::Slice(Bytes::copy_from_slice(text.as_bytes()));
+                Self(Text::short(text.as_bytes()).unwrap_or_else(copy))
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self(Text::short(text.as_bytes()).unwrap_or_else(|| Text::Slice(text.into())))
+            }
+        }
+
+        impl Deref for $name {
+            type Target = str;
+
+            #[inline]
+            fn deref(&self) -> &str {
+                self.as_str()
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                self.as_str()
+            }
+        }
+
+        impl PartialEq<str> for $name {
+            fn eq(&self, other: &str) -> bool {
+                self.0.as_bytes() == other.as_bytes()
+            }
+        }
+
+        impl PartialEq<&str> for $name {
+            fn eq(&self, other: &&str) -> bool {
+                *self == **other
+            }
+        }
+
+        impl PartialEq<String> for $name {
+            fn eq(&self, other: &String) -> bool {
+                *self == **other
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(self.as_str(), f)
+            }
+        }
+    };
+}
+
+key! {
+    /// The partition key of a record: what its producer grouped it by.
+    ///
+    /// Cheap to clone. A key of up to 38 bytes, a UUID for instance, is held inside; a longer one is a
+    /// slice of the buffer the record was fetched into.
+    PartitionKey
+}
+
+key! {
+    /// The explicit hash key of an aggregated user record, in decimal, as its producer wrote it.
+    ///
+    /// Cheap to clone. A key of up to 38 bytes is held inside; a longer one is a slice of the buffer
+    /// the record was fetched into.
+    ExplicitHashKey
+}
+
+impl PartitionKey {
+    /// The longest text held inside.
+    pub(crate) const INLINE_MAX: u8 = Text::INLINE_MAX;
+
+    /// The key of up to [`INLINE_MAX`](Self::INLINE_MAX) bytes at `start` of `buffer`, which the
+    /// caller knows to be UTF-8.
+    #[inline]
+    pub(crate) fn inline(buffer: &[u8], start: usize, len: u8) -> Self {
+        Self(Text::inline(buffer, start, len))
+    }
+}
+
+/// UTF-8: every constructor starts from text.
+#[derive(Clone)]
+enum Text {
+    /// Copying these few bytes costs less than counting one more owner of a buffer.
+    Inline {
+        len: u8,
+        /// Zeros from `len` on.
+        bytes: [u8; Text::INLINE_BYTES],
+    },
+    Slice(Bytes),
+}
+
+impl Text {
+    /// As many as make a text one word longer than a slice.
+    const INLINE_MAX: u8 = 38;
+    const INLINE_BYTES: usize = Self::INLINE_MAX as usize;
+
+    fn short(text: &[u8]) -> Option<Self> {
+        let len = u8::try_from(text.len()).ok().filter(|&len| len <= Self::INLINE_MAX)?;
+        Some(Self::inline(text, 0, len))
+    }
+
+    #[inline]
+    fn inline(buffer: &[u8], start: usize, len: u8) -> Self {
+        const N: usize = Text::INLINE_BYTES;
+        const ONES_THEN_ZEROS: [u8; 2 * N] = {
+            let mut mask = [0; 2 * N];
+            let (ones, _) = mask.split_at_mut(N);
+            ones.copy_from_slice(&[0xFF; N]);
+            mask
+        };
+        let len = len.min(Self::INLINE_MAX);
+        let from = buffer.get(start..).unwrap_or_default();
+        let mask = ONES_THEN_ZEROS[N - usize::from(len)..].first_chunk::<N>();
+        let mut bytes = [0; N];
+        match (from.first_chunk::<N>(), mask) {
+            // To copy all and mask is faster than to copy `len` bytes.
+            (Some(from), Some(mask)) => {
+                for at in 0..N {
+                    bytes[at] = from[at] & mask[at];
+                }
+            }
+            _ => bytes.iter_mut().zip(from).take(len.into()).for_each(|(byte, from)| *byte = *from),
+        }
+        Self::Inline { len, bytes }
+    }
+
+    #[inline]
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Inline { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or(bytes),
+            Self::Slice(bytes) => bytes,
+        }
+    }
+
+    #[inline]
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self::Inline { len: 0, bytes: [0; Self::INLINE_BYTES] }
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Text {}
+
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Text {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_any_length_is_given_back() {
+        assert_eq!(size_of::<PartitionKey>(), 40);
+        for len in 0..300 {
+            let text = "käse".chars().cycle().take(len).collect::<String>();
+            for key in [PartitionKey::from(text.as_str()), text.clone().into()] {
+                assert_eq!(key.as_str(), text);
+                assert_eq!(key, text);
+                assert_eq!(key.clone(), key);
+                assert_eq!(PartitionKey::from_utf8_lossy(text.clone().into()), key);
+                assert_ne!(key, format!("{text}x"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_inside_a_buffer_shows_nothing_of_what_follows() {
+        let mut buffer = b"..key".to_vec();
+        for _ in 0..100 {
+            let key = PartitionKey::inline(&buffer, 2, 3);
+            assert_eq!(key, "key");
+            let Text::Inline { bytes, .. } = key.0 else { panic!("short keys are held inside") };
+            assert!(bytes[3..].iter().all(|&byte| byte == 0));
+            buffer.push(b'x');
+        }
+    }
+
+    #[test]
+    fn long_keys_are_slices() {
+        let buffer = Bytes::from(vec![b'k'; 256]);
+        let key = PartitionKey::from_utf8_lossy(buffer.slice(10..100));
+        assert_eq!(key.as_bytes().as_ptr(), buffer[10..].as_ptr());
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_replaced() {
+        let key = PartitionKey::from_utf8_lossy(Bytes::from_static(b"\xFF\xFEA"));
+        assert_eq!(key, "\u{FFFD}\u{FFFD}A");
+    }
+
+    #[test]
+    fn keys_are_ordered_as_text() {
+        let long = "b".repeat(50);
+        let keys = ["", "a", "ab", "b", &long, "c"].map(PartitionKey::from);
+        assert!(keys.is_sorted_by(|a, b| a < b));
+    }
+}
