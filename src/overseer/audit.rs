@@ -4,8 +4,10 @@ use crate::types::HashKeyRange;
 /// What a check of the leases says (KCL's `PeriodicShardSyncManager`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audit {
-    /// Every hash key is covered by a lease that has not ended, as far as the rows tell.
+    /// Every hash key is covered by a lease that has not ended.
     Covered,
+    /// Some leases do not say which hash keys they cover: KCL before 2.3 did not write it.
+    RangesMissing,
     /// There is a hole, perhaps only because the scan was old: look again.
     Suspected,
     /// The same hole has been there for long enough: list the shards and create what is missing.
@@ -37,7 +39,11 @@ impl HoleTracker {
         if leases.is_empty() {
             return Audit::SyncNow;
         }
-        let hole = find_hole(leases);
+        let running = leases.iter().filter(|lease| !lease.checkpoint.is_shard_end());
+        let Some(ranges) = running.map(|lease| lease.hash_key_range).collect::<Option<Vec<_>>>() else {
+            return Audit::RangesMissing;
+        };
+        let hole = find_hole(ranges);
         self.times = match hole {
             None => 0,
             Some(_) if hole == self.hole => self.times + 1,
@@ -55,11 +61,8 @@ impl HoleTracker {
     }
 }
 
-/// The first hole in the ranges of the leases that have not ended. Rows without a range (written by
-/// KCL before 2.3) may cover anything, so with them there is no telling.
-fn find_hole(leases: &[&Lease]) -> Option<Hole> {
-    let running = leases.iter().filter(|lease| !lease.checkpoint.is_shard_end());
-    let mut ranges: Vec<HashKeyRange> = running.map(|lease| lease.hash_key_range).collect::<Option<_>>()?;
+/// The first hole that `ranges` leave.
+fn find_hole(mut ranges: Vec<HashKeyRange>) -> Option<Hole> {
     ranges.sort_unstable();
     let mut reaching: Option<HashKeyRange> = None;
     for range in ranges {
@@ -134,9 +137,9 @@ mod tests {
     }
 
     #[test]
-    fn rows_without_a_range_leave_it_open() {
+    fn rows_without_a_range_are_told() {
         let mut unknown = lease(0, 99);
         unknown.hash_key_range = None;
-        assert_eq!(check(&mut HoleTracker::new(1), &[unknown, lease(200, u128::MAX)]), Audit::Covered);
+        assert_eq!(check(&mut HoleTracker::new(1), &[unknown, lease(200, u128::MAX)]), Audit::RangesMissing);
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Overseer {
     pub(super) listed_at_start: Option<Vec<Shard>>,
     pub(super) holes: HoleTracker,
     reported_unreadable: BTreeSet<String>,
+    /// Leases whose hash key ranges were asked for.
+    pub(super) ranges_looked_up: BTreeSet<LeaseKey>,
     /// The workers that were alive in the last plan.
     workers: usize,
     pub(super) next_round: Moment,
@@ -61,6 +63,7 @@ impl Overseer {
             listed_at_start: Some(listed_at_start),
             holes: HoleTracker::new(worker.coordination.audit_confidence_threshold),
             reported_unreadable: BTreeSet::new(),
+            ranges_looked_up: BTreeSet::new(),
             workers: 1,
             next_round: now,
             next_audit: now + worker.coordination.audit_interval,

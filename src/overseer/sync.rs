@@ -11,7 +11,7 @@ use super::cleanup::plan_cleanup;
 use super::rounds::{CONCURRENT_WRITES, Overseer};
 use super::shard_sync::{ShardSyncPlan, plan_shard_sync};
 use crate::events::Event;
-use crate::lease::{Created, Lease};
+use crate::lease::{Created, Lease, LeaseWrite, WriteOutcome};
 use crate::metrics::{Operation, names};
 use crate::stream::list::list_shards;
 use crate::stream::{Shard, ShardFilter};
@@ -50,12 +50,16 @@ impl Overseer {
             worker
                 .metrics
                 .operation(Operation::PeriodicShardSyncManager)
-                .add(names::STREAMS_WITH_PARTIAL_LEASES, u64::from(audit != Audit::Covered))
+                .add(
+                    names::STREAMS_WITH_PARTIAL_LEASES,
+                    u64::from(matches!(audit, Audit::Suspected | Audit::SyncNow)),
+                )
                 .add(names::STREAMS_TO_SYNC, u64::from(audit == Audit::SyncNow));
-            if audit != Audit::SyncNow {
-                return;
+            match audit {
+                Audit::SyncNow => None,
+                Audit::RangesMissing => return self.fill_in_ranges().await,
+                Audit::Covered | Audit::Suspected => return,
             }
-            None
         } else {
             return;
         };
@@ -84,6 +88,36 @@ impl Overseer {
         if !complete {
             self.next_audit = worker.clock.now() + RETRY;
             self.next_round = self.next_round.min(self.next_audit);
+        }
+    }
+
+    /// Writes the hash key ranges that older rows lack, once for each of them.
+    async fn fill_in_ranges(&mut self) {
+        let worker = Arc::clone(&self.worker);
+        let lacking: Vec<Lease> = self
+            .view
+            .leases()
+            .filter(|lease| lease.hash_key_range.is_none() && !lease.checkpoint.is_shard_end())
+            .filter(|lease| !self.ranges_looked_up.contains(&lease.key))
+            .cloned()
+            .collect();
+        if lacking.is_empty() {
+            return;
+        }
+        let shards =
+            match list_shards(&*worker.api, &worker.clock, &worker.stream, None, worker.seeds.seed()).await {
+                Ok(shards) => shards,
+                Err(error) => return worker.coordination_failed("ListShards", &error),
+            };
+        for lease in lacking {
+            self.ranges_looked_up.insert(lease.key.clone());
+            let Some(shard) = shards.iter().find(|shard| shard.id == lease.shard_id) else { continue };
+            let write = LeaseWrite::update_hash_range(&lease.key, shard.hash_key_range);
+            match worker.store.apply(&write).await {
+                Ok(WriteOutcome::Applied(lease)) => self.view.learn(*lease, worker.clock.now()),
+                Ok(WriteOutcome::Refused(_)) => {}
+                Err(error) => worker.coordination_failed("UpdateHashRange", &error),
+            }
         }
     }
 

@@ -264,3 +264,23 @@ async fn a_hole_in_the_leases_is_filled() {
     let leases = world.leases();
     assert!(leases.iter().all(|lease| lease.checkpoint > Checkpoint::Latest));
 }
+
+#[tokio::test(start_paused = true)]
+async fn hash_key_ranges_that_old_rows_lack_are_filled_in() {
+    let world = World::new(2);
+    for shard in world.kinesis.open_shards(STREAM).expect("a stream") {
+        let mut row =
+            kinesis_consumer::lease::Lease::new(shard.id.as_str(), Checkpoint::TrimHorizon).to_item();
+        row.remove("entityType");
+        assert!(world.table.insert_item(row));
+    }
+    world.put(32);
+    let _a = world.start("a").await;
+    world.all_heard_within(FAILOVER).await;
+    let all_known = || world.leases().iter().all(|lease| lease.hash_key_range.is_some());
+    until(Duration::from_secs(60), all_known, || format!("{:?}", world.leases())).await;
+    assert!(
+        world.table.items().values().all(|row| !row.contains_key("entityType")),
+        "and nothing else is invented"
+    );
+}
