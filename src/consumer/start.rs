@@ -98,6 +98,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
             let overseer = Overseer::new(Arc::clone(&running), user_runtime, shards);
             // Leases are renewed until the last consumer is done with its own.
             let left_behind = tokio::select! {
+                biased;
                 left_behind = overseer.run() => left_behind,
                 () = renewer::run(running) => 0,
             };
