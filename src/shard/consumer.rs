@@ -127,9 +127,9 @@ impl ShardConsumer {
     async fn wait_for_parents(&mut self) -> Input {
         let parents: Vec<_> =
             self.held.lease().parents.iter().map(|parent| self.worker.lease_key(parent)).collect();
-        let mut unfinished = self.worker.unfinished.subscribe();
         let mut look = true;
         loop {
+            let changed = self.worker.unfinished.changed();
             if look && self.have_ended(&parents).await {
                 return Input::ParentsEnded;
             }
@@ -138,8 +138,8 @@ impl ShardConsumer {
                 biased;
                 input = interruption(&self.held, &self.worker.stopping) => return input,
                 // A scan may be old, so what it shows is only a reason to look.
-                Ok(()) = unfinished.changed() => {
-                    let unfinished = unfinished.borrow_and_update();
+                () = changed => {
+                    let unfinished = self.worker.unfinished.keys();
                     look = !parents.iter().any(|parent| unfinished.contains(parent));
                 }
                 () = poll => look = true,
