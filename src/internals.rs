@@ -10,6 +10,8 @@ use crate::lease::{DynamoDbLeaseStore, LeaseStore, OwnerIndex, StoreError};
 use crate::overseer::Hub;
 use crate::runtime::Clock;
 
+pub use crate::planted::{Bug, plant};
+
 /// The lease table in DynamoDB as the consumer uses it; `segments` scan it at once.
 #[must_use]
 pub fn dynamodb_lease_store(

@@ -50,6 +50,8 @@ mod metrics;
 mod runtime;
 mod worker;
 
+mod planted;
+
 #[cfg(feature = "test-util")]
 pub mod testing;
 

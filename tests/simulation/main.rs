@@ -8,6 +8,7 @@
 mod faults;
 mod history;
 mod invariants;
+mod planted;
 mod ports;
 mod processors;
 mod scenario;
