@@ -35,6 +35,11 @@ pub enum What {
     },
     FaultsStopped,
     Settled,
+    /// A worker left a healthy fleet, and its leases were taken by others; `None` if not in time.
+    HandedOver {
+        after: Option<Duration>,
+        limit: Duration,
+    },
 
     /// A worker's life.
     Born {
@@ -85,6 +90,7 @@ pub enum What {
     },
     Returned {
         processor: ProcessorId,
+        panicked: bool,
     },
     LeaseLost {
         processor: ProcessorId,

@@ -51,7 +51,7 @@ fn seeds() {
     let (from, count) = (number("SIM_FROM").unwrap_or(0), number("SIM_SEEDS").unwrap_or(SEEDS));
     let began = Instant::now();
     let next = AtomicU64::new(from);
-    let simulated = Mutex::new((Duration::ZERO, Duration::ZERO, Vec::new()));
+    let simulated = Mutex::new((Duration::ZERO, (Duration::ZERO, 0), Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -65,7 +65,8 @@ fn seeds() {
                     let mut simulated = simulated.lock().unwrap();
                     simulated.0 += history.events.last().map_or(Duration::ZERO, |event| event.at);
                     if let Some(Ok(healed)) = &history.healed {
-                        simulated.1 = simulated.1.max(*healed);
+                        if *healed > Duration::from_secs(150) { println!("slow {seed} {healed:?}"); }
+                        simulated.1 = simulated.1.max((*healed, seed));
                     }
                     if let Some(violation) = violations.first() {
                         println!("seed {seed}: {violation} (and {} more)", violations.len() - 1);
@@ -78,10 +79,11 @@ fn seeds() {
     });
     let (time, slowest, failed) = simulated.into_inner().unwrap();
     println!(
-        "{count} seeds from {from}: {:.1} virtual hours in {:.1} s; slowest healing {:.0} s",
+        "{count} seeds from {from}: {:.1} virtual hours in {:.1} s; slowest healing {:.0} s (seed {})",
         time.as_secs_f64() / 3600.0,
         began.elapsed().as_secs_f64(),
-        slowest.as_secs_f64()
+        slowest.0.as_secs_f64(),
+        slowest.1
     );
     assert!(failed.is_empty(), "{} seeds failed: {failed:?}", failed.len());
 }

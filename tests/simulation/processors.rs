@@ -101,7 +101,8 @@ struct Callback<'a>(&'a Processor);
 
 impl Drop for Callback<'_> {
     fn drop(&mut self) {
-        self.0.maker.log.tell(What::Returned { processor: self.0.id });
+        let panicked = std::thread::panicking();
+        self.0.maker.log.tell(What::Returned { processor: self.0.id, panicked });
     }
 }
 

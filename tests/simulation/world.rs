@@ -109,6 +109,7 @@ impl World {
         if healed.is_ok() {
             self.log.tell(What::Settled);
             tokio::time::sleep(SETTLED).await;
+            self.hand_over().await;
         }
         self.log.change(|history| history.healed = Some(healed));
         let history = self.log.take();
@@ -360,15 +361,40 @@ impl World {
         }
     }
 
+    /// Lets one worker leave, and waits until others have its leases.
+    async fn hand_over(&mut self) {
+        if self.fleet.len() < 2 {
+            return;
+        }
+        self.ask_to_leave(0);
+        while !self.fleet[0].task.is_finished() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.fleet.remove(0);
+        let began = self.log.now();
+        // A round of a fleet of this size, and the fastest clock's lead over the slowest.
+        let groups = self.fleet.len().div_ceil(4) as u32 + 1;
+        let limit = (FAILOVER / 4 * groups).min(FAILOVER * 2).mul_f64(1.1 * 1.1) + Duration::from_secs(1);
+        let mut after = None;
+        while after.is_none() && self.log.now() - began <= limit {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let is_free = |row: &Lease| !row.checkpoint.is_shard_end() && row.owner.is_none();
+            let is_taken = !self.rows().values().any(is_free);
+            after = is_taken.then(|| self.log.now() - began);
+        }
+        self.log.tell(What::HandedOver { after, limit });
+    }
+
+    fn rows(&self) -> BTreeMap<LeaseKey, Lease> {
+        let items = self.table.items();
+        let row = |(key, item): (LeaseKey, Item)| Some((key, Lease::from_item(&item).ok()??));
+        items.into_iter().filter_map(row).collect()
+    }
+
     /// Whether every lease is owned by a worker that runs, within its share, and everything is
     /// checkpointed.
     fn is_well(&self) -> Result<(), String> {
-        let rows: BTreeMap<LeaseKey, Lease> = self
-            .table
-            .items()
-            .iter()
-            .filter_map(|(key, item)| Some((key.clone(), Lease::from_item(item).ok()??)))
-            .collect();
+        let rows = self.rows();
         let mut loads: BTreeMap<&str, usize> =
             self.fleet.iter().map(|member| (member.life.worker.as_str(), 0)).collect();
         let running: Vec<&Lease> = rows.values().filter(|row| !row.checkpoint.is_shard_end()).collect();

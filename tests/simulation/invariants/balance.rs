@@ -18,6 +18,7 @@ pub fn check(history: &History) -> Vec<(Duration, String)> {
     for event in &history.events {
         match &event.what {
             What::Settled => settled = true,
+            What::Leaving { .. } => settled = false,
             What::Row { key, before: Some(before), after: Some(after) }
                 if settled && before.owner != after.owner =>
             {

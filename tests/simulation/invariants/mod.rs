@@ -9,6 +9,7 @@ mod checkpoints;
 mod coverage;
 mod delivery;
 mod expiry;
+mod handover;
 mod one_holder;
 mod order;
 mod ownership;
@@ -17,7 +18,7 @@ mod parents_first;
 /// An invariant: its name, and the check that finds where it was broken.
 type Invariant = (&'static str, fn(&History) -> Vec<(std::time::Duration, String)>);
 
-pub const ALL: [Invariant; 11] = [
+pub const ALL: [Invariant; 12] = [
     ("one holder", one_holder::check),
     ("expiry", expiry::check),
     ("ownership", ownership::check),
@@ -29,6 +30,7 @@ pub const ALL: [Invariant; 11] = [
     ("callbacks", callbacks::check),
     ("bounded memory", bounded_memory::check),
     ("balance", balance::check),
+    ("handover", handover::check),
 ];
 
 /// Everything that went wrong, the earliest first.
