@@ -65,7 +65,9 @@ fn seeds() {
                     let mut simulated = simulated.lock().unwrap();
                     simulated.0 += history.events.last().map_or(Duration::ZERO, |event| event.at);
                     if let Some(Ok(healed)) = &history.healed {
-                        if *healed > Duration::from_secs(150) { println!("slow {seed} {healed:?}"); }
+                        if *healed > Duration::from_secs(100) {
+                            println!("slow {seed} {healed:?}");
+                        }
                         simulated.1 = simulated.1.max((*healed, seed));
                     }
                     if let Some(violation) = violations.first() {

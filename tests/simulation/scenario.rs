@@ -52,6 +52,7 @@ impl Scenario {
         let records_per_second = per_second(&[1.0, 5.0, 20.0]);
         let rate_spread = per_second(&[0.0, 0.0, 0.01, 0.1]);
         let poison = per_second(&[0.0, 0.1]);
+        let large_records = rng.u32(..8) == 0;
         Self {
             workers,
             shards: rng.u32(1..=8),
@@ -65,10 +66,11 @@ impl Scenario {
             suspensions,
             reshards,
             retention: (rng.u32(..6) == 0).then(|| Duration::from_secs(rng.u64(40..120))),
-            records_per_second,
+            // A shard is read with at most 2 MiB/s, so more would only pile up.
+            records_per_second: if large_records { 1.0 } else { records_per_second },
             aggregates,
             poison,
-            large_records: rng.u32(..8) == 0,
+            large_records,
         }
     }
 }

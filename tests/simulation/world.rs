@@ -26,7 +26,7 @@ use crate::scenario::{FAILOVER, MEMORY_MAX, Scenario};
 const STREAM: &str = "orders";
 const KEYS: usize = 24;
 /// After the faults have stopped, all must be well within this time.
-const HEALING_MAX: Duration = Duration::from_secs(600);
+const HEALING_MAX: Duration = Duration::from_secs(240);
 /// And stay so for this long.
 const SETTLED: Duration = Duration::from_secs(60);
 
