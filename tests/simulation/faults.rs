@@ -10,20 +10,20 @@ use tokio::time::Instant;
 
 /// How likely each kind of fault is for each request.
 #[derive(Debug, Clone, Default)]
-pub struct Odds {
-    pub throttled: f64,
-    pub unavailable: f64,
-    pub timed_out: f64,
-    pub answer_lost: f64,
-    pub slow: f64,
-    pub stale: f64,
-    pub expired_iterator: f64,
-    pub empty_page: f64,
+pub(crate) struct Odds {
+    pub(crate) throttled: f64,
+    pub(crate) unavailable: f64,
+    pub(crate) timed_out: f64,
+    pub(crate) answer_lost: f64,
+    pub(crate) slow: f64,
+    pub(crate) stale: f64,
+    pub(crate) expired_iterator: f64,
+    pub(crate) empty_page: f64,
 }
 
 impl Odds {
     /// Each kind by itself: never, seldom, often or very often.
-    pub fn draw(rng: &mut fastrand::Rng) -> Self {
+    pub(crate) fn draw(rng: &mut fastrand::Rng) -> Self {
         let mut odds = || [0.0, 0.0, 0.01, 0.05, 0.15][rng.usize(..5)];
         Self {
             throttled: odds(),
@@ -38,25 +38,44 @@ impl Odds {
     }
 }
 
+/// Eventually consistent reads miss what happened in this time at most.
+const STALE_MAX: Duration = Duration::from_secs(2);
+
+/// When the lease table changed.
+#[derive(Clone, Default)]
+pub(crate) struct Changes(Arc<Mutex<Vec<Instant>>>);
+
+impl Changes {
+    pub(crate) fn note(&self) {
+        self.0.lock().unwrap().push(Instant::now());
+    }
+
+    fn within(&self, time: Duration) -> usize {
+        let changes = self.0.lock().unwrap();
+        changes.iter().rev().take_while(|change| change.elapsed() <= time).count()
+    }
+}
+
 /// The weather around one worker: its odds, until all faults stop, and whether it is suspended.
 #[derive(Clone)]
-pub struct Weather(Arc<Mutex<State>>);
+pub(crate) struct Weather(Arc<Mutex<State>>);
 
 struct State {
     rng: fastrand::Rng,
     odds: Odds,
     failover: Duration,
+    changes: Changes,
     suspended_until: Instant,
 }
 
 impl Weather {
-    pub fn new(seed: u64, odds: Odds, failover: Duration) -> Self {
+    pub(crate) fn new(seed: u64, odds: Odds, failover: Duration, changes: Changes) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
-        Self(Arc::new(Mutex::new(State { rng, odds, failover, suspended_until: Instant::now() })))
+        Self(Arc::new(Mutex::new(State { rng, odds, failover, changes, suspended_until: Instant::now() })))
     }
 
     /// From now on nothing goes wrong any more.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let mut state = self.0.lock().unwrap();
         state.odds = Odds::default();
         state.suspended_until = Instant::now();
@@ -64,20 +83,20 @@ impl Weather {
 
     /// Whatever the worker asks for, and its processors, hangs for so long: as good as if its process
     /// were suspended.
-    pub fn suspend(&self, length: Duration) {
+    pub(crate) fn suspend(&self, length: Duration) {
         self.0.lock().unwrap().suspended_until = Instant::now() + length;
     }
 
-    pub fn suspended_until(&self) -> Instant {
+    pub(crate) fn suspended_until(&self) -> Instant {
         self.0.lock().unwrap().suspended_until
     }
 
-    pub fn table_faults(&self) -> FaultHook {
+    pub(crate) fn table_faults(&self) -> FaultHook {
         let weather = self.clone();
         Arc::new(move |operation, _| weather.0.lock().unwrap().table_fault(operation))
     }
 
-    pub fn stream_fault(&self, operation: &str) -> Option<testing::Fault> {
+    pub(crate) fn stream_fault(&self, operation: &str) -> Option<testing::Fault> {
         self.0.lock().unwrap().stream_fault(operation)
     }
 }
@@ -112,7 +131,8 @@ impl State {
         }
         let mut fault = Fault::default();
         if matches!(operation, "ListLeases" | "ListLeaseKeysForWorker") && self.is(self.odds.stale) {
-            fault = Fault::stale(self.rng.usize(1..40));
+            let recent = self.changes.within(STALE_MAX);
+            fault = Fault::stale(self.rng.usize(..=recent));
         }
         if self.is(self.odds.slow) {
             fault = fault.delayed(part, (timeout - part).mul_f64(self.rng.f64()));

@@ -11,16 +11,16 @@ use tokio::time::Instant;
 
 /// One life of one worker: a worker that is restarted under its name lives again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Life {
-    pub worker: String,
-    pub number: u32,
+pub(crate) struct Life {
+    pub(crate) worker: String,
+    pub(crate) number: u32,
 }
 
 /// One processor, from `initialize` to the last thing it hears.
-pub type ProcessorId = u32;
+pub(crate) type ProcessorId = u32;
 
 #[derive(Debug, Clone)]
-pub enum What {
+pub(crate) enum What {
     /// The operator's side.
     Put {
         shard: ShardId,
@@ -110,59 +110,59 @@ pub enum What {
 }
 
 #[derive(Debug, Clone)]
-pub struct Event {
-    pub at: Duration,
-    pub what: What,
+pub(crate) struct Event {
+    pub(crate) at: Duration,
+    pub(crate) what: What,
 }
 
 /// A user record in the stream.
 #[derive(Debug, Clone)]
-pub struct Written {
-    pub position: ExtendedSequenceNumber,
-    pub at: Duration,
+pub(crate) struct Written {
+    pub(crate) position: ExtendedSequenceNumber,
+    pub(crate) at: Duration,
 }
 
 /// A shard of the stream, with every user record ever written to it.
 #[derive(Debug, Clone)]
-pub struct ShardRecord {
-    pub parents: BTreeSet<ShardId>,
-    pub range: HashKeyRange,
-    pub written: Vec<Written>,
-    pub is_open: bool,
+pub(crate) struct ShardRecord {
+    pub(crate) parents: BTreeSet<ShardId>,
+    pub(crate) range: HashKeyRange,
+    pub(crate) written: Vec<Written>,
+    pub(crate) is_open: bool,
 }
 
 /// What a processor is, as found in the events.
 #[derive(Debug, Clone)]
-pub struct Processor {
-    pub life: Life,
-    pub shard: ShardId,
-    pub from: Checkpoint,
+pub(crate) struct Processor {
+    pub(crate) life: Life,
+    pub(crate) shard: ShardId,
+    pub(crate) from: Checkpoint,
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct History {
-    pub events: Vec<Event>,
-    pub shards: BTreeMap<ShardId, ShardRecord>,
+pub(crate) struct History {
+    pub(crate) events: Vec<Event>,
+    pub(crate) shards: BTreeMap<ShardId, ShardRecord>,
     /// The shortest retention the stream ever had, and from when on.
-    pub retention: Option<(Duration, Duration)>,
-    pub failover: Duration,
-    pub memory_max: u64,
+    pub(crate) retention: Option<(Duration, Duration)>,
+    pub(crate) failover: Duration,
+    pub(crate) memory_max: u64,
     /// The most payload bytes any worker had in hand at once.
-    pub memory_peaks: BTreeMap<Life, u64>,
+    pub(crate) memory_peaks: BTreeMap<Life, u64>,
     /// When all was well again; what was not, if it never was.
-    pub healed: Option<Result<Duration, String>>,
+    pub(crate) healed: Option<Result<Duration, String>>,
 }
 
 /// Something that must never happen has happened.
 #[derive(Debug, Clone)]
-pub struct Violation {
-    pub invariant: &'static str,
-    pub at: Duration,
-    pub what: String,
+pub(crate) struct Violation {
+    pub(crate) invariant: &'static str,
+    pub(crate) at: Duration,
+    pub(crate) what: String,
 }
 
 impl History {
-    pub fn processors(&self) -> BTreeMap<ProcessorId, Processor> {
+    pub(crate) fn processors(&self) -> BTreeMap<ProcessorId, Processor> {
         let mut found = BTreeMap::new();
         for event in &self.events {
             if let What::Initialized { processor, life, shard, from } = &event.what {
@@ -174,19 +174,19 @@ impl History {
     }
 
     /// Whether the stream may have forgotten at `now` what was written at `written`.
-    pub fn may_be_expired(&self, written: Duration, now: Duration) -> bool {
+    pub(crate) fn may_be_expired(&self, written: Duration, now: Duration) -> bool {
         self.retention.is_some_and(|(retention, since)| now >= since && written + retention <= now)
     }
 
     /// The events that tell of `text`, for reading.
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         for event in &self.events {
             println!("{event}");
         }
     }
 
     /// A number that differs if anything does.
-    pub fn hash(&self) -> u64 {
+    pub(crate) fn hash(&self) -> u64 {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         for event in &self.events {
             for byte in event.to_string().bytes() {
@@ -199,31 +199,31 @@ impl History {
 
 /// Writes a history while it happens.
 #[derive(Debug, Clone)]
-pub struct Log {
+pub(crate) struct Log {
     started: Instant,
     history: Arc<Mutex<History>>,
 }
 
 impl Log {
-    pub fn new(failover: Duration, memory_max: u64) -> Self {
+    pub(crate) fn new(failover: Duration, memory_max: u64) -> Self {
         let history = History { failover, memory_max, ..History::default() };
         Self { started: Instant::now(), history: Arc::new(Mutex::new(history)) }
     }
 
-    pub fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
-    pub fn tell(&self, what: What) {
+    pub(crate) fn tell(&self, what: What) {
         let event = Event { at: self.now(), what };
         self.change(|history| history.events.push(event));
     }
 
-    pub fn change<T>(&self, change: impl FnOnce(&mut History) -> T) -> T {
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut History) -> T) -> T {
         change(&mut self.history.lock().unwrap())
     }
 
-    pub fn take(&self) -> History {
+    pub(crate) fn take(&self) -> History {
         self.change(|history| history.clone())
     }
 }

@@ -20,10 +20,10 @@ use crate::history::{Life, Log, What};
 
 /// Logs when the worker is told that a lease it wrote to belongs to another.
 #[derive(Debug)]
-pub struct WatchedTable {
-    pub table: FaultyLeaseStore,
-    pub life: Life,
-    pub log: Log,
+pub(crate) struct WatchedTable {
+    pub(crate) table: FaultyLeaseStore,
+    pub(crate) life: Life,
+    pub(crate) log: Log,
 }
 
 #[async_trait]
@@ -67,11 +67,11 @@ impl LeaseStore for WatchedTable {
 
 /// Counts the payload bytes that were fetched and not yet dropped.
 #[derive(Debug)]
-pub struct MeteredStream {
-    pub stream: SimulatedKinesis,
-    pub life: Life,
-    pub log: Log,
-    pub in_hand: Arc<AtomicU64>,
+pub(crate) struct MeteredStream {
+    pub(crate) stream: SimulatedKinesis,
+    pub(crate) life: Life,
+    pub(crate) log: Log,
+    pub(crate) in_hand: Arc<AtomicU64>,
 }
 
 /// A payload that counts as long as anybody has a part of it.
@@ -135,7 +135,7 @@ impl StreamApi for MeteredStream {
 
 impl MeteredStream {
     /// Notes how much the worker has in hand now.
-    pub fn note(log: &Log, life: &Life, in_hand: &AtomicU64) {
+    pub(crate) fn note(log: &Log, life: &Life, in_hand: &AtomicU64) {
         let bytes = in_hand.load(Ordering::Relaxed);
         log.change(|history| {
             let peak = history.memory_peaks.entry(life.clone()).or_default();

@@ -16,18 +16,18 @@ use crate::ports::MeteredStream;
 
 /// How likely a processor of this fleet does what it should not.
 #[derive(Debug, Clone, Copy)]
-pub struct Manners {
-    pub panics: f64,
-    pub stalls: f64,
-    pub stall_max: Duration,
+pub(crate) struct Manners {
+    pub(crate) panics: f64,
+    pub(crate) stalls: f64,
+    pub(crate) stall_max: Duration,
     /// Does not checkpoint a batch, or only the first part of it.
-    pub neglects: f64,
+    pub(crate) neglects: f64,
     /// Asks for checkpoints that must be refused.
-    pub errs: f64,
+    pub(crate) errs: f64,
 }
 
 impl Manners {
-    pub fn draw(rng: &mut fastrand::Rng, failover: Duration) -> Self {
+    pub(crate) fn draw(rng: &mut fastrand::Rng, failover: Duration) -> Self {
         Self {
             panics: [0.0, 0.0, 0.01, 0.05][rng.usize(..4)],
             stalls: [0.0, 0.0, 0.02, 0.1][rng.usize(..4)],
@@ -40,16 +40,16 @@ impl Manners {
 
 /// What all processors of one worker share.
 #[derive(Clone)]
-pub struct Maker {
-    pub life: Life,
-    pub log: Log,
-    pub weather: Weather,
-    pub manners: Manners,
-    pub rng: Arc<Mutex<fastrand::Rng>>,
-    pub next_processor: Arc<AtomicU32>,
+pub(crate) struct Maker {
+    pub(crate) life: Life,
+    pub(crate) log: Log,
+    pub(crate) weather: Weather,
+    pub(crate) manners: Manners,
+    pub(crate) rng: Arc<Mutex<fastrand::Rng>>,
+    pub(crate) next_processor: Arc<AtomicU32>,
     /// Set when all faults stop.
-    pub is_calm: Arc<AtomicBool>,
-    pub in_hand: Arc<AtomicU64>,
+    pub(crate) is_calm: Arc<AtomicBool>,
+    pub(crate) in_hand: Arc<AtomicU64>,
 }
 
 impl Maker {

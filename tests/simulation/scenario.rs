@@ -5,40 +5,40 @@ use std::time::Duration;
 use crate::faults::Odds;
 use crate::processors::Manners;
 
-pub const FAILOVER: Duration = Duration::from_secs(10);
+pub(crate) const FAILOVER: Duration = Duration::from_secs(10);
 /// The least a worker can be given, so that it matters.
-pub const MEMORY_MAX: u64 = 16 << 20;
+pub(crate) const MEMORY_MAX: u64 = 16 << 20;
 
 #[derive(Debug, Clone)]
-pub struct Scenario {
-    pub workers: usize,
-    pub shards: u32,
+pub(crate) struct Scenario {
+    pub(crate) workers: usize,
+    pub(crate) shards: u32,
     /// How long things go wrong.
-    pub chaos: Duration,
-    pub odds: Odds,
-    pub manners: Manners,
+    pub(crate) chaos: Duration,
+    pub(crate) odds: Odds,
+    pub(crate) manners: Manners,
     /// How far clock rates differ from 1. Everything stated of a worker is stated on its own clock;
     /// that a holder stops before a taker starts holds among clocks of one rate, because the protocol
     /// has no margin for more than the time until a renewal is seen.
-    pub rate_spread: f64,
+    pub(crate) rate_spread: f64,
     /// Chances per second.
-    pub kills: f64,
-    pub joins: f64,
-    pub shutdowns: f64,
-    pub suspensions: f64,
-    pub reshards: f64,
+    pub(crate) kills: f64,
+    pub(crate) joins: f64,
+    pub(crate) shutdowns: f64,
+    pub(crate) suspensions: f64,
+    pub(crate) reshards: f64,
     /// Whether records expire before slow workers read them.
-    pub retention: Option<Duration>,
+    pub(crate) retention: Option<Duration>,
     /// User records per put, and how many of the puts are aggregates or poisoned ones.
-    pub records_per_second: f64,
-    pub aggregates: f64,
-    pub poison: f64,
+    pub(crate) records_per_second: f64,
+    pub(crate) aggregates: f64,
+    pub(crate) poison: f64,
     /// Payloads of up to a megabyte, which press on the memory limit.
-    pub large_records: bool,
+    pub(crate) large_records: bool,
 }
 
 impl Scenario {
-    pub fn draw(rng: &mut fastrand::Rng) -> Self {
+    pub(crate) fn draw(rng: &mut fastrand::Rng) -> Self {
         let workers = match rng.u32(..20) {
             0 => rng.usize(20..=50),
             1..=4 => rng.usize(8..=20),

@@ -17,7 +17,7 @@ use kinesis_consumer::{
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::faults::Weather;
+use crate::faults::{Changes, Weather};
 use crate::history::{History, Life, Log, ShardRecord, What, Written};
 use crate::ports::{MeteredStream, WatchedTable};
 use crate::processors::Maker;
@@ -30,12 +30,13 @@ const HEALING_MAX: Duration = Duration::from_secs(240);
 /// And stay so for this long.
 const SETTLED: Duration = Duration::from_secs(60);
 
-pub struct World {
+pub(crate) struct World {
     rng: fastrand::Rng,
     scenario: Scenario,
     wall: SystemTime,
     kinesis: SimulatedKinesis,
     table: MemoryLeaseStore,
+    changes: Changes,
     log: Log,
     fleet: Vec<Member>,
     lives: BTreeMap<String, u32>,
@@ -61,7 +62,7 @@ impl Drop for Member {
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let scenario = Scenario::draw(&mut rng);
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_750_000_000);
@@ -70,7 +71,10 @@ impl World {
         let table = MemoryLeaseStore::default();
         let log = Log::new(FAILOVER, MEMORY_MAX);
         let observing = log.clone();
+        let changes = Changes::default();
+        let noting = changes.clone();
         table.observe_changes(move |key, before, after| {
+            noting.note();
             let (key, before, after) = (key.clone(), lease(before), lease(after));
             observing.tell(What::Row { key, before, after });
         });
@@ -80,6 +84,7 @@ impl World {
             wall,
             kinesis,
             table,
+            changes,
             log,
             fleet: Vec::new(),
             lives: BTreeMap::new(),
@@ -94,7 +99,7 @@ impl World {
     }
 
     /// Lives the whole story of the seed.
-    pub async fn run(mut self) -> History {
+    pub(crate) async fn run(mut self) -> History {
         for _ in 0..self.scenario.workers {
             self.join(None);
         }
@@ -240,7 +245,7 @@ impl World {
         let life = Life { worker: name, number: *number };
         let calm = self.is_calm.load(Ordering::Relaxed);
         let odds = if calm { Default::default() } else { self.scenario.odds.clone() };
-        let weather = Weather::new(self.rng.u64(..), odds, FAILOVER);
+        let weather = Weather::new(self.rng.u64(..), odds, FAILOVER, self.changes.clone());
         let rate = 1.0 + self.scenario.rate_spread * (2.0 * self.rng.f64() - 1.0);
         self.log.tell(What::Born { life: life.clone(), rate });
         let builder = self.worker(&life, &weather, rate);
@@ -435,7 +440,7 @@ impl World {
         })
     }
 
-    pub fn scenario(&self) -> &Scenario {
+    pub(crate) fn scenario(&self) -> &Scenario {
         &self.scenario
     }
 }

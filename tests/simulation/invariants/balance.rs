@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::history::{History, What};
 
-pub fn check(history: &History) -> Vec<(Duration, String)> {
+pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let end = history.events.last().map_or(Duration::ZERO, |event| event.at);
     match &history.healed {
         None => return Vec::new(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::history::History;
 
-pub fn check(history: &History) -> Vec<(Duration, String)> {
+pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let over = history.memory_peaks.iter().filter(|(_, peak)| **peak > history.memory_max);
     over.map(|(life, peak)| (Duration::ZERO, format!("{life} had {peak} bytes in hand"))).collect()
 }

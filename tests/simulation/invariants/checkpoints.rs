@@ -8,7 +8,7 @@ use kinesis_consumer::{Checkpoint, ExtendedSequenceNumber};
 
 use crate::history::{History, What};
 
-pub fn check(history: &History) -> Vec<(Duration, String)> {
+pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let processors = history.processors();
     let mut broken = Vec::new();
     let mut highest: BTreeMap<&str, &Checkpoint> = BTreeMap::new();

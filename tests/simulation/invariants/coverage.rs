@@ -9,7 +9,7 @@ use kinesis_consumer::HashKeyRange;
 
 use crate::history::{History, What};
 
-pub fn check(history: &History) -> Vec<(Duration, String)> {
+pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     if history.retention.is_some() {
         return Vec::new();
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::history::{History, What};
 
-pub fn check(history: &History) -> Vec<(Duration, String)> {
+pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let processors = history.processors();
     let mut heard = BTreeSet::new();
     for event in &history.events {

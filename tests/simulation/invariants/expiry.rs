@@ -9,7 +9,7 @@ use crate::history::{History, What};
 /// Virtual timers have a resolution of one millisecond.
 const RESOLUTION: Duration = Duration::from_millis(2);
 
-pub fn check(history: &History) -> Vec<(Duration, String)> {
+pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let processors = history.processors();
     let mut broken = Vec::new();
     let mut rates = BTreeMap::new();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::history::{History, What};
 
-pub fn check(history: &History) -> Vec<(Duration, String)> {
+pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let late = history.events.iter().filter_map(|event| match &event.what {
         What::HandedOver { after, limit } if after.is_none_or(|after| after > *limit) => {
             Some((event.at, format!("leases were free for {after:?}, more than {limit:?}")))

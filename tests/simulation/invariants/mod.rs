@@ -18,7 +18,7 @@ mod parents_first;
 /// An invariant: its name, and the check that finds where it was broken.
 type Invariant = (&'static str, fn(&History) -> Vec<(std::time::Duration, String)>);
 
-pub const ALL: [Invariant; 12] = [
+pub(crate) const ALL: [Invariant; 12] = [
     ("one holder", one_holder::check),
     ("expiry", expiry::check),
     ("ownership", ownership::check),
@@ -34,7 +34,7 @@ pub const ALL: [Invariant; 12] = [
 ];
 
 /// Everything that went wrong, the earliest first.
-pub fn violations(history: &History) -> Vec<Violation> {
+pub(crate) fn violations(history: &History) -> Vec<Violation> {
     let mut found: Vec<Violation> = ALL
         .iter()
         .flat_map(|(invariant, check)| {

@@ -8,7 +8,7 @@ use kinesis_consumer::Checkpoint;
 
 use crate::history::{History, What};
 
-pub fn check(history: &History) -> Vec<(Duration, String)> {
+pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let mut broken = Vec::new();
     let mut rows: BTreeMap<&str, &Checkpoint> = BTreeMap::new();
     let mut ended: BTreeSet<&str> = BTreeSet::new();
