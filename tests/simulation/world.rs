@@ -27,8 +27,10 @@ const STREAM: &str = "orders";
 const KEYS: usize = 24;
 /// After the faults have stopped, all must be well within this time.
 const HEALING_MAX: Duration = Duration::from_secs(240);
-/// And stay so for this long.
-const SETTLED: Duration = Duration::from_secs(60);
+/// Owners that did not change for so long, longer than a round of the largest fleet, must not change
+/// any more.
+const QUIET: Duration = Duration::from_secs(30);
+const SETTLED: Duration = Duration::from_secs(40);
 
 pub(crate) struct World {
     rng: fastrand::Rng,
@@ -346,6 +348,7 @@ impl World {
     async fn heal(&mut self) -> Result<Duration, String> {
         let began = self.log.now();
         let mut wrote = began;
+        let (mut last_owners, mut since) = (Vec::new(), began);
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let dead: Vec<usize> =
@@ -355,11 +358,23 @@ impl World {
                 self.fleet.swap_remove(index);
                 self.join(None);
             }
-            let Err(unwell) = self.is_well() else { return Ok(self.log.now() - began) };
-            if self.log.now() - began > HEALING_MAX {
-                return Err(unwell);
+            let now = self.log.now();
+            let well = self.is_well();
+            let running = self.rows().into_values().filter(|row| !row.checkpoint.is_shard_end());
+            let owners: Vec<_> = running.map(|row| (row.key, row.owner)).collect();
+            if well.is_err() || owners != last_owners {
+                (last_owners, since) = (owners, now);
             }
-            if self.scenario.retention.is_some() && self.log.now() - wrote > Duration::from_secs(20) {
+            if now - since > QUIET {
+                return Ok(since - began);
+            }
+            if since - began > HEALING_MAX {
+                return Err(well.err().unwrap_or_else(|| "leases wander".to_owned()));
+            }
+            if well.is_err()
+                && self.scenario.retention.is_some()
+                && self.log.now() - wrote > Duration::from_secs(20)
+            {
                 wrote = self.log.now();
                 self.put_to_every_shard();
             }
