@@ -1,14 +1,20 @@
 //! Private parts for this crate's own tests and benches; outside semver.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_dynamodb::Client;
 
 use crate::consumer::{ConsumerBuilder, World};
-use crate::lease::{DynamoDbLeaseStore, LeaseStore, OwnerIndex, StoreError};
+use crate::lease::{DynamoDbLeaseStore, Lease, LeaseStore, OwnerIndex, StoreError};
 use crate::overseer::Hub;
+use crate::overseer::assign::independent::{Reason, Rules, plan_assignment};
+use crate::overseer::view::View;
 use crate::runtime::Clock;
+use crate::types::{LeaseKey, Moment, WorkerId};
+
+pub use crate::planted::{Bug, plant};
 
 /// The lease table in DynamoDB as the consumer uses it; `segments` scan it at once.
 #[must_use]
@@ -51,4 +57,48 @@ pub fn in_simulation(builder: ConsumerBuilder, wall: SystemTime, rate: f64, seed
         hub: Some(Hub::isolated()),
         on_current_runtime: true,
     })
+}
+
+/// What a worker knows of the lease table: each lease, and when its counter was last seen to change.
+pub type Known = Vec<(Lease, Option<Moment>)>;
+
+/// What a worker knows after a scan that was complete at `now`.
+#[must_use]
+pub fn observe_scan(known: Known, scan: Vec<Lease>, now: Moment) -> Known {
+    let mut view = View::from_parts(known);
+    view.observe_scan(scan, now);
+    view.into_parts().collect()
+}
+
+/// What a worker knows after it has seen one row as it is at `now`.
+#[must_use]
+pub fn learn(known: Known, lease: Lease, now: Moment) -> Known {
+    let mut view = View::from_parts(known);
+    view.learn(lease, now);
+    view.into_parts().collect()
+}
+
+/// The leases `worker` would take, and whether it believes that their owners are dead.
+#[must_use]
+pub fn plan_takes(
+    known: Known,
+    held: &BTreeSet<LeaseKey>,
+    worker: &WorkerId,
+    failover_time: Duration,
+    now: Moment,
+    seed: u64,
+) -> Vec<(Lease, bool)> {
+    let rules = Rules {
+        worker: worker.clone(),
+        max_leases: usize::MAX,
+        leases_to_acquire: 1,
+        failover_time,
+        priority_lease_assignment: false,
+    };
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let plan = plan_assignment(&View::from_parts(known), held, &rules, now, &mut rng);
+    let take = |take: crate::overseer::assign::independent::Take| {
+        (take.lease, matches!(take.reason, Reason::Expired { .. } | Reason::VeryOld))
+    };
+    plan.takes.into_iter().map(take).collect()
 }

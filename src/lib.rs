@@ -53,6 +53,8 @@ mod metrics;
 mod runtime;
 mod worker;
 
+mod planted;
+
 #[cfg(feature = "test-util")]
 pub mod testing;
 

@@ -1,19 +1,17 @@
 //! The parts that every loop of one worker shares.
 
-use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{CoordinationConfig, ManagementConfig};
 use crate::events::{Event, EventSink};
 use crate::lease::LeaseStore;
 use crate::metrics::Metrics;
-use crate::overseer::{Holdings, Hub};
+use crate::overseer::{Holdings, Hub, Unfinished};
 use crate::processor::ShardRecordProcessorFactory;
 use crate::retrieval::{RetrievalConfig, WorkerBudget};
 use crate::runtime::{Clock, Seeds};
@@ -42,8 +40,7 @@ pub(crate) struct Worker {
     pub(crate) budget: Arc<WorkerBudget>,
     pub(crate) holdings: Holdings,
     pub(crate) hub: Hub,
-    /// The leases that are known not to have ended, as the overseer last saw the table.
-    pub(crate) unfinished: watch::Sender<Arc<BTreeSet<LeaseKey>>>,
+    pub(crate) unfinished: Unfinished,
     pub(crate) metrics: Metrics,
     pub(crate) events: EventSink,
     /// Cancelled when the worker is asked to shut down.

@@ -1,3 +1,4 @@
+use crate::planted::{Bug, planted};
 use crate::types::{Checkpoint, ExtendedSequenceNumber};
 
 /// What one processor may checkpoint: pure bookkeeping of what was delivered to it and what is
@@ -62,10 +63,10 @@ impl Tracker {
         if self.at_end && wanted == self.delivered {
             return self.decide_end();
         }
-        if wanted < self.stored {
+        if wanted < self.stored && !planted(Bug::AllowsBackwards) {
             return Err(Refusal::Backwards { asked, stored: self.stored.clone() });
         }
-        if wanted > self.delivered {
+        if wanted > self.delivered && !planted(Bug::AllowsUndelivered) {
             return Err(Refusal::NotDelivered { asked, delivered: self.delivered.clone() });
         }
         Ok(if wanted == self.stored { Decision::AlreadyStored } else { Decision::Store(wanted) })
@@ -74,9 +75,9 @@ impl Tracker {
     /// What a checkpoint at the end of the shard comes to.
     pub(crate) fn decide_end(&self) -> Result<Decision, Refusal> {
         match (self.at_end, &self.stored) {
-            (false, _) => Err(Refusal::NotAtEnd),
-            (true, Checkpoint::ShardEnd) => Ok(Decision::AlreadyStored),
-            (true, _) => Ok(Decision::Store(Checkpoint::ShardEnd)),
+            (false, _) if !planted(Bug::AllowsEarlyEnd) => Err(Refusal::NotAtEnd),
+            (_, Checkpoint::ShardEnd) => Ok(Decision::AlreadyStored),
+            (_, _) => Ok(Decision::Store(Checkpoint::ShardEnd)),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::events::EventSink;
 use crate::lease::{DynamoDbLeaseStore, LeaseStore, RelayedStore, StoreError, TableSpec};
 use crate::metrics::{Metrics, Operation, names};
-use crate::overseer::{Holdings, Overseer, initial_filter, renewer};
+use crate::overseer::{Holdings, Overseer, Unfinished, initial_filter, renewer};
 use crate::retrieval::WorkerBudget;
 use crate::runtime::{Backoff, Coordination};
 use crate::stream::list::list_shards;
@@ -72,7 +72,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         retrieval: parts.retrieval,
         holdings: Holdings::default(),
         hub: parts.hub,
-        unfinished: watch::Sender::default(),
+        unfinished: Unfinished::default(),
         metrics,
         events: EventSink::new(),
         stopping: CancellationToken::new(),
@@ -105,6 +105,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
             let overseer = Overseer::new(Arc::clone(&running), user_runtime, shards);
             // Leases are renewed until the last consumer is done with its own.
             let left_behind = tokio::select! {
+                biased;
                 left_behind = overseer.run() => left_behind,
                 () = renewer::run(running) => 0,
             };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Lease, LeaseStore, LeaseWrite, PendingCheckpoint, StoreError, Throughput, WriteOutcome};
+use crate::planted::{Bug, planted};
 use crate::runtime::{Backoff, Clock};
 use crate::types::{Checkpoint, LeaseKey, Moment, ShardId, WorkerId};
 
@@ -117,7 +118,7 @@ impl HeldLease {
         if self.lost.is_cancelled() {
             return false;
         }
-        let valid = self.clock.now() < self.renewed() + self.failover_time;
+        let valid = self.clock.now() < self.renewed() + self.failover_time || planted(Bug::NeverExpires);
         if !valid {
             self.lost.cancel();
         }
@@ -239,6 +240,9 @@ impl HeldLease {
     }
 
     fn is_our_lost_write(&self, row: &Lease) -> bool {
+        if planted(Bug::RefusalTakenForOurs) {
+            return true;
+        }
         row.owner.as_ref() == Some(&self.worker) && row.counter == self.known().lease.counter + 1
     }
 
@@ -249,7 +253,7 @@ impl HeldLease {
 }
 
 fn not_behind(lease: &Lease, asked: &Checkpoint) -> Result<(), HeldError> {
-    if *asked < lease.checkpoint {
+    if *asked < lease.checkpoint && !planted(Bug::AllowsBackwards) {
         return Err(HeldError::Backwards { asked: asked.clone(), stored: lease.checkpoint.clone() });
     }
     Ok(())

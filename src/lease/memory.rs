@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -38,12 +39,17 @@ pub struct MemoryLeaseStore {
     table: Arc<Mutex<Table>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Table {
     rows: BTreeMap<LeaseKey, Item>,
     /// What the last rows that changed were before, oldest change first.
     history: VecDeque<(LeaseKey, Option<Item>)>,
+    observer: Option<ChangeObserver>,
 }
+
+/// Is told of each change of a row: its key, what it was and what it is now, `None` where there is
+/// none.
+type ChangeObserver = Box<dyn Fn(&LeaseKey, Option<&Item>, Option<&Item>) + Send>;
 
 impl MemoryLeaseStore {
     /// Every row as it is now, of whatever kind.
@@ -77,6 +83,16 @@ impl MemoryLeaseStore {
         true
     }
 
+    /// From now on tells `observer` of each change of a row, at the moment it happens: the key, the
+    /// row before and the row after. It must not use this table.
+    #[cfg(feature = "test-util")]
+    pub fn observe_changes(
+        &self,
+        observer: impl Fn(&LeaseKey, Option<&Item>, Option<&Item>) + Send + 'static,
+    ) {
+        self.table().observer = Some(Box::new(observer));
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         // Every change is a single assignment, so a panic elsewhere leaves no half of one behind.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -89,6 +105,9 @@ impl Table {
             Some(item) => self.rows.insert(key.clone(), item),
             None => self.rows.remove(&key),
         };
+        if let Some(observer) = &self.observer {
+            observer(&key, before.as_ref(), self.rows.get(&key));
+        }
         if self.history.len() == HISTORY_MAX {
             self.history.pop_front();
         }
@@ -116,6 +135,12 @@ impl Table {
             Ok(None) => Err(malformed(write.operation, &write.key)),
             Err(unreadable) => Err(malformed(write.operation, &write.key).with_source(unreadable)),
         }
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("rows", &self.rows).finish_non_exhaustive()
     }
 }
 

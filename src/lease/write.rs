@@ -3,6 +3,7 @@ use std::fmt;
 
 use super::codec::shard_ids;
 use super::{Attribute, Item, Lease, PendingCheckpoint, Throughput, names};
+use crate::planted::{Bug, planted};
 use crate::types::{Checkpoint, HashKeyRange, LeaseKey, ShardId, WorkerId};
 
 /// One conditional change of one row, as data: every store carries it out with the same meaning,
@@ -65,6 +66,9 @@ impl LeaseWrite {
     #[must_use]
     pub fn renew(lease: &Lease, throughput: Option<Throughput>) -> Self {
         let mut write = Self::by_counter("RenewLease", lease);
+        if planted(Bug::RenewIgnoresCounter) {
+            write.conditions = vec![Condition::Exists(names::LEASE_KEY)];
+        }
         if lease.checkpoint_owner.is_none() {
             write.conditions.push(Condition::Absent(names::CHECKPOINT_OWNER));
         }
@@ -79,7 +83,14 @@ impl LeaseWrite {
     /// Refused: another worker was faster, or the owner is alive after all.
     #[must_use]
     pub fn take(lease: &Lease, worker: &WorkerId) -> Self {
-        Self::by_counter("TakeLease", lease).owned_by(worker, lease)
+        let mut write = Self::by_counter("TakeLease", lease).owned_by(worker, lease);
+        if planted(Bug::TakeIgnoresCounter) {
+            write.conditions = vec![Condition::Exists(names::LEASE_KEY)];
+        }
+        if planted(Bug::TakeKeepsCounter) {
+            write.updates.retain(|update| update.attribute() != names::LEASE_COUNTER);
+        }
+        write
     }
 
     /// Gives a lease up so that others can take it at once: `ReleaseLease`. For the owner, at
@@ -98,6 +109,9 @@ impl LeaseWrite {
         let mut write = Self::by_counter("ReleaseLease", lease);
         write.conditions.push(Condition::Equals(names::LEASE_OWNER, worker(owner)));
         write.conditions.push(Condition::Absent(names::CHECKPOINT_OWNER));
+        if planted(Bug::ReleaseIgnoresOwner) {
+            write.conditions = vec![Condition::Exists(names::LEASE_KEY)];
+        }
         write.updates.push(Update::Remove(names::LEASE_OWNER));
         write
     }
@@ -111,6 +125,9 @@ impl LeaseWrite {
     #[must_use]
     pub fn checkpoint(lease: &Lease, checkpoint: &Checkpoint) -> Self {
         let mut write = Self::by_counter("UpdateLease", lease);
+        if planted(Bug::CheckpointIgnoresCounter) {
+            write.conditions = vec![Condition::Exists(names::LEASE_KEY)];
+        }
         write.set(names::CHECKPOINT, Attribute::S(checkpoint.text()));
         write.set(names::CHECKPOINT_SUB_SEQUENCE, Attribute::number(checkpoint.sub_sequence_number()));
         write.set(names::OWNER_SWITCHES, Attribute::number(0));

@@ -10,9 +10,11 @@ pub(crate) mod renewer;
 mod rounds;
 pub(crate) mod shard_sync;
 mod sync;
+mod unfinished;
 pub(crate) mod view;
 
 pub(crate) use self::holdings::Holdings;
 pub(crate) use self::hub::Hub;
 pub(crate) use self::rounds::Overseer;
 pub(crate) use self::sync::initial_filter;
+pub(crate) use self::unfinished::Unfinished;

@@ -197,13 +197,7 @@ impl Overseer {
             .filter(|observed| !observed.lease.checkpoint.is_shard_end())
             .map(|observed| observed.lease.key.clone())
             .collect();
-        self.worker.unfinished.send_if_modified(|published| {
-            let changed = **published != unfinished;
-            if changed {
-                *published = Arc::new(unfinished);
-            }
-            changed
-        });
+        self.worker.unfinished.publish(unfinished);
     }
 
     fn plan(&mut self) -> AssignmentPlan {

@@ -60,6 +60,19 @@ impl View {
         self.leases.insert(lease.key.clone(), Observed { lease, changed });
     }
 
+    /// A view of these leases, each with the moment its counter was last seen to change.
+    #[cfg(feature = "internals")]
+    pub(crate) fn from_parts(parts: impl IntoIterator<Item = (Lease, Option<Moment>)>) -> Self {
+        let observed = |(lease, changed): (Lease, _)| (lease.key.clone(), Observed { lease, changed });
+        Self { leases: parts.into_iter().map(observed).collect() }
+    }
+
+    /// What [`from_parts`](Self::from_parts) takes.
+    #[cfg(feature = "internals")]
+    pub(crate) fn into_parts(self) -> impl Iterator<Item = (Lease, Option<Moment>)> {
+        self.leases.into_values().map(|observed| (observed.lease, observed.changed))
+    }
+
     /// Forgets a row that was deleted.
     pub(crate) fn forget(&mut self, key: &LeaseKey) {
         self.leases.remove(key);

@@ -7,6 +7,7 @@ use super::observe::{FetchEvent, FetchMetrics};
 use super::pacing::{Backoff, Pacer, PageSummary};
 use super::position::Position;
 use super::{Batch, MemoryPermit, RetrievalSpec};
+use crate::planted::{Bug, planted};
 use crate::runtime::Elapsed;
 use crate::stream::{ChildShard, IteratorPosition, RecordsPage, ShardIterator, StreamError, StreamErrorKind};
 use crate::types::Moment;
@@ -56,7 +57,8 @@ impl Poller {
             inlet.room().await;
             self.spec.clock.sleep_until(self.pacer.next_read()).await;
             // Reserved last, and given back while backing off, so that others can use it.
-            let memory = self.spec.budget.reserve(self.estimate.bytes()).await;
+            let wanted = self.estimate.bytes();
+            let memory = self.spec.budget.reserve(wanted).await;
             let asked = self.spec.clock.wall();
             match self.read().await.and_then(|page| self.accept(page, asked, memory, inlet)) {
                 Ok(None) => {}
@@ -154,6 +156,9 @@ impl Poller {
             inlet.push(Batch { records, millis_behind_latest, permit: memory });
         }
         match next_iterator {
+            Some(_) if planted(Bug::EmptyPageEndsShard) && !summary.has_records && !is_at_tip => {
+                Ok(Some(LastPage { children: child_shards }))
+            }
             Some(iterator) => {
                 self.iterator = Some((iterator, now));
                 Ok(None)
@@ -169,6 +174,9 @@ impl Poller {
             StreamErrorKind::ExpiredIterator => {
                 self.metrics.expired_iterator();
                 self.iterator = None;
+                if planted(Bug::ExpiredIteratorSkips) {
+                    self.position = Position::Start(IteratorPosition::Latest);
+                }
             }
             StreamErrorKind::InvalidArgument => self.iterator = None,
             StreamErrorKind::Denied => backoff = Backoff::LASTING,

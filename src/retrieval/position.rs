@@ -1,5 +1,6 @@
 use std::time::{Duration, SystemTime};
 
+use crate::planted::{Bug, planted};
 use crate::stream::IteratorPosition;
 use crate::types::{Checkpoint, SequenceNumber};
 
@@ -52,6 +53,9 @@ impl Position {
             Checkpoint::Latest => Self::Tip { nothing_before: start.consumer_started },
             // AT rather than AFTER: of an aggregate, only some user records may be processed. The
             // filter behind de-aggregation drops those.
+            Checkpoint::Sequence(done) if planted(Bug::ResumesAfter) => {
+                Self::Start(IteratorPosition::After(done.sequence_number.clone()))
+            }
             Checkpoint::Sequence(done) => Self::Start(IteratorPosition::At(done.sequence_number.clone())),
             Checkpoint::ShardEnd => return None,
         })

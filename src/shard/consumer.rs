@@ -18,6 +18,7 @@ use crate::events::{Event, EventSink};
 use crate::lease::{Created, HeldLease, Lease, StoreError};
 use crate::metrics::{Operation, Report, names};
 use crate::overseer::shard_sync::{ChildError, plan_child_leases};
+use crate::planted::{Bug, planted};
 use crate::processor::ShardRecordProcessor;
 use crate::retrieval::{Batch, Delivery, FetchEvent, FetchObserver, Retrieval, RetrievalSpec, StartPosition};
 use crate::stream::ChildShard;
@@ -127,10 +128,10 @@ impl ShardConsumer {
     async fn wait_for_parents(&mut self) -> Input {
         let parents: Vec<_> =
             self.held.lease().parents.iter().map(|parent| self.worker.lease_key(parent)).collect();
-        let mut unfinished = self.worker.unfinished.subscribe();
         let mut look = true;
         loop {
-            if look && self.have_ended(&parents).await {
+            let changed = self.worker.unfinished.changed();
+            if look && (planted(Bug::ChildrenStartEarly) || self.have_ended(&parents).await) {
                 return Input::ParentsEnded;
             }
             let poll = self.worker.clock.sleep(self.worker.coordination.parent_shard_poll_interval);
@@ -138,8 +139,8 @@ impl ShardConsumer {
                 biased;
                 input = interruption(&self.held, &self.worker.stopping) => return input,
                 // A scan may be old, so what it shows is only a reason to look.
-                Ok(()) = unfinished.changed() => {
-                    let unfinished = unfinished.borrow_and_update();
+                () = changed => {
+                    let unfinished = self.worker.unfinished.keys();
                     look = !parents.iter().any(|parent| unfinished.contains(parent));
                 }
                 () = poll => look = true,
@@ -192,7 +193,7 @@ impl ShardConsumer {
             processor,
             checkpointer,
             deaggregator: Deaggregator::new(lease.hash_key_range),
-            after: lease.checkpoint.position().cloned(),
+            after: lease.checkpoint.position().filter(|_| !planted(Bug::RepeatsAggregate)).cloned(),
         });
         Input::Initialized
     }
@@ -247,7 +248,7 @@ impl ShardConsumer {
         millis_behind_latest: i64,
     ) -> ControlFlow<Input> {
         let Some(running) = &self.running else { return ControlFlow::Break(Input::LeaseGone) };
-        if !self.held.is_valid() {
+        if !self.held.is_valid() && !planted(Bug::DeliversWithoutLease) {
             return ControlFlow::Break(Input::LeaseGone);
         }
         if self.worker.stopping.is_cancelled() {
@@ -296,6 +297,7 @@ impl ShardConsumer {
                 self.failures = 0;
                 ControlFlow::Continue(())
             }
+            Err(Panicked) if planted(Bug::PanicSkipsBatch) => ControlFlow::Continue(()),
             Err(Panicked) => ControlFlow::Break(Input::Panicked),
         }
     }
@@ -352,7 +354,9 @@ impl ShardConsumer {
             if !self.held.is_valid() {
                 return Input::LeaseGone;
             }
-            if let Err(error) = self.create_child_leases().await {
+            if !planted(Bug::EndsWithoutChildren)
+                && let Err(error) = self.create_child_leases().await
+            {
                 tracing::warn!(%error, "the leases of the child shards are not created yet; trying again");
                 self.worker.coordination_failed("CreateChildLeases", error.as_ref());
                 continue;

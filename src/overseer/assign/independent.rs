@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::lease::Lease;
 use crate::overseer::view::{Observed, View};
+use crate::planted::{Bug, planted};
 use crate::types::{LeaseKey, Moment, WorkerId};
 
 /// A lease is very old after this many failover times without renewal.
@@ -82,11 +83,15 @@ pub(crate) fn plan_assignment(
     let (mine, others): (Vec<&Observed>, Vec<&Observed>) =
         running.iter().partition(|&observed| is_mine(observed));
     let very_old_after = rules.failover_time * VERY_OLD;
-    let is_expired = |observed: &Observed| observed.is_stale(rules.failover_time, now);
+    let expires_after =
+        if planted(Bug::TakesTooEarly) { rules.failover_time / 4 } else { rules.failover_time };
+    let is_expired = |observed: &Observed| observed.is_stale(expires_after, now);
     let free: Vec<&Observed> = others
         .iter()
         .copied()
-        .filter(|observed| observed.lease.owner.is_none() || is_expired(observed))
+        .filter(|observed| {
+            observed.lease.owner.is_none() && !planted(Bug::ForgetsFree) || is_expired(observed)
+        })
         .collect();
     let very_old: Vec<&Observed> =
         free.iter().copied().filter(|observed| observed.is_stale(very_old_after, now)).collect();
@@ -139,7 +144,11 @@ pub(crate) fn plan_assignment(
     let Some((owner, leases)) = loads.into_iter().rev().max_by_key(|(_, leases)| leases.len()) else {
         return plan;
     };
-    let surplus = leases.len().saturating_sub(target).min(needed);
+    if planted(Bug::NeverSteals) {
+        return plan;
+    }
+    let fair = if planted(Bug::StealsFromEqual) { target - 1 } else { target };
+    let surplus = leases.len().saturating_sub(fair).min(needed);
     let wanted = if surplus == 0 && needed > 1 && leases.len() >= target { 1 } else { surplus };
     let owner = owner.clone();
     plan.takes.extend(

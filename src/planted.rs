@@ -1,0 +1,109 @@
+//! Bugs that can be switched on, to show that the simulation would notice them.
+//!
+//! Each is one wrong step at the place that asks [`planted`]. Without the feature `internals` the
+//! question is constantly answered with no, and nothing of this is left in the program.
+
+/// A bug that can be planted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the simulation"))]
+pub enum Bug {
+    /// A lease is taken whatever its counter has become.
+    TakeIgnoresCounter,
+    /// A lease is taken without raising its counter.
+    TakeKeepsCounter,
+    /// A lease is renewed whatever its counter has become.
+    RenewIgnoresCounter,
+    /// A checkpoint is stored whoever holds the lease.
+    CheckpointIgnoresCounter,
+    /// A lease is released whoever holds it.
+    ReleaseIgnoresOwner,
+    /// A refused write is taken for an earlier one of ours that landed, whoever owns the row.
+    RefusalTakenForOurs,
+    /// A lease never runs out on the worker that holds it.
+    NeverExpires,
+    /// Records are handed on without looking whether the lease is held.
+    DeliversWithoutLease,
+    /// Leases count as expired after a quarter of the failover time.
+    TakesTooEarly,
+    /// Leases are stolen from workers that have just their share.
+    StealsFromEqual,
+    /// Leases are never stolen.
+    NeverSteals,
+    /// Leases that were released are not taken before they are very old.
+    ForgetsFree,
+    /// Children do not wait for their parents.
+    ChildrenStartEarly,
+    /// A parent's end is stored before its children have leases.
+    EndsWithoutChildren,
+    /// Reading goes on after the checkpointed Kinesis record, instead of at it.
+    ResumesAfter,
+    /// User records before the checkpoint inside an aggregate come again.
+    RepeatsAggregate,
+    /// After an expired iterator, reading goes on at the tip.
+    ExpiredIteratorSkips,
+    /// A page without records counts as the last one.
+    EmptyPageEndsShard,
+    /// The batch in which a processor panicked is skipped.
+    PanicSkipsBatch,
+    /// A processor may checkpoint behind what is stored.
+    AllowsBackwards,
+    /// A processor may checkpoint what it was not given.
+    AllowsUndelivered,
+    /// A processor may end a shard that has not ended.
+    AllowsEarlyEnd,
+    /// Holes in the hash key space are not looked for.
+    NeverAudits,
+}
+
+#[cfg(feature = "internals")]
+impl Bug {
+    /// Every bug.
+    pub const ALL: [Self; 23] = [
+        Self::TakeIgnoresCounter,
+        Self::TakeKeepsCounter,
+        Self::RenewIgnoresCounter,
+        Self::CheckpointIgnoresCounter,
+        Self::ReleaseIgnoresOwner,
+        Self::RefusalTakenForOurs,
+        Self::NeverExpires,
+        Self::DeliversWithoutLease,
+        Self::TakesTooEarly,
+        Self::StealsFromEqual,
+        Self::NeverSteals,
+        Self::ForgetsFree,
+        Self::ChildrenStartEarly,
+        Self::EndsWithoutChildren,
+        Self::ResumesAfter,
+        Self::RepeatsAggregate,
+        Self::ExpiredIteratorSkips,
+        Self::EmptyPageEndsShard,
+        Self::PanicSkipsBatch,
+        Self::AllowsBackwards,
+        Self::AllowsUndelivered,
+        Self::AllowsEarlyEnd,
+        Self::NeverAudits,
+    ];
+}
+
+/// Whether `bug` is planted on this thread.
+#[cfg(feature = "internals")]
+pub(crate) fn planted(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// Whether `bug` is planted: never.
+#[cfg(not(feature = "internals"))]
+pub(crate) const fn planted(_bug: Bug) -> bool {
+    false
+}
+
+#[cfg(feature = "internals")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// From now on `bug`, and no other, is planted on this thread.
+#[cfg(feature = "internals")]
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}

@@ -1,0 +1,169 @@
+//! What goes wrong on one worker's way to the lease table and to the stream.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kinesis_consumer::lease::{Fault, FaultHook, StoreErrorKind};
+use kinesis_consumer::stream::StreamErrorKind;
+use kinesis_consumer::testing;
+use tokio::time::Instant;
+
+/// How likely each kind of fault is for each request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Odds {
+    pub(crate) throttled: f64,
+    pub(crate) unavailable: f64,
+    pub(crate) timed_out: f64,
+    pub(crate) answer_lost: f64,
+    pub(crate) slow: f64,
+    pub(crate) stale: f64,
+    pub(crate) expired_iterator: f64,
+    pub(crate) empty_page: f64,
+}
+
+impl Odds {
+    /// Each kind by itself: never, seldom, often or very often.
+    pub(crate) fn draw(rng: &mut fastrand::Rng) -> Self {
+        let mut odds = || [0.0, 0.0, 0.01, 0.05, 0.15][rng.usize(..5)];
+        Self {
+            throttled: odds(),
+            unavailable: odds(),
+            timed_out: odds() / 2.0,
+            answer_lost: odds(),
+            slow: odds(),
+            stale: odds() * 2.0,
+            expired_iterator: odds(),
+            empty_page: odds(),
+        }
+    }
+}
+
+/// Eventually consistent reads miss what happened in this time at most.
+const STALE_MAX: Duration = Duration::from_secs(2);
+
+/// When the lease table changed.
+#[derive(Clone, Default)]
+pub(crate) struct Changes(Arc<Mutex<Vec<Instant>>>);
+
+impl Changes {
+    pub(crate) fn note(&self) {
+        self.0.lock().unwrap().push(Instant::now());
+    }
+
+    fn within(&self, time: Duration) -> usize {
+        let changes = self.0.lock().unwrap();
+        changes.iter().rev().take_while(|change| change.elapsed() <= time).count()
+    }
+}
+
+/// The weather around one worker: its odds, until all faults stop, and whether it is suspended.
+#[derive(Clone)]
+pub(crate) struct Weather(Arc<Mutex<State>>);
+
+struct State {
+    rng: fastrand::Rng,
+    odds: Odds,
+    failover: Duration,
+    changes: Changes,
+    suspended_until: Instant,
+}
+
+impl Weather {
+    pub(crate) fn new(seed: u64, odds: Odds, failover: Duration, changes: Changes) -> Self {
+        let rng = fastrand::Rng::with_seed(seed);
+        Self(Arc::new(Mutex::new(State { rng, odds, failover, changes, suspended_until: Instant::now() })))
+    }
+
+    /// From now on nothing goes wrong any more.
+    pub(crate) fn clear(&self) {
+        let mut state = self.0.lock().unwrap();
+        state.odds = Odds::default();
+        state.suspended_until = Instant::now();
+    }
+
+    /// Whatever the worker asks for, and its processors, hangs for so long: as good as if its process
+    /// were suspended.
+    pub(crate) fn suspend(&self, length: Duration) {
+        self.0.lock().unwrap().suspended_until = Instant::now() + length;
+    }
+
+    pub(crate) fn suspended_until(&self) -> Instant {
+        self.0.lock().unwrap().suspended_until
+    }
+
+    pub(crate) fn table_faults(&self) -> FaultHook {
+        let weather = self.clone();
+        Arc::new(move |operation, _| weather.0.lock().unwrap().table_fault(operation))
+    }
+
+    pub(crate) fn stream_fault(&self, operation: &str) -> Option<testing::Fault> {
+        self.0.lock().unwrap().stream_fault(operation)
+    }
+}
+
+impl State {
+    fn is(&mut self, probability: f64) -> bool {
+        self.rng.f64() < probability
+    }
+
+    fn table_fault(&mut self, operation: &'static str) -> Fault {
+        let suspended = self.suspended_until.saturating_duration_since(Instant::now());
+        if !suspended.is_zero() {
+            return Fault::default().delayed(suspended, Duration::ZERO);
+        }
+        // A request takes at most a third of the failover time; then it counts as timed out.
+        let timeout = self.failover / 3;
+        let part = timeout.mul_f64(self.rng.f64());
+        if self.is(self.odds.throttled) {
+            return Fault::refused(StoreErrorKind::Throttled);
+        }
+        if self.is(self.odds.unavailable) {
+            return Fault::never_sent();
+        }
+        if self.is(self.odds.timed_out) {
+            return match self.rng.bool() {
+                true => Fault::never_sent().delayed(timeout, Duration::ZERO),
+                false => Fault::answer_lost().delayed(part, timeout - part),
+            };
+        }
+        if self.is(self.odds.answer_lost) {
+            return Fault::answer_lost();
+        }
+        let mut fault = Fault::default();
+        if matches!(operation, "ListLeases" | "ListLeaseKeysForWorker") && self.is(self.odds.stale) {
+            let recent = self.changes.within(STALE_MAX);
+            fault = Fault::stale(self.rng.usize(..=recent));
+        }
+        if self.is(self.odds.slow) {
+            fault = fault.delayed(part, (timeout - part).mul_f64(self.rng.f64()));
+        }
+        fault
+    }
+
+    fn stream_fault(&mut self, operation: &str) -> Option<testing::Fault> {
+        let suspended = self.suspended_until.saturating_duration_since(Instant::now());
+        if !suspended.is_zero() {
+            return Some(testing::Fault::Delay(suspended));
+        }
+        let delay = Duration::from_millis(self.rng.u64(1..4000));
+        if self.is(self.odds.throttled) {
+            return Some(testing::Fault::Error(StreamErrorKind::Throttled));
+        }
+        if self.is(self.odds.unavailable) {
+            return Some(testing::Fault::Error(StreamErrorKind::Unavailable));
+        }
+        if self.is(self.odds.timed_out) {
+            return Some(testing::Fault::NoAnswer(delay));
+        }
+        if self.is(self.odds.slow) {
+            return Some(testing::Fault::Delay(delay));
+        }
+        if operation == "GetRecords" && self.is(self.odds.expired_iterator) {
+            return Some(testing::Fault::Error(StreamErrorKind::ExpiredIterator));
+        }
+        if operation == "GetRecords" && self.is(self.odds.empty_page) {
+            return Some(testing::Fault::EmptyPage);
+        }
+        None
+    }
+}

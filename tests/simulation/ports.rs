@@ -1,0 +1,145 @@
+//! One worker's ports, watched: what it is told by the lease table, and how much payload of the
+//! stream it has in hand.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use kinesis_consumer::lease::{
+    Created, FaultyLeaseStore, Lease, LeaseScan, LeaseStore, LeaseWrite, StoreError, TableSpec, WriteOutcome,
+};
+use kinesis_consumer::stream::{
+    IteratorPosition, RecordsPage, ShardIterator, ShardPage, ShardPageRequest, StreamApi, StreamDescription,
+    StreamError,
+};
+use kinesis_consumer::testing::SimulatedKinesis;
+use kinesis_consumer::{LeaseKey, ShardId, StreamId, WorkerId};
+
+use crate::history::{Life, Log, What};
+
+/// Logs when the worker is told that a lease it wrote to belongs to another.
+#[derive(Debug)]
+pub(crate) struct WatchedTable {
+    pub(crate) table: FaultyLeaseStore,
+    pub(crate) life: Life,
+    pub(crate) log: Log,
+}
+
+#[async_trait]
+impl LeaseStore for WatchedTable {
+    async fn ensure_table(&self, spec: &TableSpec) -> Result<(), StoreError> {
+        self.table.ensure_table(spec).await
+    }
+
+    async fn scan(&self) -> Result<LeaseScan, StoreError> {
+        self.table.scan().await
+    }
+
+    async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
+        self.table.lease(key).await
+    }
+
+    async fn keys_owned_by(&self, worker: &WorkerId) -> Result<Vec<LeaseKey>, StoreError> {
+        self.table.keys_owned_by(worker).await
+    }
+
+    async fn create(&self, lease: &Lease) -> Result<Created, StoreError> {
+        self.table.create(lease).await
+    }
+
+    async fn apply(&self, write: &LeaseWrite) -> Result<WriteOutcome, StoreError> {
+        let outcome = self.table.apply(write).await;
+        let is_owners = matches!(write.operation, "RenewLease" | "UpdateLease");
+        if is_owners
+            && let Ok(WriteOutcome::Refused(row)) = &outcome
+            && row.as_ref().and_then(|row| row.owner.as_ref()).is_none_or(|owner| *owner != *self.life.worker)
+        {
+            self.log.tell(What::Refused { life: self.life.clone(), key: write.key.clone() });
+        }
+        outcome
+    }
+
+    async fn delete_ended(&self, key: &LeaseKey) -> Result<(), StoreError> {
+        self.table.delete_ended(key).await
+    }
+}
+
+/// Counts the payload bytes that were fetched and not yet dropped.
+#[derive(Debug)]
+pub(crate) struct MeteredStream {
+    pub(crate) stream: SimulatedKinesis,
+    pub(crate) life: Life,
+    pub(crate) log: Log,
+    pub(crate) in_hand: Arc<AtomicU64>,
+}
+
+/// A payload that counts as long as anybody has a part of it.
+struct Counted {
+    data: Bytes,
+    in_hand: Arc<AtomicU64>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.in_hand.fetch_sub(self.data.len() as u64, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl StreamApi for MeteredStream {
+    async fn describe_stream(&self, stream: &StreamId) -> Result<StreamDescription, StreamError> {
+        self.stream.describe_stream(stream).await
+    }
+
+    async fn list_shards(
+        &self,
+        stream: &StreamId,
+        request: &ShardPageRequest,
+    ) -> Result<ShardPage, StreamError> {
+        self.stream.list_shards(stream, request).await
+    }
+
+    async fn shard_iterator(
+        &self,
+        stream: &StreamId,
+        shard: &ShardId,
+        position: &IteratorPosition,
+    ) -> Result<ShardIterator, StreamError> {
+        self.stream.shard_iterator(stream, shard, position).await
+    }
+
+    async fn records(
+        &self,
+        stream: &StreamId,
+        iterator: &ShardIterator,
+        limit: u32,
+    ) -> Result<RecordsPage, StreamError> {
+        let mut page = self.stream.records(stream, iterator, limit).await?;
+        for record in &mut page.records {
+            self.in_hand.fetch_add(record.data.len() as u64, Ordering::Relaxed);
+            let counted = Counted { data: record.data.clone(), in_hand: Arc::clone(&self.in_hand) };
+            record.data = Bytes::from_owner(counted);
+        }
+        // A page that turns out to be too large is dropped again; what is kept is seen when the
+        // processor is called.
+        Ok(page)
+    }
+}
+
+impl MeteredStream {
+    /// Notes how much the worker has in hand now.
+    pub(crate) fn note(log: &Log, life: &Life, in_hand: &AtomicU64) {
+        let bytes = in_hand.load(Ordering::Relaxed);
+        log.change(|history| {
+            let peak = history.memory_peaks.entry(life.clone()).or_default();
+            *peak = bytes.max(*peak);
+        });
+    }
+}

@@ -1,0 +1,76 @@
+//! What a seed stands for.
+
+use std::time::Duration;
+
+use crate::faults::Odds;
+use crate::processors::Manners;
+
+pub(crate) const FAILOVER: Duration = Duration::from_secs(10);
+/// The least a worker can be given, so that it matters.
+pub(crate) const MEMORY_MAX: u64 = 16 << 20;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Scenario {
+    pub(crate) workers: usize,
+    pub(crate) shards: u32,
+    /// How long things go wrong.
+    pub(crate) chaos: Duration,
+    pub(crate) odds: Odds,
+    pub(crate) manners: Manners,
+    /// How far clock rates differ from 1. Everything stated of a worker is stated on its own clock;
+    /// that a holder stops before a taker starts holds among clocks of one rate, because the protocol
+    /// has no margin for more than the time until a renewal is seen.
+    pub(crate) rate_spread: f64,
+    /// Chances per second.
+    pub(crate) kills: f64,
+    pub(crate) joins: f64,
+    pub(crate) shutdowns: f64,
+    pub(crate) suspensions: f64,
+    pub(crate) reshards: f64,
+    /// Whether records expire before slow workers read them.
+    pub(crate) retention: Option<Duration>,
+    /// User records per put, and how many of the puts are aggregates or poisoned ones.
+    pub(crate) records_per_second: f64,
+    pub(crate) aggregates: f64,
+    pub(crate) poison: f64,
+    /// Payloads of up to a megabyte, which press on the memory limit.
+    pub(crate) large_records: bool,
+}
+
+impl Scenario {
+    pub(crate) fn draw(rng: &mut fastrand::Rng) -> Self {
+        let workers = match rng.u32(..20) {
+            0 => rng.usize(20..=50),
+            1..=4 => rng.usize(8..=20),
+            _ => rng.usize(1..=6),
+        };
+        let mut per_second = |values: &[f64]| values[rng.usize(..values.len())];
+        let (kills, joins) = (per_second(&[0.0, 0.01, 0.03]), per_second(&[0.0, 0.02, 0.05]));
+        let (shutdowns, suspensions) = (per_second(&[0.0, 0.01, 0.03]), per_second(&[0.0, 0.01, 0.03]));
+        let reshards = per_second(&[0.0, 0.02, 0.1]);
+        let aggregates = per_second(&[0.0, 0.3, 0.8]);
+        let records_per_second = per_second(&[1.0, 5.0, 20.0]);
+        let rate_spread = per_second(&[0.0, 0.0, 0.01, 0.1]);
+        let poison = per_second(&[0.0, 0.1]);
+        let large_records = rng.u32(..8) == 0;
+        Self {
+            workers,
+            shards: rng.u32(1..=8),
+            chaos: Duration::from_secs(rng.u64(120..=600)),
+            odds: if rng.u32(..6) == 0 { Odds::default() } else { Odds::draw(rng) },
+            manners: Manners::draw(rng, FAILOVER),
+            rate_spread,
+            kills,
+            joins,
+            shutdowns,
+            suspensions,
+            reshards,
+            retention: (rng.u32(..6) == 0).then(|| Duration::from_secs(rng.u64(40..120))),
+            // A shard is read with at most 2 MiB/s, so more would only pile up.
+            records_per_second: if large_records { 1.0 } else { records_per_second },
+            aggregates,
+            poison,
+            large_records,
+        }
+    }
+}
