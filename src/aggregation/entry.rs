@@ -25,25 +25,35 @@ impl Entry {
     /// A user record that is not delivered.
     pub(super) const LEFT_OUT: u32 = u32::MAX;
 
-    /// Reads the message of a user record.
+    /// Reads a user record as producers write most of them: a partition key index and data of less
+    /// than 16 KiB, in this order, and nothing else. `None` if it is another one, or malformed.
     #[inline]
-    pub(super) fn read(reader: Reader<'_>) -> Result<Self, Malformation> {
-        match read_usual(reader.rest(), reader.end()) {
-            Some(entry) => Ok(entry),
-            None => read_any(reader),
+    pub(super) fn read_usual(reader: &Reader<'_>) -> Option<Self> {
+        let record = reader.rest();
+        let (partition_key, rest) = read_short_varint(record.strip_prefix(&PARTITION_KEY_INDEX.short())?)?;
+        let (len, data) = read_short_varint(rest.strip_prefix(&DATA.short())?)?;
+        let data_is_last = data.len() == len as usize;
+        let data = Span { start: reader.end().checked_sub(len)?, len };
+        data_is_last.then_some(Self { partition_key, explicit_hash_key: Self::NONE, data })
+    }
+
+    /// Reads any user record.
+    pub(super) fn read(mut reader: Reader<'_>) -> Result<Self, Malformation> {
+        let (mut partition_key, mut explicit_hash_key, mut data) = (None, Self::NONE, None);
+        while let Some(tag) = reader.tag()? {
+            match tag {
+                PARTITION_KEY_INDEX => partition_key = Some(reader.varint()?),
+                EXPLICIT_HASH_KEY_INDEX => explicit_hash_key = reader.varint()?.min(Self::NONE - 1),
+                DATA => data = Some(reader.delimited()?),
+                TAGS => check_tag(reader.message()?)?,
+                other => reader.skip(other)?,
+            }
+        }
+        match (partition_key, data) {
+            (Some(partition_key), Some(data)) => Ok(Self { partition_key, explicit_hash_key, data }),
+            _ => Err(Malformation::MissingField),
         }
     }
-}
-
-/// Reads a user record as producers write most of them: a partition key index and data of less than
-/// 16 KiB, in this order, and nothing else. `None` if it is another one.
-#[inline]
-fn read_usual(record: &[u8], end: u32) -> Option<Entry> {
-    let (partition_key, rest) = read_short_varint(record.strip_prefix(&PARTITION_KEY_INDEX.short())?)?;
-    let (len, data) = read_short_varint(rest.strip_prefix(&DATA.short())?)?;
-    let data_is_last = data.len() == len as usize;
-    let data = Span { start: end.checked_sub(len)?, len };
-    data_is_last.then_some(Entry { partition_key, explicit_hash_key: Entry::NONE, data })
 }
 
 /// A varint of one or two bytes, and what follows it.
@@ -53,23 +63,6 @@ fn read_short_varint(bytes: &[u8]) -> Option<(u32, &[u8])> {
         [low @ ..0x80, ref rest @ ..] => Some((low.into(), rest)),
         [low, high @ ..0x80, ref rest @ ..] => Some((u32::from(low & 0x7F) | u32::from(high) << 7, rest)),
         _ => None,
-    }
-}
-
-fn read_any(mut reader: Reader<'_>) -> Result<Entry, Malformation> {
-    let (mut partition_key, mut explicit_hash_key, mut data) = (None, Entry::NONE, None);
-    while let Some(tag) = reader.tag()? {
-        match tag {
-            PARTITION_KEY_INDEX => partition_key = Some(reader.varint()?),
-            EXPLICIT_HASH_KEY_INDEX => explicit_hash_key = reader.varint()?.min(Entry::NONE - 1),
-            DATA => data = Some(reader.delimited()?),
-            TAGS => check_tag(reader.message()?)?,
-            other => reader.skip(other)?,
-        }
-    }
-    match (partition_key, data) {
-        (Some(partition_key), Some(data)) => Ok(Entry { partition_key, explicit_hash_key, data }),
-        _ => Err(Malformation::MissingField),
     }
 }
 

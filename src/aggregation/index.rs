@@ -128,7 +128,13 @@ impl Index {
         let mut reader = Reader::new(&data[..end], MAGIC.len());
         while let Some(tag) = reader.tag()? {
             match tag {
-                RECORDS => self.entries.push(Entry::read(reader.message()?)?),
+                RECORDS => {
+                    let record = reader.message()?;
+                    match Entry::read_usual(&record) {
+                        Some(entry) => self.entries.push(entry),
+                        None => self.entries.push(Entry::read(record)?),
+                    }
+                }
                 PARTITION_KEY_TABLE => {
                     let span = reader.delimited()?;
                     self.add_partition_key(data, span);

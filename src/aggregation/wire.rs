@@ -156,6 +156,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     fn skip_bytes(&mut self, count: usize) -> Result<()> {
         if count > self.bytes.len() - self.at {
             return Err(Malformation::Protobuf);
@@ -164,12 +165,14 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    #[inline]
     fn deeper(&self) -> Result<u32> {
         if self.depth < DEPTH_MAX { Ok(self.depth + 1) } else { Err(Malformation::Protobuf) }
     }
 }
 
 impl Span {
+    #[inline]
     pub(super) fn range(self) -> std::ops::Range<usize> {
         let start = self.start as usize;
         start..start + self.len as usize
