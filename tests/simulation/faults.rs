@@ -47,11 +47,11 @@ pub(crate) struct Changes(Arc<Mutex<Vec<Instant>>>);
 
 impl Changes {
     pub(crate) fn note(&self) {
-        self.0.lock().unwrap().push(Instant::now());
+        self.0.lock().expect("not poisoned").push(Instant::now());
     }
 
     fn within(&self, time: Duration) -> usize {
-        let changes = self.0.lock().unwrap();
+        let changes = self.0.lock().expect("not poisoned");
         changes.iter().rev().take_while(|change| change.elapsed() <= time).count()
     }
 }
@@ -76,7 +76,7 @@ impl Weather {
 
     /// From now on nothing goes wrong any more.
     pub(crate) fn clear(&self) {
-        let mut state = self.0.lock().unwrap();
+        let mut state = self.0.lock().expect("not poisoned");
         state.odds = Odds::default();
         state.suspended_until = Instant::now();
     }
@@ -84,20 +84,20 @@ impl Weather {
     /// Whatever the worker asks for, and its processors, hangs for so long: as good as if its process
     /// were suspended.
     pub(crate) fn suspend(&self, length: Duration) {
-        self.0.lock().unwrap().suspended_until = Instant::now() + length;
+        self.0.lock().expect("not poisoned").suspended_until = Instant::now() + length;
     }
 
     pub(crate) fn suspended_until(&self) -> Instant {
-        self.0.lock().unwrap().suspended_until
+        self.0.lock().expect("not poisoned").suspended_until
     }
 
     pub(crate) fn table_faults(&self) -> FaultHook {
         let weather = self.clone();
-        Arc::new(move |operation, _| weather.0.lock().unwrap().table_fault(operation))
+        Arc::new(move |operation, _| weather.0.lock().expect("not poisoned").table_fault(operation))
     }
 
     pub(crate) fn stream_fault(&self, operation: &str) -> Option<testing::Fault> {
-        self.0.lock().unwrap().stream_fault(operation)
+        self.0.lock().expect("not poisoned").stream_fault(operation)
     }
 }
 

@@ -220,7 +220,7 @@ impl Log {
     }
 
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut History) -> T) -> T {
-        change(&mut self.history.lock().unwrap())
+        change(&mut self.history.lock().expect("not poisoned"))
     }
 
     pub(crate) fn take(&self) -> History {

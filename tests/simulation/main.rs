@@ -6,6 +6,8 @@
 //!   prints everything that happened.
 
 #![expect(dead_code, reason = "some details are kept for the event log and for later invariants")]
+#![expect(clippy::print_stdout, reason = "what is found is shown with --nocapture")]
+#![expect(clippy::cast_possible_truncation, reason = "small random numbers")]
 
 mod faults;
 mod history;
@@ -27,9 +29,7 @@ use crate::world::World;
 const SEEDS: u64 = 24;
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name)
-        .ok()
-        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
 /// The history of one seed, and what is wrong with it.
@@ -64,7 +64,7 @@ fn seeds() {
                         break;
                     }
                     let (history, violations) = simulate(seed);
-                    let mut simulated = simulated.lock().unwrap();
+                    let mut simulated = simulated.lock().expect("not poisoned");
                     simulated.0 += history.events.last().map_or(Duration::ZERO, |event| event.at);
                     if let Some(Ok(healed)) = &history.healed {
                         simulated.1 = simulated.1.max((*healed, seed));

@@ -54,18 +54,18 @@ pub(crate) struct Maker {
 
 impl Maker {
     fn chance(&self, probability: f64) -> bool {
-        !self.is_calm.load(Ordering::Relaxed) && self.rng.lock().unwrap().f64() < probability
+        !self.is_calm.load(Ordering::Relaxed) && self.rng.lock().expect("not poisoned").f64() < probability
     }
 
     fn below(&self, bound: usize) -> usize {
-        self.rng.lock().unwrap().usize(..bound)
+        self.rng.lock().expect("not poisoned").usize(..bound)
     }
 
     /// Waits while the worker is suspended, and a little while if it is the processor's way.
     async fn dawdle(&self) {
         tokio::time::sleep_until(self.weather.suspended_until()).await;
         if self.chance(self.manners.stalls) {
-            let stall = self.manners.stall_max.mul_f64(self.rng.lock().unwrap().f64());
+            let stall = self.manners.stall_max.mul_f64(self.rng.lock().expect("not poisoned").f64());
             tokio::time::sleep(stall).await;
         }
     }
@@ -131,13 +131,13 @@ impl Processor {
             false => self.checkpointer.checkpoint(position).await,
         };
         if stored.is_ok() {
-            *self.earlier.lock().unwrap() = before.position().cloned();
+            *self.earlier.lock().expect("not poisoned") = before.position().cloned();
         }
     }
 
     /// Asks for what must be refused.
     async fn err(&self, last: &ExtendedSequenceNumber) {
-        let earlier = self.earlier.lock().unwrap().clone();
+        let earlier = self.earlier.lock().expect("not poisoned").clone();
         let (asked, outcome) = match (self.maker.below(3), earlier) {
             (0, Some(earlier)) if self.checkpointer.stored_checkpoint().position() > Some(&earlier) => {
                 (format!("{earlier}, which is behind"), self.checkpointer.checkpoint(earlier).await)

@@ -1,6 +1,11 @@
 //! MD5 of many messages at once: what aggregates end with, and what a partition key's place in a
 //! stream is taken from.
 
+#![cfg_attr(
+    not(feature = "internals"),
+    expect(unreachable_pub, dead_code, reason = "benches and tests pick the instructions")
+)]
+
 mod kernel;
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 mod lanes;
