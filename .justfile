@@ -27,6 +27,30 @@ deny:
 msrv:
     cargo check --locked
 
+# Simulates whole fleets under faults: so many seeds, from `from` on.
+sim seeds="100" from="0":
+    SIM_SEEDS={{seeds}} SIM_FROM={{from}} cargo test --test simulation seeds -- --nocapture
+
+# Replays one seed and prints everything that happened.
+sim-seed seed:
+    SIM_SEED={{seed}} cargo test --test simulation one_seed -- --nocapture
+
+# Hunts every planted bug from seed `from` on.
+sim-planted from="0":
+    SIM_FROM={{from}} cargo test --test simulation planted -- --nocapture
+
+# Explores the small worlds of leases further than `cargo test` does.
+model states="200000":
+    MODEL_CRASHES=1 MODEL_STATES={{states}} cargo test --test model -- --nocapture
+
+# What de-aggregation costs, against the plain way.
+bench-deaggregate:
+    cargo bench --bench deaggregate
+
+# From an empty table, and from a shutdown, to the first record.
+bench-handover:
+    cargo bench --bench handover
+
 # Whole workers on paused time.
 fleet:
     cargo test --test fleet

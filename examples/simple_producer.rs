@@ -16,7 +16,7 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use clap::Parser;
-use kinesis_consumer::aggregation::Aggregator;
+use kinesis_consumer::aggregation::{Added, Aggregator};
 use orders::OrderEvent;
 
 /// PutRecords takes 500 entries; 100 keep the batches of a slow producer timely.
@@ -100,11 +100,15 @@ fn aggregates(
     let mut entries = Vec::new();
     for same_customer in events.chunk_by(|a, b| a.customer == b.customer) {
         let mut aggregator = Aggregator::new();
+        let mut finished = Vec::new();
         for event in same_customer {
-            // A hundred small events always fit.
-            let _ = aggregator.add(&event.customer, None, &payload(arguments, event)?);
+            let payload = payload(arguments, event)?;
+            while aggregator.add(&event.customer, None, &payload) == Added::Full {
+                finished.extend(aggregator.finish());
+            }
         }
-        if let Some(aggregate) = aggregator.finish() {
+        finished.extend(aggregator.finish());
+        for aggregate in finished {
             entries.push(entry(&aggregate.partition_key, aggregate.data.into())?);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use kinesis_consumer::aggregation::Aggregator;
+use kinesis_consumer::aggregation::{Added, Aggregator};
 use kinesis_consumer::testing::{NewRecord, SimulatedKinesis};
 use serde::{Deserialize, Serialize};
 
@@ -47,8 +47,9 @@ pub(crate) fn feed(kinesis: &SimulatedKinesis, stream: &str, count: u64) -> Resu
         for event in events {
             let json = serde_json::to_vec(&event)?;
             if is_aggregated {
-                // 25 small events always fit.
-                let _ = aggregator.add(&event.customer, None, &json);
+                if aggregator.add(&event.customer, None, &json) != Added::Yes {
+                    return Err("25 small events do not fit an aggregate".into());
+                }
             } else {
                 kinesis.put(stream, event.customer, json)?;
             }
