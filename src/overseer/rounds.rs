@@ -42,6 +42,8 @@ pub(crate) struct Overseer {
     pub(super) listed_at_start: Option<Vec<Shard>>,
     pub(super) holes: HoleTracker,
     reported_unreadable: BTreeSet<String>,
+    /// When the last scan that was answered was sent.
+    pub(super) scanned: Moment,
     /// Leases whose hash key ranges were asked for.
     pub(super) ranges_looked_up: BTreeSet<LeaseKey>,
     /// The workers that were alive in the last plan.
@@ -63,6 +65,7 @@ impl Overseer {
             listed_at_start: Some(listed_at_start),
             holes: HoleTracker::new(worker.coordination.audit_confidence_threshold),
             reported_unreadable: BTreeSet::new(),
+            scanned: now,
             ranges_looked_up: BTreeSet::new(),
             workers: 1,
             next_round: now,
@@ -147,6 +150,7 @@ impl Overseer {
         let scan = scan?;
         report.add(names::UNREADABLE_LEASES, scan.unreadable.len() as u64);
         self.view.observe_scan(scan.leases, now);
+        self.scanned = since;
         let unreadable: BTreeSet<String> = scan.unreadable.iter().map(ToString::to_string).collect();
         for row in unreadable.difference(&self.reported_unreadable) {
             tracing::error!(row, "a row of the lease table cannot be read and is left alone");

@@ -76,7 +76,10 @@ impl Overseer {
                 None
             }
         };
-        let complete = match plan {
+        // If this worker was held up since the scan, rows may have been created, finished and deleted
+        // meanwhile, and would be created again.
+        let is_fresh = worker.clock.now().since(self.scanned) < worker.coordination.failover_time;
+        let complete = match plan.filter(|_| is_fresh) {
             Some(plan) => self.create(plan).await,
             None => false,
         };

@@ -12,7 +12,7 @@ use crate::lease::{StoreError, StoreErrorKind, TableSpec, names};
 use crate::types::Moment;
 
 /// Waiting for the table to become ready starts with the first pause, which doubles up to the last.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
 
 impl DynamoDbLeaseStore {
