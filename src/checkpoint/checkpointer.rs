@@ -200,14 +200,15 @@ impl Checkpointer {
     }
 
     fn check_open(&self) -> Result<(), Error> {
+        // A checkpointer is closed before `lease_lost` is called, where the lease is what matters.
+        if !self.0.parts.held.is_valid() {
+            return Err(self.failed(HeldError::Lost));
+        }
         if self.0.closed.load(Ordering::Acquire) {
             return Err(Error::new(
                 ErrorKind::Closed,
                 format!("{}: its processor was replaced; this checkpointer no longer counts", self.place()),
             ));
-        }
-        if !self.0.parts.held.is_valid() {
-            return Err(self.failed(HeldError::Lost));
         }
         Ok(())
     }
