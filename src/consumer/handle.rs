@@ -11,6 +11,9 @@ use crate::shard::ShardStatus;
 use crate::types::{StreamId, WorkerId};
 use crate::worker::Worker;
 
+/// The most shards an error names.
+const SHARDS_NAMED_MAX: usize = 8;
+
 /// A running consumer. Cheap to clone.
 ///
 /// Dropping the last clone stops the consumer the hard way: nothing more is delivered once the
@@ -142,17 +145,31 @@ impl ConsumerHandle {
         let finished = finished.wait_for(Option::is_some).await.ok().and_then(|finished| *finished);
         match finished {
             Some(Finished { left_behind: 0 }) => Ok(StopReason::Shutdown),
-            Some(Finished { left_behind }) => Err(Error::new(
-                ErrorKind::Unavailable,
-                format!(
-                    "{left_behind} processor(s) did not return within the shutdown timeout; their leases \
-                     will expire after the failover time"
-                ),
-            )),
+            Some(Finished { left_behind }) => Err(self.left_behind(left_behind)),
             None => {
                 Err(Error::new(ErrorKind::Internal, "the coordination of the consumer failed; see the log"))
             }
         }
+    }
+
+    fn left_behind(&self, count: usize) -> Error {
+        let worker = &self.0.worker;
+        let shards: Vec<_> = worker
+            .holdings
+            .statuses()
+            .into_iter()
+            .take(SHARDS_NAMED_MAX)
+            .map(|status| status.shard)
+            .collect();
+        Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "{count} processor(s) of stream {} did not return within the shutdown timeout of {} ms, among \
+                 them those of {shards:?}; their leases will expire after the failover time",
+                worker.stream,
+                worker.coordination.shutdown_timeout.as_millis(),
+            ),
+        )
     }
 }
 
