@@ -1,29 +1,27 @@
-use std::collections::BTreeSet;
-use std::error::Error as StdError;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::callbacks::{Callbacks, Panicked};
+use super::fetching::{fetch, millis};
 use super::state::{Input, ShardState};
 use super::status::StatusCell;
 use crate::aggregation::Deaggregator;
 use crate::checkpoint::{Checkpointer, CheckpointerParts};
-use crate::events::{Event, EventSink};
-use crate::lease::{Created, HeldLease, Lease, StoreError};
+use crate::events::Event;
+use crate::lease::HeldLease;
 use crate::metrics::{Operation, Report, names};
-use crate::overseer::shard_sync::{ChildError, plan_child_leases};
 use crate::planted::{Bug, planted};
 use crate::processor::ShardRecordProcessor;
-use crate::retrieval::{Batch, Delivery, FetchEvent, FetchObserver, Retrieval, RetrievalSpec, StartPosition};
+use crate::retrieval::{Batch, Delivery, Retrieval};
 use crate::stream::ChildShard;
-use crate::types::{ExtendedSequenceNumber, KinesisClientRecord, LeaseKey, ShardId, StartStrategy};
-use crate::worker::{Worker, with_causes};
+use crate::types::{ExtendedSequenceNumber, KinesisClientRecord, LeaseKey};
+use crate::worker::Worker;
 
 /// The most user records one call of a processor gets; larger batches are handed on in parts.
 const RECORDS_PER_CALL_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
@@ -38,22 +36,22 @@ const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// - A processor that was made hears exactly one last thing: `shard_ended` until it has stored the
 ///   end, or `lease_lost`; except one that panicked, which is dropped.
 pub(crate) struct ShardConsumer {
-    worker: Arc<Worker>,
-    held: Arc<HeldLease>,
+    pub(super) worker: Arc<Worker>,
+    pub(super) held: Arc<HeldLease>,
     status: Arc<StatusCell>,
-    callbacks: Callbacks,
+    pub(super) callbacks: Callbacks,
     /// Whether the lease was given back.
     released: bool,
-    fetching: Option<Retrieval>,
-    running: Option<Running>,
-    children: Vec<ChildShard>,
-    failures: u32,
+    pub(super) fetching: Option<Retrieval>,
+    pub(super) running: Option<Running>,
+    pub(super) children: Vec<ChildShard>,
+    pub(super) failures: u32,
 }
 
 /// A processor, and what belongs to its life.
-struct Running {
-    processor: Box<dyn ShardRecordProcessor>,
-    checkpointer: Checkpointer,
+pub(super) struct Running {
+    pub(super) processor: Box<dyn ShardRecordProcessor>,
+    pub(super) checkpointer: Checkpointer,
     deaggregator: Deaggregator,
     /// What was processed before it started.
     after: Option<ExtendedSequenceNumber>,
@@ -336,93 +334,6 @@ impl ShardConsumer {
         Input::LeaseGone
     }
 
-    /// Creates the children's leases, then tells the processor, until the end is stored.
-    async fn end_shard(&mut self) -> Input {
-        self.fetching = None;
-        let mut attempt = 0;
-        while !self.held.lease().checkpoint.is_shard_end() {
-            if attempt > 0 {
-                let pause = self.restart_pause();
-                self.failures = self.failures.saturating_add(1);
-                tokio::select! {
-                    biased;
-                    input = interruption(&self.held, &self.worker.stopping) => return input,
-                    () = self.worker.clock.sleep(pause) => {}
-                }
-            }
-            attempt += 1;
-            if !self.held.is_valid() {
-                return Input::LeaseGone;
-            }
-            if !planted(Bug::EndsWithoutChildren)
-                && let Err(error) = self.create_child_leases().await
-            {
-                tracing::warn!(%error, "the leases of the child shards are not created yet; trying again");
-                self.worker.coordination_failed("CreateChildLeases", error.as_ref());
-                continue;
-            }
-            let Some(running) = &self.running else { return Input::LeaseGone };
-            running.checkpointer.reach_end();
-            let since = self.worker.clock.now();
-            let told = self.callbacks.run("shard_ended", running.processor.shard_ended()).await;
-            let took = self.worker.clock.now().since(since);
-            self.report(Operation::ShutdownTask).add(names::SHUTDOWN_TIME, took);
-            if told.is_ok() && self.held.is_valid() && !self.held.lease().checkpoint.is_shard_end() {
-                tracing::warn!(
-                    "shard_ended() returned without storing the end; call checkpointer.end() in it"
-                );
-            }
-        }
-        let children: Vec<_> = self.children.iter().map(|child| child.id.clone()).collect();
-        tracing::info!(?children, "shard ended");
-        self.worker.events.emit(Event::ShardEnded { shard: self.held.shard_id().clone(), children });
-        self.worker.hub.publish(self.held.lease());
-        Input::Told
-    }
-
-    async fn create_child_leases(&self) -> Result<(), Box<dyn StdError + Send + Sync>> {
-        let parent = self.held.lease();
-        // A merged child has a parent besides this one. That parent has a lease, or its lease was
-        // deleted because the child has one.
-        let mut leased: BTreeSet<&ShardId> = BTreeSet::from([&parent.shard_id]);
-        let mut missing = Vec::new();
-        for child in &self.children {
-            for other in &child.parents {
-                if !leased.contains(other) && self.has_lease(other).await? {
-                    leased.insert(other);
-                }
-            }
-            if child.parents.iter().all(|parent| leased.contains(parent))
-                || !self.has_lease(&child.id).await?
-            {
-                missing.push(child.clone());
-            }
-        }
-        let planned = plan_child_leases(&parent, &missing, |shard| leased.contains(shard));
-        if let Err(ChildError::ParentWithoutLease { .. }) = planned {
-            self.report(Operation::ShutdownTask).add(names::MISSING_MERGE_PARENT_LEASE, 1_u32);
-        }
-        for lease in planned? {
-            let since = self.worker.clock.now();
-            let created = self.worker.store.create(&lease).await;
-            let took = self.worker.clock.now().since(since);
-            self.report(Operation::ShutdownTask)
-                .outcome(names::CREATE_LEASE, created.is_ok(), took)
-                .add(names::create_lease_success(&lease.checkpoint), u32::from(created.is_ok()));
-            if created? == Created::Now {
-                let (key, checkpoint) = (lease.key.clone(), lease.checkpoint.clone());
-                self.worker.events.emit(Event::LeaseCreated { lease: key, checkpoint });
-                self.worker.hub.publish(lease);
-            }
-        }
-        self.held.note_children(self.children.iter().map(|child| child.id.clone()).collect());
-        Ok(())
-    }
-
-    async fn has_lease(&self, shard: &ShardId) -> Result<bool, StoreError> {
-        Ok(self.worker.store.lease(&self.worker.lease_key(shard)).await?.is_some())
-    }
-
     async fn tell_lease_lost(&mut self) -> Input {
         self.fetching = None;
         if let Some(running) = self.running.take() {
@@ -440,70 +351,18 @@ impl ShardConsumer {
         Input::Told
     }
 
-    fn report(&self, operation: Operation) -> Report {
+    pub(super) fn report(&self, operation: Operation) -> Report {
         self.worker.metrics.operation(operation).shard(self.held.shard_id()).stream(&self.worker.stream)
     }
 
-    fn restart_pause(&self) -> Duration {
+    pub(super) fn restart_pause(&self) -> Duration {
         let doubled = self.worker.coordination.task_backoff_time.saturating_mul(1 << self.failures.min(16));
         doubled.min(RESTART_PAUSE_MAX.max(self.worker.coordination.task_backoff_time))
     }
 }
 
-/// Starts to read the shard of `lease` where it stands.
-fn fetch(worker: &Worker, lease: &Lease, status: &Arc<StatusCell>) -> Retrieval {
-    let timestamp = match worker.management.start_strategy {
-        StartStrategy::Timestamp(millis) => Some(SystemTime::UNIX_EPOCH + Duration::from_millis(millis)),
-        StartStrategy::Latest | StartStrategy::Oldest => None,
-    };
-    Retrieval::start(RetrievalSpec {
-        api: Arc::clone(&worker.api),
-        stream: worker.stream.clone(),
-        shard: lease.shard_id.clone(),
-        start: StartPosition {
-            checkpoint: lease.checkpoint.clone(),
-            consumer_started: worker.started,
-            timestamp,
-        },
-        limit: worker.records_per_call,
-        config: worker.retrieval.clone(),
-        empty_batches: worker.coordination.call_process_records_even_for_empty_record_list,
-        budget: Arc::clone(&worker.budget),
-        clock: worker.clock.clone(),
-        seed: worker.seeds.seed(),
-        metrics: worker.metrics.clone(),
-        observer: observer(lease.shard_id.clone(), worker.events.clone(), Arc::clone(status)),
-    })
-}
-
-/// Keeps the status of the shard, and tells who listens what goes wrong.
-fn observer(shard: ShardId, events: EventSink, status: Arc<StatusCell>) -> Arc<dyn FetchObserver> {
-    Arc::new(move |event: FetchEvent<'_>| match event {
-        FetchEvent::Fetched { records, millis_behind_latest } => status.update(|status| {
-            status.fetch_failures = 0;
-            if records == 0 {
-                status.behind_latest = Some(millis(millis_behind_latest));
-            }
-        }),
-        FetchEvent::Failed { error, failures, retry_in } => {
-            status.update(|status| status.fetch_failures = u64::from(failures));
-            let reason = with_causes(error);
-            tracing::warn!(%shard, failures, ?retry_in, reason, "cannot fetch records; trying again");
-            events.emit(Event::FetchFailed { shard: shard.clone(), reason: reason.into() });
-        }
-        FetchEvent::TimestampMissing => tracing::warn!(
-            %shard,
-            "the lease starts at a timestamp, but none is configured any more; reading from the oldest record"
-        ),
-    })
-}
-
-fn millis(count: i64) -> Duration {
-    Duration::from_millis(count.max(0).unsigned_abs())
-}
-
 /// Waits for what goes before any other work on a shard.
-async fn interruption(held: &HeldLease, stopping: &CancellationToken) -> Input {
+pub(super) async fn interruption(held: &HeldLease, stopping: &CancellationToken) -> Input {
     tokio::select! {
         biased;
         () = held.lost().cancelled() => Input::LeaseGone,

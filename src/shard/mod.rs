@@ -2,6 +2,8 @@
 
 mod callbacks;
 mod consumer;
+mod ending;
+mod fetching;
 mod state;
 mod status;
 

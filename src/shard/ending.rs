@@ -1,0 +1,102 @@
+//! The end of a shard: leases for its children first, then the processor's word that all is done.
+
+use std::collections::BTreeSet;
+use std::error::Error as StdError;
+
+use super::consumer::{ShardConsumer, interruption};
+use super::state::Input;
+use crate::events::Event;
+use crate::lease::{Created, StoreError};
+use crate::metrics::{Operation, names};
+use crate::overseer::shard_sync::{ChildError, plan_child_leases};
+use crate::planted::{Bug, planted};
+use crate::types::ShardId;
+
+impl ShardConsumer {
+    /// Creates the children's leases, then tells the processor, until the end is stored.
+    pub(super) async fn end_shard(&mut self) -> Input {
+        self.fetching = None;
+        let mut attempt = 0;
+        while !self.held.lease().checkpoint.is_shard_end() {
+            if attempt > 0 {
+                let pause = self.restart_pause();
+                self.failures = self.failures.saturating_add(1);
+                tokio::select! {
+                    biased;
+                    input = interruption(&self.held, &self.worker.stopping) => return input,
+                    () = self.worker.clock.sleep(pause) => {}
+                }
+            }
+            attempt += 1;
+            if !self.held.is_valid() {
+                return Input::LeaseGone;
+            }
+            if !planted(Bug::EndsWithoutChildren)
+                && let Err(error) = self.create_child_leases().await
+            {
+                tracing::warn!(%error, "the leases of the child shards are not created yet; trying again");
+                self.worker.coordination_failed("CreateChildLeases", error.as_ref());
+                continue;
+            }
+            let Some(running) = &self.running else { return Input::LeaseGone };
+            running.checkpointer.reach_end();
+            let since = self.worker.clock.now();
+            let told = self.callbacks.run("shard_ended", running.processor.shard_ended()).await;
+            let took = self.worker.clock.now().since(since);
+            self.report(Operation::ShutdownTask).add(names::SHUTDOWN_TIME, took);
+            if told.is_ok() && self.held.is_valid() && !self.held.lease().checkpoint.is_shard_end() {
+                tracing::warn!(
+                    "shard_ended() returned without storing the end; call checkpointer.end() in it"
+                );
+            }
+        }
+        let children: Vec<_> = self.children.iter().map(|child| child.id.clone()).collect();
+        tracing::info!(?children, "shard ended");
+        self.worker.events.emit(Event::ShardEnded { shard: self.held.shard_id().clone(), children });
+        self.worker.hub.publish(self.held.lease());
+        Input::Told
+    }
+
+    async fn create_child_leases(&self) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        let parent = self.held.lease();
+        // A merged child has a parent besides this one. That parent has a lease, or its lease was
+        // deleted because the child has one.
+        let mut leased: BTreeSet<&ShardId> = BTreeSet::from([&parent.shard_id]);
+        let mut missing = Vec::new();
+        for child in &self.children {
+            for other in &child.parents {
+                if !leased.contains(other) && self.has_lease(other).await? {
+                    leased.insert(other);
+                }
+            }
+            if child.parents.iter().all(|parent| leased.contains(parent))
+                || !self.has_lease(&child.id).await?
+            {
+                missing.push(child.clone());
+            }
+        }
+        let planned = plan_child_leases(&parent, &missing, |shard| leased.contains(shard));
+        if let Err(ChildError::ParentWithoutLease { .. }) = planned {
+            self.report(Operation::ShutdownTask).add(names::MISSING_MERGE_PARENT_LEASE, 1_u32);
+        }
+        for lease in planned? {
+            let since = self.worker.clock.now();
+            let created = self.worker.store.create(&lease).await;
+            let took = self.worker.clock.now().since(since);
+            self.report(Operation::ShutdownTask)
+                .outcome(names::CREATE_LEASE, created.is_ok(), took)
+                .add(names::create_lease_success(&lease.checkpoint), u32::from(created.is_ok()));
+            if created? == Created::Now {
+                let (key, checkpoint) = (lease.key.clone(), lease.checkpoint.clone());
+                self.worker.events.emit(Event::LeaseCreated { lease: key, checkpoint });
+                self.worker.hub.publish(lease);
+            }
+        }
+        self.held.note_children(self.children.iter().map(|child| child.id.clone()).collect());
+        Ok(())
+    }
+
+    async fn has_lease(&self, shard: &ShardId) -> Result<bool, StoreError> {
+        Ok(self.worker.store.lease(&self.worker.lease_key(shard)).await?.is_some())
+    }
+}

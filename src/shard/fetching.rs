@@ -1,0 +1,61 @@
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::status::StatusCell;
+use crate::events::{Event, EventSink};
+use crate::lease::Lease;
+use crate::retrieval::{FetchEvent, FetchObserver, Retrieval, RetrievalSpec, StartPosition};
+use crate::types::{ShardId, StartStrategy};
+use crate::worker::{Worker, with_causes};
+
+/// Starts to read the shard of `lease` where it stands.
+pub(super) fn fetch(worker: &Worker, lease: &Lease, status: &Arc<StatusCell>) -> Retrieval {
+    let timestamp = match worker.management.start_strategy {
+        StartStrategy::Timestamp(millis) => Some(SystemTime::UNIX_EPOCH + Duration::from_millis(millis)),
+        StartStrategy::Latest | StartStrategy::Oldest => None,
+    };
+    Retrieval::start(RetrievalSpec {
+        api: Arc::clone(&worker.api),
+        stream: worker.stream.clone(),
+        shard: lease.shard_id.clone(),
+        start: StartPosition {
+            checkpoint: lease.checkpoint.clone(),
+            consumer_started: worker.started,
+            timestamp,
+        },
+        limit: worker.records_per_call,
+        config: worker.retrieval.clone(),
+        empty_batches: worker.coordination.call_process_records_even_for_empty_record_list,
+        budget: Arc::clone(&worker.budget),
+        clock: worker.clock.clone(),
+        seed: worker.seeds.seed(),
+        metrics: worker.metrics.clone(),
+        observer: observer(lease.shard_id.clone(), worker.events.clone(), Arc::clone(status)),
+    })
+}
+
+/// Keeps the status of the shard, and tells who listens what goes wrong.
+fn observer(shard: ShardId, events: EventSink, status: Arc<StatusCell>) -> Arc<dyn FetchObserver> {
+    Arc::new(move |event: FetchEvent<'_>| match event {
+        FetchEvent::Fetched { records, millis_behind_latest } => status.update(|status| {
+            status.fetch_failures = 0;
+            if records == 0 {
+                status.behind_latest = Some(millis(millis_behind_latest));
+            }
+        }),
+        FetchEvent::Failed { error, failures, retry_in } => {
+            status.update(|status| status.fetch_failures = u64::from(failures));
+            let reason = with_causes(error);
+            tracing::warn!(%shard, failures, ?retry_in, reason, "cannot fetch records; trying again");
+            events.emit(Event::FetchFailed { shard: shard.clone(), reason: reason.into() });
+        }
+        FetchEvent::TimestampMissing => tracing::warn!(
+            %shard,
+            "the lease starts at a timestamp, but none is configured any more; reading from the oldest record"
+        ),
+    })
+}
+
+pub(super) fn millis(count: i64) -> Duration {
+    Duration::from_millis(count.max(0).unsigned_abs())
+}
