@@ -69,7 +69,7 @@ pub use crate::error::{Error, ErrorKind};
 pub use crate::events::{Event, Events};
 pub use crate::metrics::{MetricsConfig, MetricsDimension, MetricsLevel};
 pub use crate::processor::{ShardRecordProcessor, ShardRecordProcessorFactory};
-pub use crate::retrieval::RetrievalConfig;
+pub use crate::retrieval::{KinesisProtocol, RetrievalConfig};
 pub use crate::shard::{ShardState, ShardStatus};
 pub use crate::types::{
     Checkpoint, EncryptionType, ExplicitHashKey, ExtendedSequenceNumber, HashKeyRange, KinesisClientRecord,

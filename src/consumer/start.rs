@@ -12,7 +12,7 @@ use crate::events::EventSink;
 use crate::lease::{DynamoDbLeaseStore, LeaseStore, RelayedStore, StoreError, TableSpec};
 use crate::metrics::{Metrics, Operation, names};
 use crate::overseer::{Holdings, Overseer, Unfinished, initial_filter, renewer};
-use crate::retrieval::WorkerBudget;
+use crate::retrieval::{RetrievalConfig, WorkerBudget};
 use crate::runtime::{Backoff, Coordination};
 use crate::stream::list::list_shards;
 use crate::stream::{AwsStream, StreamApi};
@@ -35,7 +35,8 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
     let clock = parts.clock;
     let api: Arc<dyn StreamApi> = match parts.stream_source {
         StreamSource::Kinesis(client) => {
-            Arc::new(AwsStream::new(&client, clock.clone(), parts.retrieval.kinesis_request_timeout))
+            let RetrievalConfig { kinesis_request_timeout, protocol, .. } = parts.retrieval;
+            Arc::new(AwsStream::new(&client, clock.clone(), kinesis_request_timeout, protocol))
         }
         StreamSource::Given(api) => api,
     };

@@ -5,9 +5,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::types::Record;
 
-/// What is counted for a record beside its payload and keys: the record itself and the allocations
-/// behind it.
-pub(super) const RECORD_OVERHEAD: u64 = size_of::<Record>() as u64 + 64;
+/// What is counted for a record beside its payload and keys: the record itself, and what stands around
+/// it in the response its payload is a slice of.
+pub(super) const RECORD_OVERHEAD: u64 = size_of::<Record>() as u64 + 176;
 
 /// The unit of the semaphore, whose permits are counted in 32 bits.
 const UNIT: u64 = 1024;

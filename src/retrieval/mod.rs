@@ -30,7 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::budget::{MemoryPermit, WorkerBudget};
 use self::buffer::Inlet;
-pub use self::config::RetrievalConfig;
+pub use self::config::{KinesisProtocol, RetrievalConfig};
 pub(crate) use self::observe::{FetchEvent, FetchObserver};
 use self::polling::Poller;
 use self::position::Position;

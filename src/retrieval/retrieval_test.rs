@@ -393,8 +393,8 @@ async fn each_limit_stops_reading_ahead() {
     let cases = [
         (RetrievalConfig { max_pending_process_records_input: 2, ..default() }, 2),
         (RetrievalConfig { max_records_count: 25, ..default() }, 3),
-        // A page counts for 3 KiB.
-        (RetrievalConfig { max_byte_size: 4 << 10, ..default() }, 2),
+        // A page counts for 4 KiB.
+        (RetrievalConfig { max_byte_size: 5 << 10, ..default() }, 2),
         (RetrievalConfig { max_byte_size: 1, ..default() }, 1),
     ];
     for (config, waiting) in cases {

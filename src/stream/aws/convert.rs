@@ -1,6 +1,6 @@
 //! From the SDK's types to ours. Payloads are moved, not copied.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_kinesis::operation::describe_stream_summary::DescribeStreamSummaryOutput;
 use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
@@ -46,8 +46,8 @@ fn record(record: sdk::Record) -> Option<Record> {
     let number = record.sequence_number.parse().ok()?;
     let mut converted =
         Record::new(number, record.partition_key.unwrap_or_default(), record.data.into_inner());
-    converted.approximate_arrival_timestamp =
-        record.approximate_arrival_timestamp.and_then(|time| SystemTime::try_from(time).ok());
+    let arrived = record.approximate_arrival_timestamp.and_then(|time| SystemTime::try_from(time).ok());
+    converted.approximate_arrival_timestamp = arrived.map(whole_milliseconds);
     if record.encryption_type == Some(sdk::EncryptionType::Kms) {
         converted.encryption_type = EncryptionType::Kms;
     }
@@ -61,4 +61,12 @@ fn child(child: sdk::ChildShard) -> Option<ChildShard> {
 
 fn range(range: &sdk::HashKeyRange) -> Option<HashKeyRange> {
     HashKeyRange::parse(&range.starting_hash_key, &range.ending_hash_key).ok()
+}
+
+/// The service states times in whole milliseconds; as seconds in floating point they come out a little
+/// off.
+pub(super) fn whole_milliseconds(time: SystemTime) -> SystemTime {
+    let Ok(since) = time.duration_since(SystemTime::UNIX_EPOCH) else { return time };
+    let rounded = (since + Duration::from_micros(500)).as_millis();
+    u64::try_from(rounded).map_or(time, |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
 }

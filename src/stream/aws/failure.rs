@@ -2,7 +2,7 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use aws_sdk_kinesis::config::http::HttpResponse;
-use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::error::{BoxError, ProvideErrorMetadata, SdkError};
 
 use crate::stream::{StreamError, StreamErrorKind};
 use crate::types::{ShardId, StreamId};
@@ -33,6 +33,15 @@ impl<'a> Request<'a> {
         self.error(StreamErrorKind::Unavailable).with_source(format!("no answer within {after:?}"))
     }
 
+    /// The service said so in a form the SDK does not read.
+    pub(super) fn refused(&self, code: &str, message: &str, status: u16) -> StreamError {
+        self.error(kind(code, status)).with_source(format!("{code}: {message}"))
+    }
+
+    pub(super) fn broken_off(&self, failure: BoxError) -> StreamError {
+        self.error(StreamErrorKind::Unavailable).with_source(failure)
+    }
+
     /// Keeps the texts of the failure, not itself: it holds the response, and so perhaps records.
     pub(super) fn failed<E>(&self, failure: &SdkError<E, HttpResponse>) -> StreamError
     where
@@ -41,8 +50,8 @@ impl<'a> Request<'a> {
         match failure {
             SdkError::ServiceError(answer) => {
                 let code = answer.err().code().unwrap_or("an error without a code");
-                let error = self.error(kind(code, answer.raw().status().as_u16()));
-                error.with_source(format!("{code}: {}", answer.err().message().unwrap_or("no message")))
+                let message = answer.err().message().unwrap_or("no message");
+                self.refused(code, message, answer.raw().status().as_u16())
             }
             // No request was made: the region or the endpoint is missing.
             SdkError::ConstructionFailure(_) => {

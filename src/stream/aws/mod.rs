@@ -1,24 +1,34 @@
 //! The Kinesis service behind the port.
 
+mod cbor;
 mod convert;
+mod exchange;
 mod failure;
+#[cfg(test)]
+#[cfg(feature = "local")]
+mod records_test;
 
 use std::error::Error as StdError;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::http::HttpResponse;
 use aws_sdk_kinesis::config::retry::RetryConfig;
-use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::error::{BoxError, ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::operation::get_records::{GetRecordsError, GetRecordsOutput};
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{self as sdk, ShardFilterType, ShardIteratorType};
+use bytes::Bytes;
 
+use self::exchange::Exchange;
 use self::failure::Request;
 use super::{
     IteratorPosition, RecordsPage, ShardFilter, ShardIterator, ShardPage, ShardPageRequest, StreamApi,
     StreamDescription, StreamError,
 };
+use crate::retrieval::KinesisProtocol;
 use crate::runtime::Clock;
 use crate::types::{ShardId, StreamId};
 
@@ -28,13 +38,61 @@ pub(crate) struct AwsStream {
     client: Client,
     clock: Clock,
     request_timeout: Duration,
+    /// Whether records are asked for in CBOR. Not any more once the endpoint has shown that it only
+    /// answers in JSON.
+    speaks_cbor: AtomicBool,
 }
 
 impl AwsStream {
-    pub(crate) fn new(client: &Client, clock: Clock, request_timeout: Duration) -> Self {
+    pub(crate) fn new(
+        client: &Client,
+        clock: Clock,
+        request_timeout: Duration,
+        protocol: KinesisProtocol,
+    ) -> Self {
         // Pacing and back-off are decided above, where the shard's budget is known.
         let single_attempt = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
-        Self { client: Client::from_conf(single_attempt), clock, request_timeout }
+        Self {
+            client: Client::from_conf(single_attempt),
+            clock,
+            request_timeout,
+            speaks_cbor: AtomicBool::new(protocol == KinesisProtocol::Cbor),
+        }
+    }
+
+    /// GetRecords in CBOR; `None` if the answer was not understood, and so perhaps not the request.
+    async fn records_in_cbor(
+        &self,
+        request: Request<'_>,
+        iterator: &ShardIterator,
+        limit: u32,
+        stream_arn: Option<&str>,
+    ) -> Option<Result<RecordsPage, StreamError>> {
+        let exchange = Exchange::new(cbor::CONTENT_TYPE, cbor::request(iterator, limit, stream_arn));
+        // The members are there for the SDK's own use of them, as in choosing the endpoint.
+        let call = self.client.get_records().shard_iterator(iterator.as_str());
+        let call = call.set_stream_arn(stream_arn.map(ToOwned::to_owned)).limit(limit.cast_signed());
+        let answered = self.clock.timeout(self.request_timeout, async {
+            let answer = call.customize().interceptor(exchange.clone()).send().await;
+            match exchange.response() {
+                Some(raw) => Answer::Cbor(raw.status, raw.read().await),
+                None => Answer::Sdk(Box::new(answer)),
+            }
+        });
+        match answered.await {
+            Err(_) => Some(Err(request.timed_out(self.request_timeout))),
+            Ok(Answer::Cbor(200, Ok(body))) => cbor::page(&body).ok().map(Ok),
+            Ok(Answer::Cbor(status, Ok(body))) => {
+                let (code, message) = cbor::failure(&body)?;
+                Some(Err(request.refused(&code, &message, status)))
+            }
+            Ok(Answer::Cbor(_, Err(failure))) => Some(Err(request.broken_off(failure))),
+            Ok(Answer::Sdk(answer)) => match *answer {
+                Ok(answer) => Some(page(request, answer)),
+                Err(SdkError::ServiceError(_) | SdkError::ResponseError(_)) => None,
+                Err(failure) => Some(Err(request.failed(&failure))),
+            },
+        }
     }
 
     async fn send<T, E>(
@@ -50,6 +108,20 @@ impl AwsStream {
             Err(_) => Err(request.timed_out(self.request_timeout)),
         }
     }
+}
+
+/// What a request in CBOR was answered with.
+enum Answer {
+    /// The status and the body.
+    Cbor(u16, Result<Bytes, BoxError>),
+    /// An answer in JSON, or none.
+    Sdk(Box<Result<GetRecordsOutput, SdkError<GetRecordsError, HttpResponse>>>),
+}
+
+/// A record whose sequence number cannot be read fails the page: without it, neither order nor
+/// checkpoints would hold. The shard waits, visibly, and loses nothing.
+fn page(request: Request<'_>, answer: GetRecordsOutput) -> Result<RecordsPage, StreamError> {
+    convert::page(answer).ok_or_else(|| request.malformed("a record or shard with numbers that are none"))
 }
 
 /// The name of the stream, unless it was given by its ARN: the service wants one of the two.
@@ -118,8 +190,6 @@ impl StreamApi for AwsStream {
         answer.shard_iterator.map(Into::into).ok_or_else(|| request.malformed("no iterator"))
     }
 
-    /// A record whose sequence number cannot be read fails the page: without it, neither order nor
-    /// checkpoints would hold. The shard waits, visibly, and loses nothing.
     async fn records(
         &self,
         stream: &StreamId,
@@ -127,10 +197,20 @@ impl StreamApi for AwsStream {
         limit: u32,
     ) -> Result<RecordsPage, StreamError> {
         let request = Request::new("GetRecords", stream);
+        let spoke_cbor = self.speaks_cbor.load(Ordering::Relaxed);
+        if spoke_cbor && let Some(answer) = self.records_in_cbor(request, iterator, limit, stream.arn()).await
+        {
+            return answer;
+        }
         let call = self.client.get_records().shard_iterator(iterator.as_str()).set_stream_arn(arn(stream));
         let call = call.limit(limit.cast_signed());
         let answer = self.send(request, call.send()).await?;
-        convert::page(answer).ok_or_else(|| request.malformed("a record or shard with numbers that are none"))
+        if spoke_cbor && self.speaks_cbor.swap(false, Ordering::Relaxed) {
+            tracing::warn!(
+                "the Kinesis endpoint does not answer in CBOR as expected; using JSON from now on"
+            );
+        }
+        page(request, answer)
     }
 }
 

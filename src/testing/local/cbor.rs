@@ -55,7 +55,7 @@ fn from_value(value: Value, times: Times) -> Wire {
 
 /// Writes the body of a CBOR response.
 pub(super) fn encode(body: &Wire, times: Times) -> Bytes {
-    let mut out = Vec::with_capacity(256);
+    let mut out = Vec::with_capacity(size_hint(body));
     write(&mut out, body, times);
     Bytes::from(out)
 }
@@ -93,18 +93,35 @@ fn write(out: &mut Vec<u8>, value: &Wire, times: Times) {
                 write(out, value, times);
             }
         }
-        Wire::Record(stored) => write(out, &record(stored), times),
+        Wire::Record(stored) => out.extend_from_slice(record_cbor(stored)),
     }
 }
 
-fn record(stored: &StoredRecord) -> Wire {
-    let record = &stored.record;
-    Wire::map([
-        ("SequenceNumber", record.sequence_number.to_string().into()),
-        ("ApproximateArrivalTimestamp", record.approximate_arrival_timestamp.into()),
-        ("Data", Wire::Bytes(record.data.clone())),
-        ("PartitionKey", record.partition_key.as_str().into()),
-    ])
+/// The record as GetRecords and SubscribeToShard write it, encoded once.
+fn record_cbor(stored: &StoredRecord) -> &Bytes {
+    stored.cbor.get_or_init(|| {
+        let record = &stored.record;
+        let members = Wire::map([
+            ("SequenceNumber", record.sequence_number.to_string().into()),
+            ("ApproximateArrivalTimestamp", record.approximate_arrival_timestamp.into()),
+            ("Data", Wire::Bytes(record.data.clone())),
+            ("PartitionKey", record.partition_key.as_str().into()),
+        ]);
+        let mut out = Vec::with_capacity(record.data.len() + record.partition_key.len() + 192);
+        write(&mut out, &members, Times::Milliseconds);
+        out.shrink_to_fit();
+        Bytes::from(out)
+    })
+}
+
+/// Large bodies are all records: their size, which encodes them.
+fn size_hint(value: &Wire) -> usize {
+    match value {
+        Wire::Record(stored) => record_cbor(stored).len(),
+        Wire::List(items) => items.iter().map(size_hint).sum::<usize>() + 16,
+        Wire::Map(members) => members.iter().map(|(name, value)| name.len() + 16 + size_hint(value)).sum(),
+        _ => 64,
+    }
 }
 
 fn write_text(out: &mut Vec<u8>, text: &str) {

@@ -55,6 +55,9 @@ pub(crate) struct StoredRecord {
     /// bytes again as base64 makes of the data, so that serving costs a copy and no encoding.
     #[cfg(feature = "local")]
     pub(crate) json: std::sync::OnceLock<bytes::Bytes>,
+    /// The same in CBOR.
+    #[cfg(feature = "local")]
+    pub(crate) cbor: std::sync::OnceLock<bytes::Bytes>,
 }
 
 /// Records read from one position.
@@ -132,6 +135,8 @@ impl ShardState {
             arrival,
             #[cfg(feature = "local")]
             json: std::sync::OnceLock::new(),
+            #[cfg(feature = "local")]
+            cbor: std::sync::OnceLock::new(),
         }));
         number
     }

@@ -1,0 +1,4 @@
+use crate::Outcome;
+pub(crate) async fn run() -> Outcome {
+    Ok(())
+}

@@ -1,0 +1,117 @@
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use kinesis_consumer::testing::LocalAws;
+
+use crate::Outcome;
+use crate::corpus::{Kind, fill};
+use crate::{bare, consumer, process};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// One shape of records rather than all
+    #[arg(long)]
+    corpus: Option<Kind>,
+    /// One number of shards rather than 1, 8 and 64
+    #[arg(long)]
+    shards: Option<u32>,
+    /// User records in the stream (KPL: four times as many)
+    #[arg(long, default_value_t = 1_000_000)]
+    records: usize,
+    /// How often each is measured
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+}
+
+impl Default for Arguments {
+    fn default() -> Self {
+        Self { corpus: None, shards: None, records: 1_000_000, rounds: 5 }
+    }
+}
+
+/// One run through the stream.
+#[derive(Clone, Copy)]
+struct Run {
+    time: Duration,
+    cpu: Duration,
+}
+
+pub(crate) async fn run(arguments: &Arguments) -> Outcome {
+    println!("throughput: medians of {} rounds, bare loop and consumer in turn", arguments.rounds);
+    println!(
+        "{:<18} {:>6}  {:<9} {:>12} {:>8} {:>14}  against bare: rate, CPU",
+        "records", "shards", "reader", "records/s", "MB/s", "CPU s/million"
+    );
+    for kind in Kind::ALL.into_iter().filter(|kind| arguments.corpus.is_none_or(|wanted| wanted == *kind)) {
+        for shards in arguments.shards.map_or(vec![1, 8, 64], |shards| vec![shards]) {
+            measure(kind, shards, arguments).await?;
+        }
+    }
+    println!();
+    Ok(())
+}
+
+async fn measure(kind: Kind, shards: u32, arguments: &Arguments) -> Outcome {
+    let records = match kind {
+        Kind::Small => arguments.records,
+        Kind::Large => arguments.records / 4,
+        Kind::Kpl => arguments.records * 4,
+    };
+    let per_aggregate = kind.user_records();
+    let records = (records / shards as usize).next_multiple_of(per_aggregate) * shards as usize;
+    let local = LocalAws::start().await?;
+    fill(local.kinesis(), kind, shards, records)?;
+    // Encodes the records, and warms up.
+    bare::read(&local, records / per_aggregate).await?;
+    let (mut bare, mut polling) = (Vec::new(), Vec::new());
+    for round in 0..arguments.rounds {
+        bare.push(
+            timed(async {
+                let begun = Instant::now();
+                bare::read(&local, records / per_aggregate).await?;
+                Ok(begun.elapsed())
+            })
+            .await?,
+        );
+        let application = format!("polling-{round}");
+        polling.push(timed(consumer::consume(&local.in_process_config(), &application, records)).await?);
+    }
+    local.shutdown().await;
+    let baseline = median(&bare);
+    print(kind, shards, "bare", records, baseline, None);
+    print(kind, shards, "consumer", records, median(&polling), Some(baseline));
+    Ok(())
+}
+
+async fn timed(run: impl Future<Output = Outcome<Duration>>) -> Outcome<Run> {
+    let before = process::cpu()?;
+    let time = run.await?;
+    Ok(Run { time, cpu: process::cpu()?.saturating_sub(before) })
+}
+
+/// Each figure by itself.
+fn median(runs: &[Run]) -> Run {
+    let middle = |figure: fn(&Run) -> Duration| {
+        let mut figures: Vec<_> = runs.iter().map(figure).collect();
+        figures.sort_unstable();
+        figures[figures.len() / 2]
+    };
+    Run { time: middle(|run| run.time), cpu: middle(|run| run.cpu) }
+}
+
+fn print(kind: Kind, shards: u32, reader: &str, records: usize, run: Run, baseline: Option<Run>) {
+    let rate = records as f64 / run.time.as_secs_f64();
+    let ratios = baseline.map_or(String::new(), |baseline| {
+        format!(
+            "  {:.2}, {:.2}",
+            baseline.time.as_secs_f64() / run.time.as_secs_f64(),
+            run.cpu.as_secs_f64() / baseline.cpu.as_secs_f64()
+        )
+    });
+    println!(
+        "{:<18} {shards:>6}  {reader:<9} {rate:>12.0} {:>8.0} {:>14.3}{ratios}",
+        kind.name(),
+        rate * kind.payload_bytes() as f64 / 1e6,
+        run.cpu.as_secs_f64() * 1e6 / records as f64,
+    );
+}

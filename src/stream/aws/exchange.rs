@@ -1,0 +1,99 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_sdk_kinesis::config::interceptors::{
+    BeforeDeserializationInterceptorContextMut, BeforeTransmitInterceptorContextMut,
+};
+use aws_sdk_kinesis::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_kinesis::error::BoxError;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+use bytes::{Bytes, BytesMut};
+
+/// The largest response that is read: 10 MiB of records, in small ones with as much again around them.
+const RESPONSE_BYTES_MAX: usize = 64 << 20;
+
+/// Sends another body than the SDK made, in another format, and keeps the response from it. Signing,
+/// endpoint, credentials and connection stay the SDK's.
+#[derive(Debug, Clone)]
+pub(super) struct Exchange {
+    content_type: &'static str,
+    request: Bytes,
+    response: Arc<Mutex<Option<RawResponse>>>,
+}
+
+/// A response in the format of the request, unread.
+#[derive(Debug)]
+pub(super) struct RawResponse {
+    pub(super) status: u16,
+    body: SdkBody,
+}
+
+impl Exchange {
+    pub(super) fn new(content_type: &'static str, request: Vec<u8>) -> Self {
+        Self { content_type, request: request.into(), response: Arc::default() }
+    }
+
+    /// The response, unless there was none or one in another format, which the SDK has read.
+    pub(super) fn response(&self) -> Option<RawResponse> {
+        self.response.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Intercept for Exchange {
+    fn name(&self) -> &'static str {
+        "kinesis-consumer exchange"
+    }
+
+    fn modify_before_signing(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let request = context.request_mut();
+        request.headers_mut().try_insert("content-type", self.content_type)?;
+        request.headers_mut().try_insert("content-length", self.request.len().to_string())?;
+        *request.body_mut() = SdkBody::from(self.request.clone());
+        Ok(())
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let response = context.response_mut();
+        let is_ours =
+            response.headers().get("content-type").is_some_and(|kind| kind.starts_with(self.content_type));
+        if is_ours {
+            let status = response.status().as_u16();
+            let body = std::mem::replace(response.body_mut(), SdkBody::from("{}"));
+            response.headers_mut().remove("content-length");
+            let raw = RawResponse { status, body };
+            *self.response.lock().unwrap_or_else(PoisonError::into_inner) = Some(raw);
+        }
+        Ok(())
+    }
+}
+
+impl RawResponse {
+    /// Reads the body; a body in one piece is not copied.
+    pub(super) async fn read(self) -> Result<Bytes, BoxError> {
+        let length = self.body.content_length().and_then(|length| usize::try_from(length).ok());
+        let mut pieces = ByteStream::new(self.body);
+        let first = pieces.next().await.transpose()?.unwrap_or_default();
+        let Some(second) = pieces.next().await.transpose()? else { return Ok(first) };
+        let mut whole = BytesMut::with_capacity(length.unwrap_or(1 << 20).min(RESPONSE_BYTES_MAX));
+        whole.extend_from_slice(&first);
+        let mut next = Some(second);
+        while let Some(piece) = next {
+            if whole.len() + piece.len() > RESPONSE_BYTES_MAX {
+                return Err("the response is larger than any page of records".into());
+            }
+            whole.extend_from_slice(&piece);
+            next = pieces.next().await.transpose()?;
+        }
+        Ok(whole.freeze())
+    }
+}
