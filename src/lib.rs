@@ -72,9 +72,9 @@ pub use crate::processor::{ShardRecordProcessor, ShardRecordProcessorFactory};
 pub use crate::retrieval::{KinesisProtocol, RetrievalConfig};
 pub use crate::shard::{ShardState, ShardStatus};
 pub use crate::types::{
-    Checkpoint, EncryptionType, ExplicitHashKey, ExtendedSequenceNumber, HashKeyRange, KinesisClientRecord,
-    LeaseKey, Moment, ParseCheckpointError, ParseHashKeyError, ParseSequenceNumberError, ParseStreamError,
-    PartitionKey, Record, SequenceNumber, ShardId, StartStrategy, StreamId, WorkerId,
+    Checkpoint, ConsumerArn, EncryptionType, ExplicitHashKey, ExtendedSequenceNumber, HashKeyRange,
+    KinesisClientRecord, LeaseKey, Moment, ParseCheckpointError, ParseHashKeyError, ParseSequenceNumberError,
+    ParseStreamError, PartitionKey, Record, SequenceNumber, ShardId, StartStrategy, StreamId, WorkerId,
 };
 
 /// The code in the README compiles and runs.

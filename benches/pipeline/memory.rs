@@ -57,7 +57,8 @@ pub(crate) async fn consume(arguments: &Consume) -> Outcome {
         .await;
     let (before, _) = resident()?;
     let count = Count::with_pause(arguments.records, Duration::from_millis(arguments.pause_ms));
-    let handle = consumer(&config, "memory", &count).build()?.start().await?;
+    let application = format!("memory-{}", std::process::id());
+    let handle = consumer(&config, &application, &count).build()?.start().await?;
     let _ = tokio::time::timeout(Duration::from_secs(arguments.seconds), count.all()).await;
     let (_, peak) = resident()?;
     println!(

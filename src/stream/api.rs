@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
-use super::StreamError;
-use crate::types::{HashKeyRange, Record, SequenceNumber, ShardId, StreamId};
+use super::{ConsumerDescription, StreamError, StreamErrorKind, Subscription};
+use crate::types::{ConsumerArn, HashKeyRange, Record, SequenceNumber, ShardId, StreamId};
 
 /// The part of the Kinesis API a consumer reads through: implemented over the AWS SDK, and by the
 /// simulated stream of [`testing`](crate::testing).
@@ -46,6 +46,51 @@ pub trait StreamApi: Send + Sync + fmt::Debug {
         iterator: &ShardIterator,
         limit: u32,
     ) -> Result<RecordsPage, StreamError>;
+
+    // An implementation without enhanced fan-out leaves out the rest: its shards are polled.
+
+    /// DescribeStreamConsumer, by the stream's ARN and the consumer's name; `NotFound` if there is none.
+    async fn describe_consumer(
+        &self,
+        stream_arn: &str,
+        name: &str,
+    ) -> Result<ConsumerDescription, StreamError> {
+        let _ = name;
+        Err(no_fan_out("DescribeStreamConsumer", stream_arn))
+    }
+
+    /// RegisterStreamConsumer; `InUse` if there is a consumer of this name.
+    async fn register_consumer(
+        &self,
+        stream_arn: &str,
+        name: &str,
+    ) -> Result<ConsumerDescription, StreamError> {
+        let _ = name;
+        Err(no_fan_out("RegisterStreamConsumer", stream_arn))
+    }
+
+    /// DeregisterStreamConsumer.
+    async fn deregister_consumer(&self, consumer: &ConsumerArn) -> Result<(), StreamError> {
+        Err(no_fan_out("DeregisterStreamConsumer", consumer.as_str()))
+    }
+
+    /// SubscribeToShard: takes over from an earlier subscription of this consumer to the shard, but is
+    /// refused with `InUse` within five seconds of the last that succeeded.
+    async fn subscribe(
+        &self,
+        stream: &StreamId,
+        consumer: &ConsumerArn,
+        shard: &ShardId,
+        position: &IteratorPosition,
+    ) -> Result<Box<dyn Subscription>, StreamError> {
+        let _ = (consumer, shard, position);
+        Err(no_fan_out("SubscribeToShard", stream.name()))
+    }
+}
+
+fn no_fan_out(operation: &'static str, subject: &str) -> StreamError {
+    StreamError::new(StreamErrorKind::Unavailable, operation, subject)
+        .with_source("this StreamApi has no enhanced fan-out")
 }
 
 /// What DescribeStreamSummary says of a stream.

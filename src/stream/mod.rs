@@ -4,6 +4,7 @@ mod api;
 mod aws;
 mod error;
 pub(crate) mod list;
+mod subscription;
 
 pub use self::api::{
     ChildShard, IteratorPosition, RecordsPage, Shard, ShardFilter, ShardIterator, ShardPage,
@@ -11,3 +12,4 @@ pub use self::api::{
 };
 pub(crate) use self::aws::AwsStream;
 pub use self::error::{StreamError, StreamErrorKind};
+pub use self::subscription::{ConsumerDescription, ConsumerStatus, Subscription, SubscriptionEvent};

@@ -21,6 +21,6 @@ pub use self::local::{HttpFault, LocalAws, LocalAwsBuilder, LocalAwsError, Metri
 pub use self::records::{aggregated_record, record};
 pub use self::stream::{
     Call, ErrorCode, Fault, FaultTable, Limits, NewRecord, Placement, ServiceError, SimulatedKinesis,
-    Subscription, SubscriptionEvent,
+    SimulatedSubscription,
 };
 pub use crate::metrics::{MetricsRecorder, StatisticSet};

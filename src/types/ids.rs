@@ -80,6 +80,11 @@ text_id! {
 }
 
 text_id! {
+    /// The ARN of a consumer that is registered with a stream for enhanced fan-out.
+    ConsumerArn
+}
+
+text_id! {
     /// The name of one worker, unique in its fleet (KCL's `workerIdentifier`).
     WorkerId
 }

@@ -13,7 +13,7 @@ mod start;
 
 pub use self::checkpoint::{Checkpoint, ExtendedSequenceNumber, ParseCheckpointError};
 pub use self::hash_key::{HashKeyRange, ParseHashKeyError};
-pub use self::ids::{LeaseKey, ParseStreamError, ShardId, StreamId, WorkerId};
+pub use self::ids::{ConsumerArn, LeaseKey, ParseStreamError, ShardId, StreamId, WorkerId};
 pub use self::keys::{ExplicitHashKey, PartitionKey};
 pub use self::moment::Moment;
 pub use self::record::{EncryptionType, KinesisClientRecord, Record};

@@ -6,7 +6,9 @@ use aws_sdk_kinesis::operation::describe_stream_summary::DescribeStreamSummaryOu
 use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
 use aws_sdk_kinesis::types as sdk;
 
-use crate::stream::{ChildShard, RecordsPage, Shard, StreamDescription};
+use crate::stream::{
+    ChildShard, ConsumerDescription, ConsumerStatus, RecordsPage, Shard, StreamDescription, SubscriptionEvent,
+};
 use crate::types::{EncryptionType, HashKeyRange, Record, ShardId};
 
 pub(super) fn description(answer: DescribeStreamSummaryOutput) -> Option<StreamDescription> {
@@ -40,6 +42,27 @@ pub(super) fn page(answer: GetRecordsOutput) -> Option<RecordsPage> {
         millis_behind_latest: answer.millis_behind_latest,
         child_shards: children.into_iter().map(child).collect::<Option<_>>()?,
     })
+}
+
+pub(super) fn event(event: sdk::SubscribeToShardEvent) -> Option<SubscriptionEvent> {
+    let continuation = Some(event.continuation_sequence_number).filter(|number| !number.is_empty());
+    let children = event.child_shards.unwrap_or_default();
+    Some(SubscriptionEvent {
+        records: event.records.into_iter().map(record).collect::<Option<_>>()?,
+        continuation: continuation.map(|number| number.parse()).transpose().ok()?,
+        millis_behind_latest: Some(event.millis_behind_latest),
+        child_shards: children.into_iter().map(child).collect::<Option<_>>()?,
+    })
+}
+
+pub(super) fn consumer(arn: String, status: &sdk::ConsumerStatus) -> ConsumerDescription {
+    let status = match status {
+        sdk::ConsumerStatus::Active => ConsumerStatus::Active,
+        sdk::ConsumerStatus::Deleting => ConsumerStatus::Deleting,
+        // One that is new to this SDK: not usable yet, so it is looked at again.
+        _ => ConsumerStatus::Creating,
+    };
+    ConsumerDescription::new(arn, status)
 }
 
 fn record(record: sdk::Record) -> Option<Record> {

@@ -1,4 +1,5 @@
 use std::error::Error as StdError;
+use std::fmt;
 use std::time::Duration;
 
 use aws_sdk_kinesis::config::http::HttpResponse;
@@ -9,16 +10,21 @@ use crate::types::{ShardId, StreamId};
 use crate::worker::with_causes;
 
 /// One request to Kinesis, for what is to be said if it fails.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Request<'a> {
     operation: &'static str,
-    stream: &'a StreamId,
+    subject: &'a (dyn fmt::Display + Sync),
     shard: Option<&'a ShardId>,
 }
 
 impl<'a> Request<'a> {
     pub(super) fn new(operation: &'static str, stream: &'a StreamId) -> Self {
-        Self { operation, stream, shard: None }
+        Self::about(operation, stream)
+    }
+
+    /// A request about a stream that is known by another name, or about a consumer.
+    pub(super) fn about(operation: &'static str, subject: &'a (dyn fmt::Display + Sync)) -> Self {
+        Self { operation, subject, shard: None }
     }
 
     pub(super) fn of_shard(self, shard: &'a ShardId) -> Self {
@@ -42,16 +48,34 @@ impl<'a> Request<'a> {
         self.error(StreamErrorKind::Unavailable).with_source(failure)
     }
 
-    /// Keeps the texts of the failure, not itself: it holds the response, and so perhaps records.
     pub(super) fn failed<E>(&self, failure: &SdkError<E, HttpResponse>) -> StreamError
     where
         E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        let status = failure.raw_response().map_or(0, |response| response.status().as_u16());
+        self.failed_with(failure, status)
+    }
+
+    /// The failure of an open event stream, whose messages have no status.
+    pub(super) fn broke<E, R>(&self, failure: &SdkError<E, R>) -> StreamError
+    where
+        E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
+        R: fmt::Debug + Send + Sync + 'static,
+    {
+        self.failed_with(failure, 0)
+    }
+
+    /// Keeps the texts of the failure, not itself: it holds the response, and so perhaps records.
+    fn failed_with<E, R>(&self, failure: &SdkError<E, R>, status: u16) -> StreamError
+    where
+        E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
+        R: fmt::Debug + Send + Sync + 'static,
     {
         match failure {
             SdkError::ServiceError(answer) => {
                 let code = answer.err().code().unwrap_or("an error without a code");
                 let message = answer.err().message().unwrap_or("no message");
-                self.refused(code, message, answer.raw().status().as_u16())
+                self.refused(code, message, status)
             }
             // No request was made: the region or the endpoint is missing.
             SdkError::ConstructionFailure(_) => {
@@ -64,8 +88,8 @@ impl<'a> Request<'a> {
 
     fn error(&self, kind: StreamErrorKind) -> StreamError {
         let subject = match self.shard {
-            Some(shard) => format!("stream {} (shard {shard})", self.stream),
-            None => format!("stream {}", self.stream),
+            Some(shard) => format!("stream {} (shard {shard})", self.subject),
+            None => format!("stream {}", self.subject),
         };
         StreamError::new(kind, self.operation, subject)
     }

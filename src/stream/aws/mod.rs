@@ -7,6 +7,7 @@ mod failure;
 #[cfg(test)]
 #[cfg(feature = "local")]
 mod records_test;
+mod subscription;
 
 use std::error::Error as StdError;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,13 +25,14 @@ use bytes::Bytes;
 
 use self::exchange::Exchange;
 use self::failure::Request;
+use self::subscription::AwsSubscription;
 use super::{
-    IteratorPosition, RecordsPage, ShardFilter, ShardIterator, ShardPage, ShardPageRequest, StreamApi,
-    StreamDescription, StreamError,
+    ConsumerDescription, IteratorPosition, RecordsPage, ShardFilter, ShardIterator, ShardPage,
+    ShardPageRequest, StreamApi, StreamDescription, StreamError, Subscription,
 };
 use crate::retrieval::KinesisProtocol;
 use crate::runtime::Clock;
-use crate::types::{ShardId, StreamId};
+use crate::types::{ConsumerArn, ShardId, StreamId};
 
 /// Kinesis through the AWS SDK: one request per call, without the SDK's retries, each with a timeout.
 #[derive(Debug)]
@@ -211,6 +213,52 @@ impl StreamApi for AwsStream {
             );
         }
         page(request, answer)
+    }
+
+    async fn describe_consumer(
+        &self,
+        stream_arn: &str,
+        name: &str,
+    ) -> Result<ConsumerDescription, StreamError> {
+        let request = Request::about("DescribeStreamConsumer", &stream_arn);
+        let call = self.client.describe_stream_consumer().stream_arn(stream_arn).consumer_name(name);
+        let answer = self.send(request, call.send()).await?;
+        let description = answer.consumer_description.ok_or_else(|| request.malformed("no description"))?;
+        Ok(convert::consumer(description.consumer_arn, &description.consumer_status))
+    }
+
+    async fn register_consumer(
+        &self,
+        stream_arn: &str,
+        name: &str,
+    ) -> Result<ConsumerDescription, StreamError> {
+        let request = Request::about("RegisterStreamConsumer", &stream_arn);
+        let call = self.client.register_stream_consumer().stream_arn(stream_arn).consumer_name(name);
+        let answer = self.send(request, call.send()).await?;
+        let consumer = answer.consumer.ok_or_else(|| request.malformed("no description"))?;
+        Ok(convert::consumer(consumer.consumer_arn, &consumer.consumer_status))
+    }
+
+    async fn deregister_consumer(&self, consumer: &ConsumerArn) -> Result<(), StreamError> {
+        let request = Request::about("DeregisterStreamConsumer", consumer);
+        let call = self.client.deregister_stream_consumer().consumer_arn(consumer.as_str());
+        self.send(request, call.send()).await.map(drop)
+    }
+
+    async fn subscribe(
+        &self,
+        stream: &StreamId,
+        consumer: &ConsumerArn,
+        shard: &ShardId,
+        position: &IteratorPosition,
+    ) -> Result<Box<dyn Subscription>, StreamError> {
+        let request = Request::new("SubscribeToShard", stream).of_shard(shard);
+        let start = subscription::starting_position(position)
+            .ok_or_else(|| request.malformed("a starting position the SDK refuses"))?;
+        let call = self.client.subscribe_to_shard();
+        let call = call.consumer_arn(consumer.as_str()).shard_id(shard.as_str()).starting_position(start);
+        let answer = self.send(request, call.send()).await?;
+        Ok(Box::new(AwsSubscription::new(answer, stream.clone(), shard.clone())))
     }
 }
 

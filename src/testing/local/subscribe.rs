@@ -13,7 +13,7 @@ use super::kinesis;
 use super::protocol::{Body, Protocol};
 use super::wire::{Wire, missing};
 use crate::testing::SimulatedKinesis;
-use crate::testing::stream::{Event, ServiceError, Subscription};
+use crate::testing::stream::{Event, ServiceError, SimulatedSubscription};
 
 /// SubscribeToShard: a response that goes on as long as the subscription does, one frame per event.
 pub(super) fn answer(
@@ -36,7 +36,7 @@ pub(super) fn answer(
 }
 
 /// The events as they happen; after an error nothing more.
-fn events(subscription: Subscription, protocol: Protocol) -> impl stream::Stream<Item = Bytes> {
+fn events(subscription: SimulatedSubscription, protocol: Protocol) -> impl stream::Stream<Item = Bytes> {
     stream::unfold(Some(subscription), move |subscription| async move {
         let mut subscription = subscription?;
         match subscription.next_stored().await? {

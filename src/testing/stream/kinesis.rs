@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use super::error::{ErrorCode, ServiceError};
 use super::faults::{Call, Fault, FaultHook};
 use super::limits::Limits;
-use super::live::Subscription;
+use super::live::SimulatedSubscription;
 use super::service::{Service, stream_arn};
 use super::write::{NewRecord, Placement};
 use crate::runtime::Clock;
@@ -271,10 +271,10 @@ impl SimulatedKinesis {
         consumer_arn: &str,
         shard: &ShardId,
         position: &IteratorPosition,
-    ) -> Result<Subscription, ServiceError> {
+    ) -> Result<SimulatedSubscription, ServiceError> {
         let id =
             self.change(|service, now| service.subscribe(now, consumer_arn, shard.as_str(), position))?;
-        Ok(Subscription::new(self.clone(), id))
+        Ok(SimulatedSubscription::new(self.clone(), id))
     }
 
     /// Lets `hook` decide about each call through this handle's

@@ -3,31 +3,20 @@ use std::time::SystemTime;
 use super::error::ServiceError;
 use super::kinesis::SimulatedKinesis;
 use super::subscription::{Event, NextEvent, SubscriptionId};
-use crate::stream::ChildShard;
-use crate::types::{Record, SequenceNumber};
+use crate::stream::SubscriptionEvent;
 
 /// A subscription of a registered consumer to one shard.
 #[derive(Debug)]
-pub struct Subscription {
+pub struct SimulatedSubscription {
     kinesis: SimulatedKinesis,
     id: SubscriptionId,
 }
 
-/// What the service pushed at once (`SubscribeToShardEvent` of the Kinesis API).
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SubscriptionEvent {
-    /// Records in sequence order; none if the event only says that the subscription lives.
-    pub records: Vec<Record>,
-    /// The number after which to subscribe again; `None` at the end of a closed shard.
-    pub continuation: Option<SequenceNumber>,
-    /// How far the event is behind the newest record.
-    pub millis_behind_latest: i64,
-    /// At the end of a closed shard: the shards that follow it.
-    pub child_shards: Vec<ChildShard>,
-}
+impl SimulatedSubscription {
+    pub(super) fn kinesis(&self) -> &SimulatedKinesis {
+        &self.kinesis
+    }
 
-impl Subscription {
     pub(super) fn new(kinesis: SimulatedKinesis, id: SubscriptionId) -> Self {
         Self { kinesis, id }
     }
@@ -51,7 +40,7 @@ impl Subscription {
         Some(Ok(SubscriptionEvent {
             records: event.records.iter().map(|stored| stored.record.clone()).collect(),
             continuation: event.continuation,
-            millis_behind_latest: i64::try_from(event.behind_latest.as_millis()).unwrap_or(i64::MAX),
+            millis_behind_latest: Some(i64::try_from(event.behind_latest.as_millis()).unwrap_or(i64::MAX)),
             child_shards: event.children,
         }))
     }

@@ -23,7 +23,7 @@ pub use self::error::{ErrorCode, ServiceError};
 pub use self::faults::{Call, Fault, FaultTable};
 pub use self::kinesis::SimulatedKinesis;
 pub use self::limits::Limits;
-pub use self::live::{Subscription, SubscriptionEvent};
+pub use self::live::SimulatedSubscription;
 pub use self::write::{NewRecord, Placement};
 
 #[cfg(feature = "local")]

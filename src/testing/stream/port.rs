@@ -6,11 +6,13 @@ use super::error::ServiceError;
 use super::faults::{Call, Fault};
 use super::kinesis::SimulatedKinesis;
 use super::list::{ListFilter, Listing};
+use super::live::SimulatedSubscription;
 use crate::stream::{
-    IteratorPosition, RecordsPage, ShardFilter, ShardIterator, ShardPage, ShardPageRequest, StreamApi,
-    StreamDescription, StreamError, StreamErrorKind,
+    ConsumerDescription, ConsumerStatus, IteratorPosition, RecordsPage, ShardFilter, ShardIterator,
+    ShardPage, ShardPageRequest, StreamApi, StreamDescription, StreamError, StreamErrorKind, Subscription,
+    SubscriptionEvent,
 };
-use crate::types::{ShardId, StreamId};
+use crate::types::{ConsumerArn, ShardId, StreamId};
 
 #[async_trait]
 impl StreamApi for SimulatedKinesis {
@@ -88,6 +90,81 @@ impl StreamApi for SimulatedKinesis {
             child_shards: page.children,
         })
     }
+
+    async fn describe_consumer(
+        &self,
+        stream_arn: &str,
+        name: &str,
+    ) -> Result<ConsumerDescription, StreamError> {
+        let stream = stream_named(stream_arn);
+        let call = Call { operation: "DescribeStreamConsumer", stream, shard: None };
+        self.answer(call, |_| {
+            self.look(|service, now| {
+                let (consumer, is_active) = service.consumer(now, stream, name)?;
+                let status = if is_active { ConsumerStatus::Active } else { ConsumerStatus::Creating };
+                Ok(ConsumerDescription::new(consumer.arn, status))
+            })
+        })
+        .await
+    }
+
+    async fn register_consumer(
+        &self,
+        stream_arn: &str,
+        name: &str,
+    ) -> Result<ConsumerDescription, StreamError> {
+        let stream = stream_named(stream_arn);
+        let call = Call { operation: "RegisterStreamConsumer", stream, shard: None };
+        // Even one that is active at once is first announced so.
+        let describe = |arn: String| ConsumerDescription::new(arn, ConsumerStatus::Creating);
+        self.answer(call, |_| self.register_consumer(stream, name).map(describe)).await
+    }
+
+    async fn deregister_consumer(&self, consumer: &ConsumerArn) -> Result<(), StreamError> {
+        let call = Call { operation: "DeregisterStreamConsumer", stream: "", shard: None };
+        self.answer(call, |_| self.deregister_consumer(consumer.as_str())).await
+    }
+
+    async fn subscribe(
+        &self,
+        stream: &StreamId,
+        consumer: &ConsumerArn,
+        shard: &ShardId,
+        position: &IteratorPosition,
+    ) -> Result<Box<dyn Subscription>, StreamError> {
+        let call = Call { operation: "SubscribeToShard", stream: stream.name(), shard: Some(shard.as_str()) };
+        let subscription = self.answer(call, |_| self.subscribe(consumer.as_str(), shard, position)).await?;
+        Ok(Box::new(PortSubscription { subscription, stream: stream.clone(), shard: shard.clone() }))
+    }
+}
+
+/// A subscription whose events are calls of the operation `SubscribeToShardEvent` to whoever injects
+/// faults: an error breaks the subscription off, a delay holds it up.
+#[derive(Debug)]
+struct PortSubscription {
+    subscription: SimulatedSubscription,
+    stream: StreamId,
+    shard: ShardId,
+}
+
+#[async_trait]
+impl Subscription for PortSubscription {
+    async fn next(&mut self) -> Option<Result<SubscriptionEvent, StreamError>> {
+        let operation = "SubscribeToShardEvent";
+        let call = Call { operation, stream: self.stream.name(), shard: Some(self.shard.as_str()) };
+        let kinesis = self.subscription.kinesis().clone();
+        if let Err(error) = kinesis.answer(call, |_| Ok(())).await {
+            return Some(Err(error));
+        }
+        let event = self.subscription.next().await?;
+        Some(event.map_err(|error| {
+            StreamError::new(error.code.kind(), operation, self.shard.as_str()).with_source(error)
+        }))
+    }
+}
+
+fn stream_named(arn: &str) -> &str {
+    arn.rsplit_once('/').map_or(arn, |(_, name)| name)
 }
 
 impl SimulatedKinesis {
