@@ -92,6 +92,19 @@ pub enum Event {
         /// Why.
         reason: Arc<str>,
     },
+    /// Enhanced fan-out has failed for so long that the shard is polled from now on. Subscribing is
+    /// tried again every few minutes.
+    FanOutUnavailable {
+        /// The shard.
+        shard: ShardId,
+        /// The last failure.
+        reason: Arc<str>,
+    },
+    /// Enhanced fan-out works again, and the shard is not polled any more.
+    FanOutRestored {
+        /// The shard.
+        shard: ShardId,
+    },
     /// A round of lease coordination failed. It is tried again.
     CoordinationFailed {
         /// What was being done.

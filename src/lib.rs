@@ -63,7 +63,9 @@ pub mod testing;
 pub mod internals;
 
 pub use crate::checkpoint::{Checkpointer, PreparedCheckpoint};
-pub use crate::config::{CoordinationConfig, CoordinationMode, LeaseConfig, ManagementConfig, Settings};
+pub use crate::config::{
+    CoordinationConfig, CoordinationMode, FanOutConsumer, LeaseConfig, ManagementConfig, Settings,
+};
 pub use crate::consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Health, Status, StopReason};
 pub use crate::error::{Error, ErrorKind};
 pub use crate::events::{Event, Events};

@@ -53,12 +53,20 @@ pub enum Bug {
     AllowsEarlyEnd,
     /// Holes in the hash key space are not looked for.
     NeverAudits,
+    /// A subscription that has run out is renewed at the tip.
+    RenewsAtTheTip,
+    /// A subscription that says nothing more is waited for all the same.
+    WaitsForeverForEvents,
+    /// An event without a continuation ends the shard, whether it names children or not.
+    TrustsAnyShardEnd,
+    /// A shard that is polled because fan-out cannot be had is opened at the tip.
+    FallbackForgetsPosition,
 }
 
 #[cfg(feature = "internals")]
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 27] = [
         Self::TakeIgnoresCounter,
         Self::TakeKeepsCounter,
         Self::RenewIgnoresCounter,
@@ -82,6 +90,10 @@ impl Bug {
         Self::AllowsUndelivered,
         Self::AllowsEarlyEnd,
         Self::NeverAudits,
+        Self::RenewsAtTheTip,
+        Self::WaitsForeverForEvents,
+        Self::TrustsAnyShardEnd,
+        Self::FallbackForgetsPosition,
     ];
 }
 

@@ -13,7 +13,7 @@ use crate::lease::LeaseStore;
 use crate::metrics::Metrics;
 use crate::overseer::{Holdings, Hub, Unfinished};
 use crate::processor::ShardRecordProcessorFactory;
-use crate::retrieval::{RetrievalConfig, WorkerBudget};
+use crate::retrieval::{FanOut, RetrievalConfig, WorkerBudget};
 use crate::runtime::{Clock, Seeds};
 use crate::stream::StreamApi;
 use crate::types::{LeaseKey, ShardId, StreamId, WorkerId};
@@ -29,6 +29,8 @@ pub(crate) struct Worker {
     pub(crate) coordination: CoordinationConfig,
     pub(crate) retrieval: RetrievalConfig,
     pub(crate) records_per_call: u32,
+    /// How shards are subscribed to, if they are not polled.
+    pub(crate) fan_out: Option<FanOut>,
 
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) api: Arc<dyn StreamApi>,

@@ -1,6 +1,8 @@
-use crate::config::check;
+use std::time::Duration;
+
+use crate::config::{check, check_duration};
 use crate::error::{Error, ErrorKind};
-use crate::types::StartStrategy;
+use crate::types::{ConsumerArn, StartStrategy};
 
 /// How many leases this worker takes, and where it starts in shards nobody has processed yet.
 ///
@@ -37,6 +39,17 @@ impl ManagementConfig {
 }
 
 /// How records are fetched.
+///
+/// ```
+/// use kinesis_consumer::{FanOutConsumer, LeaseConfig};
+///
+/// let polling = LeaseConfig::PollingConfig { limit: 1000 };
+/// let fan_out = LeaseConfig::FanOutConfig {
+///     consumer: FanOutConsumer::Named("orders-fraud".into()),
+///     fall_back_to_polling_after: None,
+/// };
+/// assert_ne!(fan_out, LeaseConfig::fan_out());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LeaseConfig {
@@ -45,10 +58,30 @@ pub enum LeaseConfig {
         /// The most Kinesis records one call returns: 1 to 10,000 (the default).
         limit: u32,
     },
-    /// With SubscribeToShard: enhanced fan-out, 2 MB/s per shard for this application alone. Not
-    /// available in this version: [`build`](crate::ConsumerBuilder::build) refuses it.
-    #[non_exhaustive]
-    FanOutConfig {},
+    /// With SubscribeToShard: enhanced fan-out, 2 MB/s per shard for this application alone, and
+    /// records within some 70 ms. The service charges for it by consumer, shard and byte. The Kinesis
+    /// client must speak HTTP/2, as the SDK's own does.
+    FanOutConfig {
+        /// Which registered consumer to subscribe as.
+        consumer: FanOutConsumer,
+        /// How long a shard may be without fan-out before it is polled, until fan-out works again (1 s
+        /// to 1 day; [`fan_out`](Self::fan_out) sets one minute); `None` for never.
+        fall_back_to_polling_after: Option<Duration>,
+    },
+}
+
+/// A consumer that is registered with the stream for enhanced fan-out. Each application needs one of
+/// its own; all its workers share it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FanOutConsumer {
+    /// The one that bears the name of the application; registered if there is none.
+    #[default]
+    Application,
+    /// The one of this name (1 to 128 of `a-z A-Z 0-9 _ . -`); registered if there is none.
+    Named(String),
+    /// One that was registered by somebody else.
+    Arn(ConsumerArn),
 }
 
 impl Default for LeaseConfig {
@@ -58,13 +91,89 @@ impl Default for LeaseConfig {
 }
 
 impl LeaseConfig {
-    pub(crate) fn validate(&self) -> Result<(), Error> {
+    /// Enhanced fan-out as the consumer that bears the application's name, polling whenever fan-out
+    /// could not be had for a minute.
+    #[must_use]
+    pub fn fan_out() -> Self {
+        Self::FanOutConfig {
+            consumer: FanOutConsumer::default(),
+            fall_back_to_polling_after: Some(Duration::from_secs(60)),
+        }
+    }
+
+    pub(crate) fn validate(&self, application: &str) -> Result<(), Error> {
         match self {
             Self::PollingConfig { limit } => check("limit", *limit, 1..=10_000),
-            Self::FanOutConfig {} => Err(Error::new(
-                ErrorKind::Invalid,
-                "enhanced fan-out is not available in this version; use LeaseConfig::PollingConfig",
-            )),
+            Self::FanOutConfig { consumer, fall_back_to_polling_after } => {
+                if let Some(after) = *fall_back_to_polling_after {
+                    let range = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+                    check_duration("fall_back_to_polling_after", after, range)?;
+                }
+                consumer.validate(application)
+            }
+        }
+    }
+
+    /// The most records one GetRecords request asks for.
+    pub(crate) fn records_per_call(&self) -> u32 {
+        match self {
+            Self::PollingConfig { limit } => *limit,
+            Self::FanOutConfig { .. } => 10_000,
+        }
+    }
+}
+
+impl FanOutConsumer {
+    fn validate(&self, application: &str) -> Result<(), Error> {
+        let invalid = |message| Err(Error::new(ErrorKind::Invalid, message));
+        let name = match self {
+            Self::Application => application,
+            Self::Named(name) => name,
+            Self::Arn(arn) if arn.as_str().starts_with("arn:") && arn.as_str().contains("/consumer/") => {
+                return Ok(());
+            }
+            Self::Arn(arn) => {
+                return invalid(format!(
+                    "the fan-out consumer {arn:?} is no ARN of one; it looks like \
+                     arn:aws:kinesis:<region>:<account>:stream/<stream>/consumer/<name>:<number>"
+                ));
+            }
+        };
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        if (1..=128).contains(&name.len()) && name.bytes().all(is_allowed) {
+            return Ok(());
+        }
+        invalid(format!(
+            "the fan-out consumer cannot be called {name:?}; a name has 1 to 128 of a-z A-Z 0-9 _ . -, and \
+             FanOutConsumer::Named can give one that differs from the application's"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fan_out(consumer: FanOutConsumer) -> LeaseConfig {
+        LeaseConfig::FanOutConfig { consumer, fall_back_to_polling_after: None }
+    }
+
+    #[test]
+    fn what_cannot_work_is_said() {
+        let arn = "arn:aws:kinesis:us-east-1:123456789012:stream/orders/consumer/fraud:1700000000";
+        for (config, application, message) in [
+            (LeaseConfig::PollingConfig { limit: 0 }, "app", "limit is 0"),
+            (fan_out(FanOutConsumer::Application), "app", ""),
+            (fan_out(FanOutConsumer::Application), &"a".repeat(200), "FanOutConsumer::Named"),
+            (fan_out(FanOutConsumer::Named("fraud".into())), &"a".repeat(200), ""),
+            (fan_out(FanOutConsumer::Named("no spaces".into())), "app", "\"no spaces\""),
+            (fan_out(FanOutConsumer::Arn(arn.into())), "app", ""),
+            (fan_out(FanOutConsumer::Arn("fraud".into())), "app", "no ARN"),
+        ] {
+            match config.validate(application) {
+                Ok(()) => assert_eq!(message, "", "{config:?}"),
+                Err(error) => assert!(!message.is_empty() && error.to_string().contains(message), "{error}"),
+            }
         }
     }
 }

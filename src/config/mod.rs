@@ -7,5 +7,5 @@ mod range;
 
 pub use self::coordination::{CoordinationConfig, CoordinationMode};
 pub use self::environment::Settings;
-pub use self::lease::{LeaseConfig, ManagementConfig};
+pub use self::lease::{FanOutConsumer, LeaseConfig, ManagementConfig};
 pub(crate) use self::range::{check, check_duration};

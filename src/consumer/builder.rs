@@ -58,7 +58,7 @@ pub(crate) struct Parts {
     pub(crate) worker_id: WorkerId,
     pub(crate) factory: Arc<dyn ShardRecordProcessorFactory>,
     pub(crate) management: ManagementConfig,
-    pub(crate) records_per_call: u32,
+    pub(crate) lease_config: LeaseConfig,
     pub(crate) coordination: CoordinationConfig,
     pub(crate) retrieval: RetrievalConfig,
     pub(crate) metrics: MetricsConfig,
@@ -248,16 +248,10 @@ impl ConsumerBuilder {
         let factory =
             self.factory.ok_or_else(|| missing("processor_factory", "processor_factory(factory)"))?;
         self.management.validate()?;
-        self.lease_config.validate()?;
+        self.lease_config.validate(&application)?;
         self.coordination.validate()?;
         self.retrieval.validate()?;
         self.metrics.validate()?;
-        let records_per_call = match self.lease_config {
-            LeaseConfig::PollingConfig { limit } => limit,
-            LeaseConfig::FanOutConfig {} => {
-                return Err(invalid("enhanced fan-out is not available in this version"));
-            }
-        };
         let stream_source = match (self.stream_api, self.kinesis) {
             (Some(api), _) => StreamSource::Given(api),
             (None, Some(client)) => StreamSource::Kinesis(client),
@@ -280,7 +274,7 @@ impl ConsumerBuilder {
             worker_id: worker_id.into(),
             factory,
             management: self.management,
-            records_per_call,
+            lease_config: self.lease_config,
             coordination: self.coordination,
             retrieval: self.retrieval,
             metrics: self.metrics,

@@ -152,6 +152,25 @@ impl ConsumerHandle {
         }
     }
 
+    /// Deregisters the application's consumer for enhanced fan-out, which is never done by itself: the
+    /// service charges for a registered consumer as long as it exists. Meant for the end of an
+    /// application: workers that still run would register it again, or poll. Does nothing when the
+    /// consumer was given by its ARN, or shards are polled.
+    ///
+    /// # Errors
+    ///
+    /// As the service answers DescribeStreamConsumer and DeregisterStreamConsumer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future may leave the consumer registered.
+    pub async fn deregister_fan_out_consumer(&self) -> Result<(), Error> {
+        match &self.0.worker.fan_out {
+            Some(fan_out) => Ok(fan_out.registration.deregister().await?),
+            None => Ok(()),
+        }
+    }
+
     fn left_behind(&self, count: usize) -> Error {
         let worker = &self.0.worker;
         let shards: Vec<_> = worker

@@ -7,14 +7,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::builder::{LeaseSource, Parts, StreamSource};
 use super::handle::{ConsumerHandle, Finished, Running};
+use crate::config::{FanOutConsumer, LeaseConfig};
 use crate::error::{Error, ErrorKind};
 use crate::events::EventSink;
 use crate::lease::{DynamoDbLeaseStore, LeaseStore, RelayedStore, StoreError, TableSpec};
 use crate::metrics::{Metrics, Operation, names};
 use crate::overseer::{Holdings, Overseer, Unfinished, initial_filter, renewer};
-use crate::retrieval::{RetrievalConfig, WorkerBudget};
+use crate::retrieval::{FanOut, RetrievalConfig, WorkerBudget};
 use crate::runtime::{Backoff, Coordination};
 use crate::stream::list::list_shards;
+use crate::stream::registration::FanOutRegistration;
 use crate::stream::{AwsStream, StreamApi};
 use crate::worker::Worker;
 
@@ -49,6 +51,28 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         }
         LeaseSource::Given(store) => store,
     };
+    let fan_out = match &parts.lease_config {
+        LeaseConfig::PollingConfig { .. } => None,
+        LeaseConfig::FanOutConfig { consumer, fall_back_to_polling_after } => {
+            let (api, clock, stream) = (Arc::clone(&api), clock.clone(), parts.stream.clone());
+            let named = |name: &str| {
+                FanOutRegistration::named(
+                    Arc::clone(&api),
+                    clock.clone(),
+                    stream.clone(),
+                    name.to_owned(),
+                    parts.seeds.seed(),
+                )
+            };
+            let registration = match consumer {
+                FanOutConsumer::Application => named(&parts.application),
+                FanOutConsumer::Named(name) => named(name),
+                FanOutConsumer::Arn(arn) => FanOutRegistration::given(api, clock, stream, arn.clone()),
+            };
+            let fall_back_after = *fall_back_to_polling_after;
+            Some(FanOut { registration: Arc::new(registration), fall_back_after })
+        }
+    };
     let (metrics, publisher) = Metrics::start(
         &parts.application,
         &parts.worker_id,
@@ -64,7 +88,8 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         factory: parts.factory,
         management: parts.management,
         coordination: parts.coordination,
-        records_per_call: parts.records_per_call,
+        records_per_call: parts.lease_config.records_per_call(),
+        fan_out,
         store,
         api,
         seeds: parts.seeds,
@@ -99,6 +124,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
 
     let (finished_tx, finished) = watch::channel(None);
     let running = Arc::clone(&worker);
+    let registering_for = Arc::clone(&worker);
     let main = coordination.spawn(async move {
         let metrics_stop = CancellationToken::new();
         let publishing = publisher.run(metrics_stop.clone());
@@ -113,7 +139,14 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
             metrics_stop.cancel();
             left_behind
         };
-        let (left_behind, ()) = tokio::join!(working, publishing);
+        // Meanwhile, so that no shard waits for it longer than it must.
+        let registering = async {
+            if let Some(fan_out) = &registering_for.fan_out {
+                // A failure is met again by the first shard, and told there.
+                let _ = registering_for.stopping.run_until_cancelled(fan_out.registration.arn()).await;
+            }
+        };
+        let (left_behind, (), ()) = tokio::join!(working, publishing, registering);
         // Nobody waiting is fine.
         let _ = finished_tx.send(Some(Finished { left_behind }));
     });

@@ -132,6 +132,10 @@ pub(crate) const INITIALIZE_SUCCESS: Metric = Metric::summary("Initialize.Succes
 pub(crate) const PROCESSOR_PANICS: Metric = Metric::summary("ProcessorPanics", Unit::Count);
 /// ProcessTask: records that looked like KPL aggregates and were delivered whole, being damaged.
 pub(crate) const MALFORMED_AGGREGATES: Metric = Metric::summary("MalformedAggregates", Unit::Count);
+/// ProcessTask: SubscribeToShard requests.
+pub(crate) const SUBSCRIBE_TO_SHARD: Outcome = outcome!("FanOutSubscriber.subscribeToShard");
+/// ProcessTask: shards that are polled because fan-out could not be had.
+pub(crate) const FAN_OUT_FALLBACK: Metric = Metric::summary("FanOutFallback", Unit::Count);
 /// TakeLeases: rows of the lease table that could not be read and were left alone.
 pub(crate) const UNREADABLE_LEASES: Metric = Metric::summary("UnreadableLeases", Unit::Count).gauge();
 

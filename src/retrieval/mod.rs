@@ -2,7 +2,8 @@
 //!
 //! One [`Retrieval`] per lease fetches ahead of the processor, within limits per shard
 //! ([`RetrievalConfig`]) and per worker ([`WorkerBudget`]). The decisions are pure: where to open the
-//! shard (`position`) and when to ask again (`pacing`); the loop that carries them out is `polling`.
+//! shard (`position`) and when to ask again (`pacing`, `resubscribing`); the loops that carry them out
+//! are `polling` and `fan_out`.
 
 mod config;
 
@@ -18,8 +19,13 @@ mod buffer;
 mod observe;
 mod polling;
 
+mod fan_out;
+mod resubscribing;
+
 #[cfg(test)]
 mod fake_shard;
+#[cfg(test)]
+mod fan_out_test;
 #[cfg(test)]
 mod retrieval_test;
 
@@ -31,13 +37,14 @@ use tokio_util::task::AbortOnDropHandle;
 pub(crate) use self::budget::{MemoryPermit, WorkerBudget};
 use self::buffer::Inlet;
 pub use self::config::{KinesisProtocol, RetrievalConfig};
+pub(crate) use self::fan_out::FanOut;
 pub(crate) use self::observe::{FetchEvent, FetchObserver};
 use self::polling::Poller;
 use self::position::Position;
 pub(crate) use self::position::StartPosition;
 use crate::metrics::Metrics;
 use crate::runtime::Clock;
-use crate::stream::{ChildShard, StreamApi};
+use crate::stream::{ChildShard, StreamApi, StreamError, StreamErrorKind};
 use crate::types::{Record, ShardId, StreamId};
 
 /// What one shard is read with.
@@ -46,7 +53,8 @@ pub(crate) struct RetrievalSpec {
     pub(crate) stream: StreamId,
     pub(crate) shard: ShardId,
     pub(crate) start: StartPosition,
-    /// The most records one request asks for: 1 to 10,000.
+    pub(crate) source: Source,
+    /// The most records one GetRecords request asks for: 1 to 10,000.
     pub(crate) limit: u32,
     pub(crate) config: RetrievalConfig,
     /// Whether pages without records become batches too (at most one of them is kept waiting).
@@ -57,6 +65,15 @@ pub(crate) struct RetrievalSpec {
     pub(crate) seed: u64,
     pub(crate) metrics: Metrics,
     pub(crate) observer: Arc<dyn FetchObserver>,
+}
+
+/// Where records come from.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// GetRecords.
+    Polling,
+    /// SubscribeToShard, and GetRecords while that cannot be had.
+    FanOut(FanOut),
 }
 
 /// Reads one shard, in order, from its start position to its end.
@@ -122,7 +139,7 @@ impl Retrieval {
     }
 }
 
-/// Reads the shard to its end. Enhanced fan-out will be the other source.
+/// Reads the shard to its end.
 async fn fetch(spec: RetrievalSpec, inlet: Inlet) {
     let Some(position) = Position::new(&spec.start) else {
         return inlet.end(Vec::new());
@@ -130,8 +147,17 @@ async fn fetch(spec: RetrievalSpec, inlet: Inlet) {
     if spec.start.is_timestamp_missing() {
         spec.observer.observe(FetchEvent::TimestampMissing);
     }
-    let children = Poller::new(spec, position).run(&inlet).await;
+    let children = match &spec.source {
+        Source::Polling => Poller::new(&spec, position).run(&inlet).await,
+        Source::FanOut(fan_out) => fan_out::read(&spec, fan_out, position, &inlet).await,
+    };
     inlet.end(children);
+}
+
+impl RetrievalSpec {
+    fn error(&self, kind: StreamErrorKind, operation: &'static str) -> StreamError {
+        StreamError::new(kind, operation, format!("{}/{}", self.stream, self.shard))
+    }
 }
 
 impl fmt::Debug for RetrievalSpec {

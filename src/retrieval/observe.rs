@@ -23,6 +23,10 @@ pub(crate) enum FetchEvent<'a> {
     Fetched { records: usize, millis_behind_latest: i64 },
     /// A request failed, the `failures`-th in a row. It is tried again after `retry_in`.
     Failed { error: &'a StreamError, failures: u32, retry_in: Duration },
+    /// Fan-out has failed for so long that the shard is polled from now on; this is the last failure.
+    FellBackToPolling { error: &'a StreamError },
+    /// Fan-out works again.
+    ReturnedToFanOut,
     /// The lease starts at the configured timestamp, but none is configured (any more): the shard is
     /// read from its oldest record.
     TimestampMissing,
@@ -47,6 +51,17 @@ impl FetchMetrics {
     /// GetShardIterator was answered, or not.
     pub(super) fn shard_iterator(&self, success: bool, took: Duration) {
         self.outcome(names::GET_SHARD_ITERATOR, success, took);
+    }
+
+    /// SubscribeToShard was answered, or not.
+    pub(super) fn subscription(&self, success: bool, took: Duration) {
+        self.outcome(names::SUBSCRIBE_TO_SHARD, success, took);
+    }
+
+    /// Fan-out was given up for the time being.
+    pub(super) fn fell_back(&self) {
+        let operation = self.metrics.operation(Operation::ProcessTask);
+        operation.shard(&self.shard).add(names::FAN_OUT_FALLBACK, 1_u32);
     }
 
     /// The service refused an iterator because of its age. KCL counts these without the shard.

@@ -63,7 +63,7 @@ impl Backoff {
     pub(super) const LASTING: Self =
         Self { floor: Duration::from_secs(5), first: Duration::from_secs(10), max: Duration::from_secs(60) };
 
-    fn delay(self, failures: u32, rng: &mut fastrand::Rng) -> Duration {
+    pub(super) fn delay(self, failures: u32, rng: &mut fastrand::Rng) -> Duration {
         let doublings = failures.saturating_sub(1).min(16);
         let limit = self.first.saturating_mul(1 << doublings).min(self.max);
         self.floor + (limit.saturating_sub(self.floor)).mul_f64(rng.f64())

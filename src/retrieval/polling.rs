@@ -9,7 +9,9 @@ use super::position::Position;
 use super::{Batch, MemoryPermit, RetrievalSpec};
 use crate::planted::{Bug, planted};
 use crate::runtime::Elapsed;
-use crate::stream::{ChildShard, IteratorPosition, RecordsPage, ShardIterator, StreamError, StreamErrorKind};
+use crate::stream::{
+    ChildShard, IteratorPosition, RecordsPage, ShardIterator, StreamError, StreamErrorKind, ends_consistently,
+};
 use crate::types::Moment;
 
 const GET_RECORDS: &str = "GetRecords";
@@ -20,8 +22,8 @@ const GET_SHARD_ITERATOR: &str = "GetShardIterator";
 const ITERATOR_AGE_MAX: Duration = Duration::from_secs(270);
 
 /// Reads a shard with GetRecords.
-pub(super) struct Poller {
-    spec: RetrievalSpec,
+pub(super) struct Poller<'a> {
+    spec: &'a RetrievalSpec,
     metrics: FetchMetrics,
     rng: fastrand::Rng,
     position: Position,
@@ -36,9 +38,9 @@ struct LastPage {
     children: Vec<ChildShard>,
 }
 
-impl Poller {
-    /// Reads from `position` on, which is that of `spec`.
-    pub(super) fn new(spec: RetrievalSpec, position: Position) -> Self {
+impl<'a> Poller<'a> {
+    /// Reads from `position` on.
+    pub(super) fn new(spec: &'a RetrievalSpec, position: Position) -> Self {
         Self {
             metrics: FetchMetrics::new(spec.metrics.clone(), spec.shard.clone()),
             rng: fastrand::Rng::with_seed(spec.seed),
@@ -54,17 +56,42 @@ impl Poller {
     /// shard any more.
     pub(super) async fn run(mut self, inlet: &Inlet) -> Vec<ChildShard> {
         loop {
-            inlet.room().await;
-            self.spec.clock.sleep_until(self.pacer.next_read()).await;
-            // Reserved last, and given back while backing off, so that others can use it.
-            let wanted = self.estimate.bytes();
-            let memory = self.spec.budget.reserve(wanted).await;
-            let asked = self.spec.clock.wall();
-            match self.read().await.and_then(|page| self.accept(page, asked, memory, inlet)) {
-                Ok(None) => {}
-                Ok(Some(LastPage { children })) => return children,
-                Err(error) if error.kind() == StreamErrorKind::NotFound => return Vec::new(),
-                Err(error) => self.recover(&error),
+            if let Some(children) = self.turn(inlet).await {
+                return children;
+            }
+        }
+    }
+
+    /// The same, but stops between two pages once it is `until`, and returns the position reached.
+    pub(super) async fn run_until(
+        mut self,
+        until: Moment,
+        inlet: &Inlet,
+    ) -> Result<Vec<ChildShard>, Position> {
+        loop {
+            if let Some(children) = self.turn(inlet).await {
+                return Ok(children);
+            }
+            if self.spec.clock.now() >= until {
+                return Err(self.position);
+            }
+        }
+    }
+
+    /// Reads one page, or fails to. Returns the children of the shard if it is over.
+    async fn turn(&mut self, inlet: &Inlet) -> Option<Vec<ChildShard>> {
+        inlet.room().await;
+        self.spec.clock.sleep_until(self.pacer.next_read()).await;
+        // Reserved last, and given back while backing off, so that others can use it.
+        let wanted = self.estimate.bytes();
+        let memory = self.spec.budget.reserve(wanted).await;
+        let asked = self.spec.clock.wall();
+        match self.read().await.and_then(|page| self.accept(page, asked, memory, inlet)) {
+            Ok(last) => last.map(|last| last.children),
+            Err(error) if error.kind() == StreamErrorKind::NotFound => Some(Vec::new()),
+            Err(error) => {
+                self.recover(&error);
+                None
             }
         }
     }
@@ -72,7 +99,7 @@ impl Poller {
     /// One GetRecords request, preceded by GetShardIterator if need be.
     async fn read(&mut self) -> Result<RecordsPage, StreamError> {
         let iterator = self.iterator().await?;
-        let RetrievalSpec { api, stream, limit, clock, .. } = &self.spec;
+        let RetrievalSpec { api, stream, limit, clock, .. } = self.spec;
         let sent = clock.now();
         self.pacer.read_started(sent);
         let answer = clock
@@ -107,7 +134,7 @@ impl Poller {
 
     /// One GetShardIterator request.
     async fn open(&self, position: &IteratorPosition) -> Result<ShardIterator, StreamError> {
-        let RetrievalSpec { api, stream, shard, clock, .. } = &self.spec;
+        let RetrievalSpec { api, stream, shard, clock, .. } = self.spec;
         let sent = clock.now();
         let answer = clock
             .timeout(self.spec.config.kinesis_request_timeout, api.shard_iterator(stream, shard, position))
@@ -125,7 +152,7 @@ impl Poller {
         mut memory: MemoryPermit,
         inlet: &Inlet,
     ) -> Result<Option<LastPage>, StreamError> {
-        if !is_consistent(&page) {
+        if !ends_consistently(page.next_iterator.is_none(), &page.child_shards) {
             return Err(self.error(StreamErrorKind::Malformed, GET_RECORDS));
         }
         let now = self.spec.clock.now();
@@ -198,15 +225,6 @@ impl Poller {
     }
 
     fn error(&self, kind: StreamErrorKind, operation: &'static str) -> StreamError {
-        StreamError::new(kind, operation, format!("{}/{}", self.spec.stream, self.spec.shard))
+        self.spec.error(kind, operation)
     }
-}
-
-/// Whether a page either continues and has no children, or ends the shard and names children that
-/// name their parents. Other answers have been seen from the service, and taking one for the end of
-/// the shard would lose the rest of it.
-fn is_consistent(page: &RecordsPage) -> bool {
-    let children = &page.child_shards;
-    page.next_iterator.is_some() == children.is_empty()
-        && children.iter().all(|child| !child.parents.is_empty())
 }

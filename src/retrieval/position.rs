@@ -77,6 +77,11 @@ impl Position {
         matches!(self, Self::Tip { .. }).then_some(IteratorPosition::Latest)
     }
 
+    /// Whether a record was fetched.
+    pub(super) fn is_fetched(&self) -> bool {
+        matches!(self, Self::Fetched(_))
+    }
+
     /// A page was accepted whose last record is `last`.
     pub(super) fn advance(&mut self, last: &SequenceNumber) {
         if !matches!(self, Self::Fetched(fetched) if *fetched >= *last) {

@@ -43,10 +43,12 @@ impl Bench {
                 FetchEvent::Fetched { .. } => return,
                 FetchEvent::Failed { error, .. } => error.to_string(),
                 FetchEvent::TimestampMissing => "timestamp missing".to_owned(),
+                other => format!("{other:?}"),
             };
             seen.lock().expect("not poisoned").push(text);
         };
         Retrieval::start(RetrievalSpec {
+            source: Source::Polling,
             api: Arc::new(self.shard.clone()),
             stream: "orders".parse().expect("a name"),
             shard: "shard-0".into(),

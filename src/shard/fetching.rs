@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 use super::status::StatusCell;
 use crate::events::{Event, EventSink};
 use crate::lease::Lease;
-use crate::retrieval::{FetchEvent, FetchObserver, Retrieval, RetrievalSpec, StartPosition};
+use crate::retrieval::{FetchEvent, FetchObserver, Retrieval, RetrievalSpec, Source, StartPosition};
 use crate::types::{ShardId, StartStrategy};
 use crate::worker::{Worker, with_causes};
 
@@ -23,6 +23,7 @@ pub(super) fn fetch(worker: &Worker, lease: &Lease, status: &Arc<StatusCell>) ->
             consumer_started: worker.started,
             timestamp,
         },
+        source: worker.fan_out.clone().map_or(Source::Polling, Source::FanOut),
         limit: worker.records_per_call,
         config: worker.retrieval.clone(),
         empty_batches: worker.coordination.call_process_records_even_for_empty_record_list,
@@ -48,6 +49,15 @@ fn observer(shard: ShardId, events: EventSink, status: Arc<StatusCell>) -> Arc<d
             let reason = with_causes(error);
             tracing::warn!(%shard, failures, ?retry_in, reason, "cannot fetch records; trying again");
             events.emit(Event::FetchFailed { shard: shard.clone(), reason: reason.into() });
+        }
+        FetchEvent::FellBackToPolling { error } => {
+            let reason = with_causes(error);
+            tracing::warn!(%shard, reason, "enhanced fan-out cannot be had; polling until it works again");
+            events.emit(Event::FanOutUnavailable { shard: shard.clone(), reason: reason.into() });
+        }
+        FetchEvent::ReturnedToFanOut => {
+            tracing::info!(%shard, "enhanced fan-out works again");
+            events.emit(Event::FanOutRestored { shard: shard.clone() });
         }
         FetchEvent::TimestampMissing => tracing::warn!(
             %shard,

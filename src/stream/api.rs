@@ -260,6 +260,13 @@ pub struct ChildShard {
     pub hash_key_range: HashKeyRange,
 }
 
+/// Whether an answer either goes on and has no children, or ends the shard and names children that
+/// name their parents. Others have been seen from the service, and taking one for the end of the shard
+/// would lose the rest of it (KCL's `DataRetrievalUtil`).
+pub(crate) fn ends_consistently(is_end: bool, children: &[ChildShard]) -> bool {
+    is_end != children.is_empty() && children.iter().all(|child| !child.parents.is_empty())
+}
+
 impl ChildShard {
     /// A child of `parents`.
     #[must_use]

@@ -4,8 +4,10 @@ mod api;
 mod aws;
 mod error;
 pub(crate) mod list;
+pub(crate) mod registration;
 mod subscription;
 
+pub(crate) use self::api::ends_consistently;
 pub use self::api::{
     ChildShard, IteratorPosition, RecordsPage, Shard, ShardFilter, ShardIterator, ShardPage,
     ShardPageRequest, StreamApi, StreamDescription,

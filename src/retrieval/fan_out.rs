@@ -1,0 +1,292 @@
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::budget::cost;
+use super::buffer::Inlet;
+use super::observe::{FetchEvent, FetchMetrics};
+use super::polling::Poller;
+use super::position::Position;
+use super::resubscribing::SubscriptionPacer;
+use super::{Batch, MemoryPermit, RetrievalSpec};
+use crate::planted::{Bug, planted};
+use crate::stream::registration::FanOutRegistration;
+use crate::stream::{
+    ChildShard, IteratorPosition, StreamError, StreamErrorKind, Subscription, SubscriptionEvent,
+    ends_consistently,
+};
+use crate::types::{ConsumerArn, Moment};
+
+const SUBSCRIBE_TO_SHARD: &str = "SubscribeToShard";
+
+/// An idle shard has an event every few seconds. After this long without one, while it was waited
+/// for, the subscription is taken for dead.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// A subscription nobody takes events from is given up after this time. What the service has sent waits
+/// in the connection, which other shards share and which holds only so much for all of them.
+const STALL_MAX: Duration = Duration::from_secs(10);
+
+/// While a shard is polled, subscribing is tried again after this time, doubling up to the other.
+const PROBE_MIN: Duration = Duration::from_secs(30);
+const PROBE_MAX: Duration = Duration::from_secs(300);
+
+/// How a shard is read with enhanced fan-out.
+#[derive(Debug, Clone)]
+pub(crate) struct FanOut {
+    pub(crate) registration: Arc<FanOutRegistration>,
+    /// How long fan-out may fail before the shard is polled; `None` for ever.
+    pub(crate) fall_back_after: Option<Duration>,
+}
+
+/// Reads from `position` to the end of the shard, with fan-out as long as it can be had, and else by
+/// polling. Returns the shard's children: none if the service does not know the shard any more.
+pub(super) async fn read(
+    spec: &RetrievalSpec,
+    fan_out: &FanOut,
+    mut position: Position,
+    inlet: &Inlet,
+) -> Vec<ChildShard> {
+    let mut subscriber = Subscriber::new(spec, fan_out);
+    let mut probe_after = PROBE_MIN;
+    loop {
+        let error = match subscriber.run(&mut position, inlet).await {
+            Left::ShardEnd(children) => return children,
+            Left::Unavailable(error) => error,
+        };
+        if !std::mem::replace(&mut subscriber.has_fallen_back, true) {
+            spec.observer.observe(FetchEvent::FellBackToPolling { error: &error });
+            subscriber.metrics.fell_back();
+            probe_after = PROBE_MIN;
+        }
+        if planted(Bug::FallbackForgetsPosition) {
+            position = Position::Start(IteratorPosition::Latest);
+        }
+        let until = spec.clock.now() + probe_after;
+        position = match Poller::new(spec, position).run_until(until, inlet).await {
+            Ok(children) => return children,
+            Err(reached) => reached,
+        };
+        probe_after = (probe_after * 2).min(PROBE_MAX);
+    }
+}
+
+/// Reads a shard with SubscribeToShard.
+struct Subscriber<'a> {
+    spec: &'a RetrievalSpec,
+    fan_out: &'a FanOut,
+    metrics: FetchMetrics,
+    rng: fastrand::Rng,
+    pacer: SubscriptionPacer,
+    /// What the last event cost, and so probably the next. It may be a long time coming: an idle shard
+    /// holds next to no memory for it.
+    event_cost: u64,
+    /// Whether the shard is polled, which ends with the next event. Until then every failure leads
+    /// back to polling at once.
+    has_fallen_back: bool,
+}
+
+/// Why a subscriber stopped.
+enum Left {
+    ShardEnd(Vec<ChildShard>),
+    /// There were only failures for long enough; this is the last.
+    Unavailable(StreamError),
+}
+
+/// How a subscription ended.
+enum Ended {
+    /// The service ended it after five minutes, or nobody took its events: another continues.
+    Continues,
+    Shard(Vec<ChildShard>),
+}
+
+impl<'a> Subscriber<'a> {
+    fn new(spec: &'a RetrievalSpec, fan_out: &'a FanOut) -> Self {
+        Self {
+            spec,
+            fan_out,
+            metrics: FetchMetrics::new(spec.metrics.clone(), spec.shard.clone()),
+            rng: fastrand::Rng::with_seed(spec.seed),
+            pacer: SubscriptionPacer::default(),
+            event_cost: 0,
+            has_fallen_back: false,
+        }
+    }
+
+    /// Subscribes again and again, until the shard ends or fan-out is taken to be unavailable.
+    async fn run(&mut self, position: &mut Position, inlet: &Inlet) -> Left {
+        loop {
+            // While there is no room for records, a subscription would only be in the way.
+            drop(self.room(inlet).await);
+            self.spec.clock.sleep_until(self.pacer.next_subscription()).await;
+            let outcome = match self.subscribe(position).await {
+                Ok((subscription, sent)) => self.receive(subscription, sent, position, inlet).await,
+                Err(error) => Err(error),
+            };
+            let error = match outcome {
+                Ok(Ended::Continues) => {
+                    if planted(Bug::RenewsAtTheTip) {
+                        *position = Position::Start(IteratorPosition::Latest);
+                    }
+                    continue;
+                }
+                Ok(Ended::Shard(children)) => return Left::ShardEnd(children),
+                Err(error) => error,
+            };
+            if error.kind() == StreamErrorKind::NotFound && self.is_shard_gone().await {
+                return Left::ShardEnd(Vec::new());
+            }
+            let now = self.spec.clock.now();
+            let retry_in = self.pacer.failed(now, error.kind(), &mut self.rng);
+            if self.is_out_of_patience(now) {
+                return Left::Unavailable(error);
+            }
+            let failures = self.pacer.failures();
+            self.spec.observer.observe(FetchEvent::Failed { error: &error, failures, retry_in });
+        }
+    }
+
+    fn is_out_of_patience(&self, now: Moment) -> bool {
+        let patience = self.fan_out.fall_back_after;
+        self.has_fallen_back || patience.is_some_and(|patience| self.pacer.failing_for(now) >= patience)
+    }
+
+    /// One SubscribeToShard request; also returns when it was sent.
+    async fn subscribe(
+        &mut self,
+        position: &Position,
+    ) -> Result<(Box<dyn Subscription>, SystemTime), StreamError> {
+        let consumer = self.fan_out.registration.arn().await?;
+        let sent = self.spec.clock.wall();
+        let subscribed = match self.request(&consumer, &position.next_iterator()).await {
+            Err(error) if error.kind() == StreamErrorKind::InvalidArgument => match position.alternative() {
+                Some(position) => self.request(&consumer, &position).await,
+                None => Err(error),
+            },
+            outcome => outcome,
+        };
+        if let Err(error) = &subscribed
+            && error.kind() == StreamErrorKind::NotFound
+        {
+            // Perhaps it was deregistered; then it is to be registered again.
+            self.fan_out.registration.forget(&consumer).await;
+        }
+        Ok((subscribed?, sent))
+    }
+
+    async fn request(
+        &mut self,
+        consumer: &ConsumerArn,
+        position: &IteratorPosition,
+    ) -> Result<Box<dyn Subscription>, StreamError> {
+        let RetrievalSpec { api, stream, shard, clock, config, .. } = self.spec;
+        let sent = clock.now();
+        let request = api.subscribe(stream, consumer, shard, position);
+        let answer = clock.timeout(config.kinesis_request_timeout, request).await;
+        let answer = answer.unwrap_or_else(|elapsed| {
+            Err(self.spec.error(StreamErrorKind::Unavailable, SUBSCRIBE_TO_SHARD).with_source(elapsed))
+        });
+        let now = clock.now();
+        self.metrics.subscription(answer.is_ok(), now.since(sent));
+        if answer.is_ok() {
+            // When the service counts from is unknown; it is not later than this.
+            self.pacer.subscribed(now);
+        }
+        answer
+    }
+
+    /// Hands on the events of one subscription. While the processor is busy or memory is short nothing
+    /// is asked for, and the service holds what it has.
+    async fn receive(
+        &mut self,
+        mut subscription: Box<dyn Subscription>,
+        subscribed: SystemTime,
+        position: &mut Position,
+        inlet: &Inlet,
+    ) -> Result<Ended, StreamError> {
+        loop {
+            let room = self.spec.clock.timeout(STALL_MAX, self.room(inlet)).await;
+            let Ok(memory) = room else { return Ok(Ended::Continues) };
+            let event = match self.spec.clock.timeout(SILENCE_MAX, subscription.next()).await {
+                Ok(Some(event)) => event?,
+                Ok(None) => return Ok(Ended::Continues),
+                Err(_) if planted(Bug::WaitsForeverForEvents) => std::future::pending().await,
+                Err(elapsed) => {
+                    let error = self.spec.error(StreamErrorKind::Unavailable, SUBSCRIBE_TO_SHARD);
+                    return Err(error.with_source(elapsed));
+                }
+            };
+            if let Some(children) = self.accept(event, subscribed, memory, position, inlet).await? {
+                return Ok(Ended::Shard(children));
+            }
+        }
+    }
+
+    /// Moves on with an event, or refuses it, and then nothing has changed. Returns the children of the
+    /// shard if it was the last.
+    async fn accept(
+        &mut self,
+        event: SubscriptionEvent,
+        subscribed: SystemTime,
+        memory: MemoryPermit,
+        position: &mut Position,
+        inlet: &Inlet,
+    ) -> Result<Option<Vec<ChildShard>>, StreamError> {
+        let SubscriptionEvent { records, continuation, millis_behind_latest, child_shards } = event;
+        let is_end = continuation.is_none();
+        if !ends_consistently(is_end, &child_shards) && !planted(Bug::TrustsAnyShardEnd) {
+            return Err(self.spec.error(StreamErrorKind::Malformed, SUBSCRIBE_TO_SHARD));
+        }
+        let cost = cost(&records);
+        self.event_cost = cost;
+        self.pacer.event_arrived();
+        if std::mem::take(&mut self.has_fallen_back) {
+            self.spec.observer.observe(FetchEvent::ReturnedToFanOut);
+        }
+        let permit = self.room_for(cost, memory).await;
+
+        let is_at_tip = millis_behind_latest == Some(0);
+        let millis_behind_latest = millis_behind_latest.unwrap_or(0);
+        match (records.last(), continuation) {
+            (Some(last), continuation) => {
+                position.advance(&last.sequence_number);
+                if let Some(continuation) = continuation {
+                    position.advance(&continuation);
+                }
+            }
+            (None, Some(continuation)) if position.is_fetched() => position.advance(&continuation),
+            // Before the first record there is no telling whether the number stands for one that was
+            // delivered.
+            (None, _) if is_at_tip => position.nothing_until(subscribed),
+            (None, _) => {}
+        }
+        self.spec.observer.observe(FetchEvent::Fetched { records: records.len(), millis_behind_latest });
+        if !records.is_empty() || self.spec.empty_batches {
+            inlet.push(Batch { records, millis_behind_latest, permit });
+        }
+        Ok(is_end.then_some(child_shards))
+    }
+
+    /// Waits until another event should be fetched, and takes memory for it.
+    async fn room(&self, inlet: &Inlet) -> MemoryPermit {
+        inlet.room().await;
+        self.spec.budget.reserve(self.event_cost).await
+    }
+
+    /// Memory for an event that is here already. What was reserved goes back first if it does not
+    /// suffice: whoever holds memory must not wait for more.
+    async fn room_for(&self, cost: u64, mut reserved: MemoryPermit) -> MemoryPermit {
+        if reserved.try_resize(cost) {
+            return reserved;
+        }
+        drop(reserved);
+        self.spec.budget.reserve(cost).await
+    }
+
+    /// Whether it is the shard that is not found, rather than the consumer.
+    async fn is_shard_gone(&self) -> bool {
+        let RetrievalSpec { api, stream, shard, clock, config, .. } = self.spec;
+        let request = api.shard_iterator(stream, shard, &IteratorPosition::TrimHorizon);
+        let answer = clock.timeout(config.kinesis_request_timeout, request).await;
+        matches!(answer, Ok(Err(error)) if error.kind() == StreamErrorKind::NotFound)
+    }
+}

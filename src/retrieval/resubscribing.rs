@@ -1,0 +1,97 @@
+use std::time::Duration;
+
+use super::pacing::Backoff;
+use crate::stream::StreamErrorKind;
+use crate::types::Moment;
+
+/// The service refuses a subscription so soon after another to the same shard.
+const EXCLUSIVE: Duration = Duration::from_secs(5);
+
+/// When a shard may be subscribed to next, and how long that has not worked.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SubscriptionPacer {
+    /// When the last subscription was made.
+    subscribed: Option<Moment>,
+    /// When the pause after the last failure is over.
+    rested: Moment,
+    /// Failures since the last event, and when the first of them was.
+    failures: u32,
+    failing_since: Option<Moment>,
+}
+
+impl SubscriptionPacer {
+    /// The moment from which on the next subscription may be asked for; it may have passed.
+    pub(super) fn next_subscription(&self) -> Moment {
+        let exclusive = self.subscribed.map_or(Moment::ORIGIN, |subscribed| subscribed + EXCLUSIVE);
+        self.rested.max(exclusive)
+    }
+
+    /// A subscription was made.
+    pub(super) fn subscribed(&mut self, now: Moment) {
+        self.subscribed = Some(now);
+    }
+
+    /// An event came: fan-out works.
+    pub(super) fn event_arrived(&mut self) {
+        (self.failures, self.failing_since) = (0, None);
+    }
+
+    /// Subscribing failed, or a subscription broke. Returns how long to stay away.
+    pub(super) fn failed(&mut self, now: Moment, kind: StreamErrorKind, rng: &mut fastrand::Rng) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        self.failing_since.get_or_insert(now);
+        let backoff = match kind {
+            StreamErrorKind::Denied => Backoff::LASTING,
+            _ => Backoff::PASSING,
+        };
+        self.rested = now + backoff.delay(self.failures, rng);
+        self.next_subscription().since(now)
+    }
+
+    /// Failures since the last event.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// For how long there were only failures.
+    pub(super) fn failing_for(&self, now: Moment) -> Duration {
+        self.failing_since.map_or(Duration::ZERO, |since| now.since(since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::after_origin(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_subscription_that_ended_as_it_should_is_renewed_at_once() {
+        let mut pacer = SubscriptionPacer::default();
+        assert_eq!(pacer.next_subscription(), Moment::ORIGIN);
+        pacer.subscribed(at(10));
+        assert_eq!(pacer.next_subscription(), at(15), "not before the service allows it");
+        assert!(pacer.next_subscription() <= at(310));
+    }
+
+    #[test]
+    fn failures_are_counted_and_timed_until_an_event_comes() {
+        let (mut pacer, mut rng) = (SubscriptionPacer::default(), fastrand::Rng::with_seed(1));
+        for second in 0..60 {
+            let pause = pacer.failed(at(second), StreamErrorKind::Throttled, &mut rng);
+            assert!((Duration::from_millis(100)..=Duration::from_secs(10)).contains(&pause), "{pause:?}");
+        }
+        assert_eq!((pacer.failures(), pacer.failing_for(at(60))), (60, Duration::from_secs(60)));
+        pacer.event_arrived();
+        assert_eq!((pacer.failures(), pacer.failing_for(at(61))), (0, Duration::ZERO));
+    }
+
+    #[test]
+    fn what_somebody_must_fix_is_tried_seldom() {
+        let (mut pacer, mut rng) = (SubscriptionPacer::default(), fastrand::Rng::with_seed(1));
+        let pause = pacer.failed(at(0), StreamErrorKind::Denied, &mut rng);
+        assert!(pause >= Duration::from_secs(5), "{pause:?}");
+    }
+}
