@@ -19,6 +19,10 @@ pub(crate) struct Odds {
     pub(crate) stale: f64,
     pub(crate) expired_iterator: f64,
     pub(crate) empty_page: f64,
+    /// A subscription has no more events, and does not end either.
+    pub(crate) silent: f64,
+    /// An event says that the shard has ended, but names no children.
+    pub(crate) contradiction: f64,
 }
 
 impl Odds {
@@ -34,6 +38,8 @@ impl Odds {
             stale: odds() * 2.0,
             expired_iterator: odds(),
             empty_page: odds(),
+            silent: odds(),
+            contradiction: odds(),
         }
     }
 }
@@ -42,7 +48,7 @@ impl Odds {
 const STALE_MAX: Duration = Duration::from_secs(2);
 
 /// When the lease table changed.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Changes(Arc<Mutex<Vec<Instant>>>);
 
 impl Changes {
@@ -57,21 +63,25 @@ impl Changes {
 }
 
 /// The weather around one worker: its odds, until all faults stop, and whether it is suspended.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Weather(Arc<Mutex<State>>);
 
+#[derive(Debug)]
 struct State {
     rng: fastrand::Rng,
     odds: Odds,
     failover: Duration,
     changes: Changes,
     suspended_until: Instant,
+    no_fan_out_until: Instant,
 }
 
 impl Weather {
     pub(crate) fn new(seed: u64, odds: Odds, failover: Duration, changes: Changes) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
-        Self(Arc::new(Mutex::new(State { rng, odds, failover, changes, suspended_until: Instant::now() })))
+        let (suspended_until, no_fan_out_until) = (Instant::now(), Instant::now());
+        let state = State { rng, odds, failover, changes, suspended_until, no_fan_out_until };
+        Self(Arc::new(Mutex::new(state)))
     }
 
     /// From now on nothing goes wrong any more.
@@ -79,12 +89,25 @@ impl Weather {
         let mut state = self.0.lock().expect("not poisoned");
         state.odds = Odds::default();
         state.suspended_until = Instant::now();
+        state.no_fan_out_until = Instant::now();
     }
 
     /// Whatever the worker asks for, and its processors, hangs for so long: as good as if its process
     /// were suspended.
     pub(crate) fn suspend(&self, length: Duration) {
         self.0.lock().expect("not poisoned").suspended_until = Instant::now() + length;
+    }
+
+    /// For so long nobody can be subscribed to.
+    pub(crate) fn lose_fan_out(&self, length: Duration) {
+        self.0.lock().expect("not poisoned").no_fan_out_until = Instant::now() + length;
+    }
+
+    /// Whether the next event is to contradict itself.
+    pub(crate) fn contradicts(&self) -> bool {
+        let mut state = self.0.lock().expect("not poisoned");
+        let probability = state.odds.contradiction;
+        state.is(probability)
     }
 
     pub(crate) fn suspended_until(&self) -> Instant {
@@ -144,6 +167,16 @@ impl State {
         let suspended = self.suspended_until.saturating_duration_since(Instant::now());
         if !suspended.is_zero() {
             return Some(testing::Fault::Delay(suspended));
+        }
+        if operation.starts_with("SubscribeToShard") && Instant::now() < self.no_fan_out_until {
+            return Some(testing::Fault::Error(StreamErrorKind::Unavailable));
+        }
+        // Events come much more often than requests are made.
+        if operation == "SubscribeToShardEvent" && !self.is(0.1) {
+            return None;
+        }
+        if operation == "SubscribeToShardEvent" && self.is(self.odds.silent) {
+            return Some(testing::Fault::Delay(Duration::from_secs(1000)));
         }
         let delay = Duration::from_millis(self.rng.u64(1..4000));
         if self.is(self.odds.throttled) {

@@ -30,6 +30,13 @@ pub(crate) enum What {
     ShardsChanged {
         open: Vec<ShardId>,
     },
+    FanOutLost {
+        length: Duration,
+    },
+    SubscriptionStolen {
+        shard: ShardId,
+        stolen: bool,
+    },
     RetentionSet {
         retention: Duration,
     },

@@ -10,12 +10,13 @@ use kinesis_consumer::lease::{
     Created, FaultyLeaseStore, Lease, LeaseScan, LeaseStore, LeaseWrite, StoreError, TableSpec, WriteOutcome,
 };
 use kinesis_consumer::stream::{
-    IteratorPosition, RecordsPage, ShardIterator, ShardPage, ShardPageRequest, StreamApi, StreamDescription,
-    StreamError,
+    ConsumerDescription, IteratorPosition, RecordsPage, ShardIterator, ShardPage, ShardPageRequest,
+    StreamApi, StreamDescription, StreamError, Subscription, SubscriptionEvent,
 };
 use kinesis_consumer::testing::SimulatedKinesis;
-use kinesis_consumer::{LeaseKey, ShardId, StreamId, WorkerId};
+use kinesis_consumer::{ConsumerArn, LeaseKey, Record, ShardId, StreamId, WorkerId};
 
+use crate::faults::Weather;
 use crate::history::{Life, Log, What};
 
 /// Logs when the worker is told that a lease it wrote to belongs to another.
@@ -72,6 +73,7 @@ pub(crate) struct MeteredStream {
     pub(crate) life: Life,
     pub(crate) log: Log,
     pub(crate) in_hand: Arc<AtomicU64>,
+    pub(crate) weather: Weather,
 }
 
 /// A payload that counts as long as anybody has a part of it.
@@ -122,14 +124,60 @@ impl StreamApi for MeteredStream {
         limit: u32,
     ) -> Result<RecordsPage, StreamError> {
         let mut page = self.stream.records(stream, iterator, limit).await?;
-        for record in &mut page.records {
-            self.in_hand.fetch_add(record.data.len() as u64, Ordering::Relaxed);
-            let counted = Counted { data: record.data.clone(), in_hand: Arc::clone(&self.in_hand) };
-            record.data = Bytes::from_owner(counted);
-        }
         // A page that turns out to be too large is dropped again; what is kept is seen when the
         // processor is called.
+        count(&mut page.records, &self.in_hand);
         Ok(page)
+    }
+
+    async fn describe_consumer(&self, arn: &str, name: &str) -> Result<ConsumerDescription, StreamError> {
+        StreamApi::describe_consumer(&self.stream, arn, name).await
+    }
+
+    async fn register_consumer(&self, arn: &str, name: &str) -> Result<ConsumerDescription, StreamError> {
+        StreamApi::register_consumer(&self.stream, arn, name).await
+    }
+
+    async fn subscribe(
+        &self,
+        stream: &StreamId,
+        consumer: &ConsumerArn,
+        shard: &ShardId,
+        position: &IteratorPosition,
+    ) -> Result<Box<dyn Subscription>, StreamError> {
+        let subscription = StreamApi::subscribe(&self.stream, stream, consumer, shard, position).await?;
+        let (in_hand, weather) = (Arc::clone(&self.in_hand), self.weather.clone());
+        Ok(Box::new(MeteredSubscription { subscription, in_hand, weather }))
+    }
+}
+
+/// Counts the payload bytes of events; some contradict themselves.
+#[derive(Debug)]
+struct MeteredSubscription {
+    subscription: Box<dyn Subscription>,
+    in_hand: Arc<AtomicU64>,
+    weather: Weather,
+}
+
+#[async_trait]
+impl Subscription for MeteredSubscription {
+    async fn next(&mut self) -> Option<Result<SubscriptionEvent, StreamError>> {
+        let mut event = self.subscription.next().await?;
+        if let Ok(event) = &mut event {
+            if event.records.is_empty() && self.weather.contradicts() {
+                (event.continuation, event.child_shards) = (None, Vec::new());
+            }
+            count(&mut event.records, &self.in_hand);
+        }
+        Some(event)
+    }
+}
+
+fn count(records: &mut [Record], in_hand: &Arc<AtomicU64>) {
+    for record in records {
+        in_hand.fetch_add(record.data.len() as u64, Ordering::Relaxed);
+        let counted = Counted { data: record.data.clone(), in_hand: Arc::clone(in_hand) };
+        record.data = Bytes::from_owner(counted);
     }
 }
 

@@ -9,6 +9,9 @@ pub(crate) const FAILOVER: Duration = Duration::from_secs(10);
 /// The least a worker can be given, so that it matters.
 pub(crate) const MEMORY_MAX: u64 = 16 << 20;
 
+/// Open shards, and closed ones that are being finished.
+const SHARDS_HELD_MAX: u64 = 24;
+
 #[derive(Debug, Clone)]
 pub(crate) struct Scenario {
     pub(crate) workers: usize,
@@ -35,9 +38,22 @@ pub(crate) struct Scenario {
     pub(crate) poison: f64,
     /// Payloads of up to a megabyte, which press on the memory limit.
     pub(crate) large_records: bool,
+    /// How many of the workers subscribe rather than poll.
+    pub(crate) fan_out: f64,
+    /// Chances per second that somebody else subscribes as this application's consumer.
+    pub(crate) thefts: f64,
+    /// Chances per second that fan-out fails for all for some time.
+    pub(crate) outages: f64,
 }
 
 impl Scenario {
+    /// The most payload a worker may have in hand: its budget, and of each subscription an event that
+    /// waits for room.
+    pub(crate) fn memory_max(&self) -> u64 {
+        let waiting = if self.fan_out > 0.0 { SHARDS_HELD_MAX << 20 } else { 0 };
+        MEMORY_MAX + waiting
+    }
+
     pub(crate) fn draw(rng: &mut fastrand::Rng) -> Self {
         let workers = match rng.u32(..20) {
             0 => rng.usize(20..=50),
@@ -53,6 +69,9 @@ impl Scenario {
         let rate_spread = per_second(&[0.0, 0.0, 0.01, 0.1]);
         let poison = per_second(&[0.0, 0.1]);
         let large_records = rng.u32(..8) == 0;
+        let fan_out = [0.0, 0.0, 0.5, 1.0][rng.usize(..4)];
+        let thefts = [0.0, 0.02][rng.usize(..2)];
+        let outages = [0.0, 0.01][rng.usize(..2)];
         Self {
             workers,
             shards: rng.u32(1..=8),
@@ -71,6 +90,9 @@ impl Scenario {
             aggregates,
             poison,
             large_records,
+            fan_out,
+            thefts,
+            outages,
         }
     }
 }

@@ -9,10 +9,11 @@ use bytes::Bytes;
 use kinesis_consumer::aggregation::Aggregator;
 use kinesis_consumer::internals::in_simulation;
 use kinesis_consumer::lease::{FaultyLeaseStore, Item, Lease, MemoryLeaseStore};
+use kinesis_consumer::stream::IteratorPosition;
 use kinesis_consumer::testing::{NewRecord, SimulatedKinesis};
 use kinesis_consumer::{
-    Consumer, ConsumerBuilder, CoordinationConfig, ExtendedSequenceNumber, LeaseKey, ManagementConfig,
-    RetrievalConfig, ShardId, StartStrategy,
+    Consumer, ConsumerBuilder, CoordinationConfig, ExtendedSequenceNumber, FanOutConsumer, LeaseConfig,
+    LeaseKey, ManagementConfig, RetrievalConfig, ShardId, StartStrategy,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -71,7 +72,7 @@ impl World {
         let kinesis = SimulatedKinesis::starting_at(wall);
         kinesis.create_stream(STREAM, scenario.shards).expect("a new stream");
         let table = MemoryLeaseStore::default();
-        let log = Log::new(FAILOVER, MEMORY_MAX);
+        let log = Log::new(FAILOVER, scenario.memory_max());
         let observing = log.clone();
         let changes = Changes::default();
         let noting = changes.clone();
@@ -134,6 +135,14 @@ impl World {
         self.fleet.retain(|member| !member.task.is_finished());
         if self.happens(self.scenario.reshards * seconds) {
             self.reshard();
+        }
+        if self.scenario.fan_out > 0.0 && self.happens(self.scenario.thefts * seconds) {
+            self.steal_a_subscription();
+        }
+        if self.scenario.fan_out > 0.0 && self.happens(self.scenario.outages * seconds) {
+            let length = FAILOVER.mul_f64(1.0 + 9.0 * self.rng.f64());
+            self.fleet.iter().for_each(|member| member.weather.lose_fan_out(length));
+            self.log.tell(What::FanOutLost { length });
         }
         if self.happens(self.scenario.kills * seconds) && !self.fleet.is_empty() {
             let index = self.rng.usize(..self.fleet.len());
@@ -224,6 +233,18 @@ impl World {
         }
     }
 
+    /// Somebody subscribes as the fleet's consumer, and takes no events. Fails within five seconds of
+    /// another subscription.
+    fn steal_a_subscription(&mut self) {
+        let open = self.kinesis.open_shards(STREAM).expect("a stream");
+        let shard = &open[self.rng.usize(..open.len())].id;
+        let consumers = self.kinesis.consumers(STREAM).expect("a stream");
+        for consumer in consumers {
+            let stolen = self.kinesis.subscribe(&consumer, shard, &IteratorPosition::Latest).is_ok();
+            self.log.tell(What::SubscriptionStolen { shard: shard.clone(), stolen });
+        }
+    }
+
     fn note_shards(&mut self) {
         let shards = self.kinesis.shards(STREAM).expect("a stream");
         let open = shards.iter().filter(|shard| shard.is_open()).map(|shard| shard.id.clone()).collect();
@@ -277,6 +298,12 @@ impl World {
         coordination.lease_cleanup_interval = Duration::from_secs(20);
         let mut retrieval = RetrievalConfig::default();
         retrieval.memory_bytes_max = MEMORY_MAX;
+        let mut lease_config = LeaseConfig::default();
+        if self.happens(self.scenario.fan_out) {
+            let fall_back_to_polling_after = self.rng.bool().then_some(FAILOVER * 2);
+            lease_config =
+                LeaseConfig::FanOutConfig { consumer: FanOutConsumer::default(), fall_back_to_polling_after };
+        }
         let table = FaultyLeaseStore::new(self.table.clone(), weather.table_faults());
         let builder = Consumer::builder()
             .stream(STREAM)
@@ -288,10 +315,12 @@ impl World {
                 life: life.clone(),
                 log: self.log.clone(),
                 in_hand,
+                weather: weather.clone(),
             }))
             .lease_store(Arc::new(WatchedTable { table, life: life.clone(), log: self.log.clone() }))
             .coordination(coordination)
             .retrieval(retrieval)
+            .lease_config(lease_config)
             .management(ManagementConfig {
                 start_strategy: StartStrategy::Oldest,
                 leases_to_acquire: self.rng.usize(1..=3),

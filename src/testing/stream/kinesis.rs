@@ -251,6 +251,18 @@ impl SimulatedKinesis {
         self.change(|service, now| Ok(service.register_consumer(now, stream, name)?.arn))
     }
 
+    /// The ARNs of the registered consumers of a stream.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such stream.
+    pub fn consumers(&self, stream: &str) -> Result<Vec<String>, ServiceError> {
+        self.look(|service, now| {
+            let consumers = service.stream(now, stream)?.consumers.values();
+            Ok(consumers.map(|consumer| consumer.arn.clone()).collect())
+        })
+    }
+
     /// Deregisters a consumer; its subscriptions end.
     ///
     /// # Errors
