@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::{
 use kinesis_consumer::aggregation::{Added, Aggregator};
 use kinesis_consumer::testing::{HttpFault, LocalAws, NewRecord};
 use kinesis_consumer::{
-    Checkpointer, Consumer, ConsumerBuilder, CoordinationConfig, Error, ErrorKind, Event,
+    Checkpointer, Consumer, ConsumerBuilder, CoordinationConfig, Error, ErrorKind, Event, FanOutConsumer,
     KinesisClientRecord, LeaseConfig, ManagementConfig, MetricsConfig, ShardRecordProcessor,
     ShardRecordProcessorFactory, StartStrategy,
 };
@@ -139,6 +139,61 @@ async fn records_flow_through_a_split_and_a_handover() {
     assert_eq!(counting.all() - before, 500, "no duplicates after a graceful handover");
     b.shutdown().await.expect("processors return");
     local.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fan_out_delivers_through_a_split_a_broken_connection_and_a_second_worker() {
+    let (local, counting) = (local(3).await, Counting::default());
+    put(&local, 0..500);
+    let subscriber =
+        |worker: &str| builder(&local, &counting).lease_config(LeaseConfig::fan_out()).worker_id(worker);
+    let a = subscriber("a").build().expect("valid").start().await.expect("started");
+    until("the first records", || counting.distinct() == 500).await;
+    let open = local.kinesis().open_shards("orders").expect("a stream");
+    local.inject("kinesis:SubscribeToShard", 1, HttpFault::DropResponse);
+    local.kinesis().split("orders", &open[0].id).expect("split");
+    put(&local, 500..1000);
+    until("the records after the split", || counting.distinct() == 1000).await;
+
+    let b = subscriber("b").build().expect("valid").start().await.expect("started");
+    a.shutdown().await.expect("processors return");
+    put(&local, 1000..1500);
+    until("the records after the handover", || counting.distinct() == 1500).await;
+    assert_eq!(counting.all(), 1500, "no duplicates");
+    let requests = local.requests();
+    assert!(!requests.contains_key("kinesis:GetRecords"), "{requests:?}");
+    assert_eq!(requests["kinesis:RegisterStreamConsumer"], 1);
+    assert_eq!(local.kinesis().consumers("orders").expect("a stream").len(), 1);
+
+    b.shutdown().await.expect("processors return");
+    b.deregister_fan_out_consumer().await.expect("deregistered");
+    assert_eq!(local.kinesis().consumers("orders").expect("a stream").len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_permission_to_subscribe_shards_are_polled_and_it_is_told() {
+    let (local, counting) = (local(2).await, Counting::default());
+    put(&local, 0..100);
+    let denied = HttpFault::Error { status: 400, code: "AccessDeniedException".into() };
+    local.inject("kinesis:RegisterStreamConsumer", 1000, denied);
+    let fan_out = LeaseConfig::FanOutConfig {
+        consumer: FanOutConsumer::Application,
+        fall_back_to_polling_after: Some(Duration::from_secs(1)),
+    };
+    let consumer = builder(&local, &counting).lease_config(fan_out).build().expect("valid");
+    let handle = consumer.start().await.expect("started");
+    let mut events = handle.events();
+    let told = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            if let Some(Event::FanOutUnavailable { reason, .. }) = events.next().await {
+                return reason;
+            }
+        }
+    });
+    let reason = told.await.expect("an event");
+    assert!(reason.contains("RegisterStreamConsumer"), "{reason}");
+    until("the records", || counting.distinct() == 100).await;
+    handle.shutdown().await.expect("processors return");
 }
 
 #[tokio::test]
