@@ -57,11 +57,11 @@ pub struct Take {
 impl Take {
     /// Whether to try once more after this was refused because the row is now `row`: only for a steal
     /// that failed because the owner has renewed. An owner that was thought dead and has renewed is
-    /// alive, and may hold the lease.
+    /// alive, and may hold the lease; and a shard that has ended meanwhile is nobody's to take.
     #[must_use]
     pub fn is_worth_a_retry(&self, row: &Lease) -> bool {
         let is_steal = matches!(self.reason, Reason::Steal { .. }) || planted(Bug::RetakesFromTheLiving);
-        is_steal && row.owner == self.lease.owner
+        is_steal && row.owner == self.lease.owner && !row.checkpoint.is_shard_end()
     }
 }
 
