@@ -1,3 +1,5 @@
+#![cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
+
 use std::time::Duration;
 
 use super::{Lease, WriteOutcome};
@@ -7,7 +9,6 @@ use crate::types::{Moment, WorkerId};
 /// What a worker knows of a row it holds, and what the answers to its writes mean: still held, in
 /// doubt, or lost. [`HeldLease`](super::HeldLease) carries the writes out.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
 pub struct Tenure {
     /// The row as this worker last wrote it or, once lost, as it was last seen.
     pub lease: Lease,
@@ -19,7 +20,6 @@ pub struct Tenure {
 
 /// A write that is under way.
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
 pub struct Sent {
     at: Moment,
     /// What was in doubt before.
@@ -28,7 +28,6 @@ pub struct Sent {
 
 /// What the answer to a write means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
 pub enum Settled {
     /// It is written.
     Written,

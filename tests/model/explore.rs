@@ -1,7 +1,7 @@
 //! Goes through every state that can be reached, the nearest first, so that the way to whatever is
 //! wrong is as short as possible.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fmt::Write as _;
 
 use crate::rules::{Action, Answer, Rules, Setup, Write, key, name};
@@ -121,4 +121,37 @@ fn sentence(action: Action, names: Renaming) -> String {
         }
         Action::Crash { worker } => format!("{} crashes", who(worker)),
     }
+}
+
+/// Whether nothing is hidden by forgetting: whatever can happen in a world can also happen in the one
+/// that stands for it.
+///
+/// # Errors
+///
+/// Two worlds that do not.
+pub(crate) fn compare_merged(setup: Setup) -> Result<usize, String> {
+    let mut rules = Rules::new(setup);
+    let start = rules.start().canonical().0;
+    let mut seen: HashSet<Code> = HashSet::from([start.code()]);
+    let mut todo: Vec<World> = vec![start];
+    while let Some(world) = todo.pop() {
+        for action in rules.actions(&world) {
+            let next = rules.apply(world, action)?;
+            let mut merged = next;
+            merged.forget_what_does_not_matter();
+            if !followers(&mut rules, &next)?.is_subset(&followers(&mut rules, &merged)?) {
+                return Err(format!("{next:?}\nis not covered by\n{merged:?}"));
+            }
+            let (merged, _) = next.canonical();
+            if seen.insert(merged.code()) {
+                todo.push(merged);
+            }
+        }
+    }
+    Ok(seen.len())
+}
+
+fn followers(rules: &mut Rules, world: &World) -> Result<BTreeSet<Code>, String> {
+    let actions = rules.actions(world);
+    actions.into_iter().map(|action| Ok(rules.apply(*world, action)?.canonical().0.code())).collect()
 }

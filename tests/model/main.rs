@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use kinesis_consumer::internals::{Bug, plant};
 
-use crate::explore::explore;
+use crate::explore::{compare_merged, explore};
 use crate::rules::{Setup, Shape};
 use crate::world::UNLIMITED;
 
@@ -58,7 +58,17 @@ fn few_leases_are_always_safe_and_recover() {
 
 #[test]
 fn a_split_is_always_safe_and_recovers() {
-    explore_all!(Setup { workers: 1, crashes: 2, losses: UNLIMITED, stale: UNLIMITED, ..SPLIT }, SPLIT,);
+    explore_all!(
+        Setup { workers: 1, crashes: 2, losses: UNLIMITED, stale: UNLIMITED, ..SPLIT },
+        Setup { crashes: 1, ..SPLIT },
+    );
+}
+
+#[test]
+fn nothing_is_hidden_by_forgetting() {
+    for setup in [ONE_LEASE, TWO_LEASES] {
+        compare_merged(setup).unwrap();
+    }
 }
 
 /// Minutes, and some GiB of memory: `just model`.

@@ -240,7 +240,9 @@ impl Rules {
         for worker in 0..self.setup.workers {
             for lease in 0..LEASES {
                 let seen = &mut world.workers[worker].seen[lease];
-                seen.age = (seen.age + 1).min(AGE_MAX);
+                if seen.version != Version::Never {
+                    seen.age = (seen.age + 1).min(AGE_MAX);
+                }
                 let Some(held) = &mut world.workers[worker].held[lease] else { continue };
                 held.age = (held.age + 1).min(AGE_MAX);
                 held.doubted = held.doubted.map(|age| (age + 1).min(AGE_MAX));

@@ -54,6 +54,7 @@ pub struct Take {
     pub reason: Reason,
 }
 
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
 impl Take {
     /// Whether to try once more after this was refused because the row is now `row`: only for a steal
     /// that failed because the owner has renewed. An owner that was thought dead and has renewed is
