@@ -39,7 +39,7 @@ sim-seed seed:
 sim-planted from="0":
     SIM_FROM={{from}} cargo test --test simulation planted -- --nocapture
 
-# Explores larger worlds of leases than `cargo test` does: a minute or two, and up to 5 GiB.
+# Explores larger worlds of leases than `cargo test` does: a minute or two, and less than 6 GiB.
 model:
     cargo test --config 'profile.dev.package.kinesis-consumer.opt-level=3' --config 'profile.test.package.kinesis-consumer.opt-level=3' --test model -- --include-ignored --nocapture
 
