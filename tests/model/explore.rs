@@ -4,7 +4,8 @@
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fmt::Write as _;
 
-use crate::rules::{Action, Answer, Rules, Setup, Write, key, name};
+use crate::answers::{key, name};
+use crate::rules::{Action, Answer, Rules, Setup, Write};
 use crate::world::{Code, Renaming, World};
 
 /// How a state was first reached: from which, by which of the actions there.

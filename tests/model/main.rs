@@ -1,6 +1,7 @@
 //! Small worlds of workers and leases, explored completely: every state that can be reached, safety in
 //! each, and recovery from each.
 
+mod answers;
 mod explore;
 mod rules;
 mod world;

@@ -4,23 +4,21 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use kinesis_consumer::LeaseKey;
 use kinesis_consumer::internals::{
-    Known, Reason, Settled, Take, Tenure, child_leases, children_come_first, learn, lets_children_start,
-    observe_scan, outcome_of, plan_takes,
+    Known, Reason, Take, Tenure, child_leases, children_come_first, learn, lets_children_start, observe_scan,
+    plan_takes,
 };
-use kinesis_consumer::lease::{Lease, LeaseWrite, WriteOutcome};
-use kinesis_consumer::stream::ChildShard;
-use kinesis_consumer::{Checkpoint, ExtendedSequenceNumber, HashKeyRange, LeaseKey, Moment, WorkerId};
 
+use crate::answers::{
+    NOW, ago, carry_out, carry_out_take, children, key, known, lease_of, name, owner, row, seen_again,
+};
 use crate::world::{
     AGE_MAX, Code, END, Held, LEASES, NOBODY, PARENT, Row, Seen, UNLIMITED, Version, WORKERS, Worker, World,
 };
 
-const TICK: Duration = Duration::from_secs(2);
+/// One and a half ticks.
 const FAILOVER: Duration = Duration::from_secs(3);
-const NOW: Moment = Moment::after_origin(Duration::from_secs(1000));
-/// The present counter of every row.
-const COUNTER: u64 = 10;
 /// Enough to see every order of three leases.
 const SEEDS: u64 = 16;
 /// Rounds without faults after which everything must be well.
@@ -78,7 +76,7 @@ pub(crate) enum Action {
 }
 
 /// A row's owner and checkpoint.
-type Content = (u8, u8);
+pub(crate) type Content = (u8, u8);
 /// A row as a scan shows it, and whether that is how it was before.
 type Shown = (Content, bool);
 /// What a write came to, or why it must not have been possible.
@@ -103,18 +101,19 @@ pub(crate) struct Rules {
 
 /// What a holder's write came to.
 #[derive(Debug, Clone, Copy)]
-struct Wrote {
+pub(crate) struct Wrote {
     /// What the row is now, if it was written.
-    row: Option<Content>,
-    held: Option<Held>,
+    pub(crate) row: Option<Content>,
+    pub(crate) held: Option<Held>,
     /// The row as it was last seen by who holds it no longer: versions behind, and what it was.
-    last_seen: (u8, Content),
+    pub(crate) last_seen: (u8, Content),
 }
 
 impl Rules {
     pub(crate) fn new(setup: Setup) -> Self {
-        let valid = [0, 1, 2, 3]
-            .map(|age| Tenure::new(lease(PARENT, 0, NOBODY, 0), ago(age)).is_valid(FAILOVER, NOW));
+        let valid = [0, 1, 2, 3].map(|age| {
+            Tenure::new(crate::answers::lease(PARENT, 0, NOBODY, 0), ago(age)).is_valid(FAILOVER, NOW)
+        });
         Self {
             setup,
             valid,
@@ -332,8 +331,9 @@ impl Rules {
             (true, true) => row.is_written.then_some(((row.owner_before, 0), true)),
         };
         *self.scans.entry((seen, lease, shown, worker)).or_insert_with(|| {
-            let shown = shown
-                .map(|((owner, checkpoint), stale)| self::lease(lease, u64::from(stale), owner, checkpoint));
+            let shown = shown.map(|((owner, checkpoint), stale)| {
+                crate::answers::lease(lease, u64::from(stale), owner, checkpoint)
+            });
             seen_again(&observe_scan(known(lease, seen), shown.into_iter().collect(), NOW))
         })
     }
@@ -348,7 +348,7 @@ impl Rules {
         let seen = &mut world.workers[worker].seen[lease];
         *seen =
             *self.learned.entry((*seen, lease, behind, (owner, checkpoint), worker)).or_insert_with(|| {
-                let row = self::lease(lease, u64::from(behind), owner, checkpoint);
+                let row = crate::answers::lease(lease, u64::from(behind), owner, checkpoint);
                 seen_again(&learn(known(lease, *seen), row, NOW))
             });
     }
@@ -462,101 +462,6 @@ impl Rules {
     }
 }
 
-fn carry_out_take(present: &Lease, take: &Take, worker: usize) -> Result<Option<Content>, String> {
-    let mut previous = take.lease.clone();
-    for is_retry in [false, true] {
-        match outcome_of(&LeaseWrite::take(&previous, &name(worker)), present)? {
-            WriteOutcome::Applied(row) => return judged(present, &row).map(Some),
-            WriteOutcome::Refused(Some(row)) if !is_retry && take.is_worth_a_retry(&row) => previous = *row,
-            WriteOutcome::Refused(_) => break,
-        }
-    }
-    Ok(None)
-}
-
-/// As `HeldLease::write` does it.
-fn carry_out(
-    present: &Lease,
-    lease: usize,
-    held: Held,
-    worker: usize,
-    write: Write,
-    answer: Answer,
-) -> Result<Wrote, String> {
-    let me = name(worker);
-    let mut present = present.clone();
-    let checkpoint = if held.behind == 0 { code(&present.checkpoint) } else { 0 };
-    let mut tenure =
-        Tenure::new(self::lease(lease, u64::from(held.behind), owner(worker), checkpoint), ago(held.age));
-    tenure.in_doubt_since = held.doubted.map(ago);
-    let target =
-        position(if present.owner.as_ref() == Some(&me) { code(&present.checkpoint) + 1 } else { 1 });
-    let (mut row, mut is_lost) = (None, write == Write::Release);
-    for _ in 0..2 {
-        let sent = tenure.send(NOW);
-        if answer == Answer::NotSent {
-            break;
-        }
-        let outcome = outcome_of(
-            &match write {
-                Write::Renew => LeaseWrite::renew(&tenure.lease, None),
-                Write::Checkpoint => LeaseWrite::checkpoint(&tenure.lease, &target),
-                Write::End => LeaseWrite::checkpoint(&tenure.lease, &Checkpoint::ShardEnd),
-                Write::Release => LeaseWrite::release(&tenure.lease, &me),
-            },
-            &present,
-        )?;
-        if let WriteOutcome::Applied(after) = &outcome {
-            row = Some(judged(&present, after)?);
-            if tenure.lease.counter != present.counter {
-                return Err("ownership: a worker wrote to a row that others had written since".into());
-            }
-            present = Lease::clone(after);
-        }
-        if answer == Answer::Lost {
-            break;
-        }
-        match tenure.settle(sent, outcome, &me) {
-            Settled::Written => break,
-            Settled::EarlierWritten if write == Write::Renew => break,
-            Settled::EarlierWritten => {}
-            Settled::Lost => {
-                is_lost = true;
-                break;
-            }
-        }
-    }
-    let behind = u8::try_from(present.counter.saturating_sub(tenure.lease.counter)).unwrap_or(2).min(2);
-    let seen = (behind, content(&tenure.lease));
-    let held = Held {
-        behind,
-        age: age(tenure.renewed),
-        doubted: tenure.in_doubt_since.map(age),
-        started: held.started,
-    };
-    let ends = is_lost || tenure.lease.checkpoint.is_shard_end();
-    Ok(Wrote { row, held: (!ends).then_some(held), last_seen: seen })
-}
-
-/// A row after a write, unless it must not be that.
-fn judged(before: &Lease, after: &Lease) -> Result<Content, String> {
-    if after.counter != before.counter + 1 {
-        let (before, after) = (before.counter, after.counter);
-        return Err(format!("counter: a write made it {after} after {before}"));
-    }
-    if after.checkpoint < before.checkpoint {
-        return Err(format!("checkpoints: back from {} to {}", before.checkpoint, after.checkpoint));
-    }
-    if before.checkpoint.is_shard_end() && after.owner != before.owner && after.owner.is_some() {
-        return Err("takes: a shard that has ended was taken".into());
-    }
-    Ok(content(after))
-}
-
-fn content(row: &Lease) -> Content {
-    (row.owner.as_ref().map_or(NOBODY, number), code(&row.checkpoint))
-}
-
 fn put(world: &mut World, lease: usize, (owner, checkpoint): Content) {
     let row = &mut world.rows[lease];
     *row = Row { exists: true, owner, checkpoint, is_written: true, owner_before: row.owner };
@@ -566,98 +471,5 @@ fn put(world: &mut World, lease: usize, (owner, checkpoint): Content) {
 fn use_up(left: &mut u8) {
     if *left != UNLIMITED {
         *left = left.saturating_sub(1);
-    }
-}
-
-pub(crate) fn name(worker: usize) -> WorkerId {
-    WorkerId::from(["a", "b", "c"][worker])
-}
-
-fn owner(worker: usize) -> u8 {
-    u8::try_from(worker).expect("few") + 1
-}
-
-fn number(name: &WorkerId) -> u8 {
-    (0..WORKERS).find(|&worker| self::name(worker) == *name).map_or(NOBODY, owner)
-}
-
-pub(crate) fn key(lease: usize) -> LeaseKey {
-    LeaseKey::from(["parent", "left", "right"][lease])
-}
-
-fn row(world: &World, lease: usize) -> Lease {
-    lease_of(lease, world.rows[lease])
-}
-
-fn lease_of(lease: usize, row: Row) -> Lease {
-    self::lease(lease, 0, row.owner, row.checkpoint)
-}
-
-/// A version of a row, so many before the present one.
-fn lease(lease: usize, behind: u64, owner: u8, checkpoint: u8) -> Lease {
-    let checkpoint = match checkpoint {
-        0 => Checkpoint::TrimHorizon,
-        END => Checkpoint::ShardEnd,
-        number => position(number),
-    };
-    let mut row = Lease::new(key(lease), checkpoint);
-    row.counter = COUNTER - behind;
-    row.owner = owner.checked_sub(1).map(|worker| name(worker.into()));
-    if lease != PARENT {
-        row.parents = BTreeSet::from(["parent".into()]);
-    }
-    row
-}
-
-fn position(number: u8) -> Checkpoint {
-    ExtendedSequenceNumber::new(u128::from(number).into(), 0).into()
-}
-
-fn code(checkpoint: &Checkpoint) -> u8 {
-    (0..END).find(|&number| position(number) == *checkpoint).unwrap_or(if checkpoint.is_shard_end() {
-        END
-    } else {
-        0
-    })
-}
-
-fn children() -> [ChildShard; 2] {
-    let child = |id: &str, (start, end)| {
-        ChildShard::new(id, ["parent".into()], HashKeyRange::new(start, end).expect("a range"))
-    };
-    [child("left", (0, 4)), child("right", (5, 9))]
-}
-
-fn ago(age: u8) -> Moment {
-    Moment::after_origin(NOW.since(Moment::ORIGIN) - TICK * u32::from(age))
-}
-
-fn age(then: Moment) -> u8 {
-    u8::try_from(NOW.since(then).as_secs() / TICK.as_secs()).unwrap_or(AGE_MAX).min(AGE_MAX)
-}
-
-/// What is known of one lease, as the crate keeps it.
-fn known(lease: usize, seen: Seen) -> Known {
-    let behind = match seen.version {
-        Version::Never => return Known::new(),
-        Version::Older => 2,
-        Version::Before => 1,
-        Version::Present => 0,
-    };
-    let row = self::lease(lease, behind, seen.owner, if seen.ended { END } else { 0 });
-    vec![(row, Some(ago(seen.age)))]
-}
-
-fn seen_again(known: &Known) -> Seen {
-    let Some((row, changed)) = known.first() else { return Seen::default() };
-    Seen {
-        version: match COUNTER - row.counter {
-            0 => Version::Present,
-            1 => Version::Before,
-            _ => Version::Older,
-        },
-        owner: row.owner.as_ref().map_or(NOBODY, number),
-        ended: row.checkpoint.is_shard_end(),
-        age: changed.map_or(0, age),
     }
 }
