@@ -7,13 +7,20 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_dynamodb::Client;
 
 use crate::consumer::{ConsumerBuilder, World};
-use crate::lease::{DynamoDbLeaseStore, Lease, LeaseStore, OwnerIndex, StoreError};
+use crate::lease::{
+    DynamoDbLeaseStore, Lease, LeaseStore, LeaseWrite, OwnerIndex, StoreError, WriteOutcome, row_after,
+};
 use crate::overseer::Hub;
-use crate::overseer::assign::independent::{Reason, Rules, plan_assignment};
+use crate::overseer::assign::independent::{Rules, plan_assignment};
+use crate::overseer::shard_sync::plan_child_leases;
 use crate::overseer::view::View;
+use crate::planted::planted;
 use crate::runtime::Clock;
+use crate::stream::ChildShard;
 use crate::types::{LeaseKey, Moment, WorkerId};
 
+pub use crate::lease::tenure::{Sent, Settled, Tenure};
+pub use crate::overseer::assign::independent::{Reason, Take};
 pub use crate::planted::{Bug, plant};
 
 /// The lease table in DynamoDB as the consumer uses it; `segments` scan it at once.
@@ -78,7 +85,7 @@ pub fn learn(known: Known, lease: Lease, now: Moment) -> Known {
     view.into_parts().collect()
 }
 
-/// The leases `worker` would take, and whether it believes that their owners are dead.
+/// The leases `worker` would take by the rules of KCL 2.x.
 #[must_use]
 pub fn plan_takes(
     known: Known,
@@ -87,7 +94,7 @@ pub fn plan_takes(
     failover_time: Duration,
     now: Moment,
     seed: u64,
-) -> Vec<(Lease, bool)> {
+) -> Vec<Take> {
     let rules = Rules {
         worker: worker.clone(),
         max_leases: usize::MAX,
@@ -96,9 +103,39 @@ pub fn plan_takes(
         priority_lease_assignment: false,
     };
     let mut rng = fastrand::Rng::with_seed(seed);
-    let plan = plan_assignment(&View::from_parts(known), held, &rules, now, &mut rng);
-    let take = |take: crate::overseer::assign::independent::Take| {
-        (take.lease, matches!(take.reason, Reason::Expired { .. } | Reason::VeryOld))
+    plan_assignment(&View::from_parts(known), held, &rules, now, &mut rng).takes
+}
+
+/// What becomes of a write to a row as it is.
+///
+/// # Errors
+///
+/// If the write is malformed.
+pub fn outcome_of(write: &LeaseWrite, row: &Lease) -> Result<WriteOutcome, String> {
+    let Some(item) = row_after(write, Some(&row.to_item()))? else {
+        return Ok(WriteOutcome::Refused(Some(Box::new(row.clone()))));
     };
-    plan.takes.into_iter().map(take).collect()
+    let lease = Lease::from_item(&item).map_err(|unreadable| unreadable.to_string())?;
+    Ok(WriteOutcome::Applied(Box::new(lease.ok_or("no lease any more")?)))
+}
+
+/// The leases for the shards that follow `parent`, which has ended.
+///
+/// # Errors
+///
+/// If a child does not name it as a parent.
+pub fn child_leases(parent: &Lease, children: &[ChildShard]) -> Result<Vec<Lease>, String> {
+    plan_child_leases(parent, children, |_| true).map_err(|error| error.to_string())
+}
+
+/// Whether a child may start as far as this parent of it goes, whose row was just read consistently.
+#[must_use]
+pub fn lets_children_start(parent: Option<&Lease>) -> bool {
+    crate::shard::lets_children_start(parent)
+}
+
+/// Whether a parent's end waits for the leases of its children.
+#[must_use]
+pub fn children_come_first() -> bool {
+    !planted(Bug::EndsWithoutChildren)
 }

@@ -61,11 +61,15 @@ pub enum Bug {
     TrustsAnyShardEnd,
     /// A shard that is polled because fan-out cannot be had is opened at the tip.
     FallbackForgetsPosition,
+    /// A take from an owner that turns out to have renewed is tried again with the row as it is.
+    RetakesFromTheLiving,
+    /// The end of a shard is stored whoever holds the lease, with a counter that is right.
+    EndIgnoresCounter,
 }
 
 #[cfg(feature = "internals")]
 impl Bug {
-    /// Every bug.
+    /// Every bug that fleets show soon enough; all others are found in the model.
     pub const ALL: [Self; 27] = [
         Self::TakeIgnoresCounter,
         Self::TakeKeepsCounter,

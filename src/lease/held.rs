@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Lease, LeaseStore, LeaseWrite, PendingCheckpoint, StoreError, Throughput, WriteOutcome};
+use super::{Lease, LeaseStore, LeaseWrite, PendingCheckpoint, Settled, StoreError, Tenure, Throughput};
 use crate::planted::{Bug, planted};
 use crate::runtime::{Backoff, Clock};
 use crate::types::{Checkpoint, LeaseKey, Moment, ShardId, WorkerId};
@@ -33,25 +33,12 @@ pub(crate) struct HeldLease {
     failover_time: Duration,
     key: LeaseKey,
     shard_id: ShardId,
-    writing: tokio::sync::Mutex<Writing>,
-    known: Mutex<Known>,
-    lost: CancellationToken,
-}
-
-/// What the writer alone needs.
-#[derive(Debug)]
-struct Writing {
-    /// When the first write was sent that is conditional on the present counter and may have landed.
-    in_doubt_since: Option<Moment>,
-    seed: u64,
-}
-
-#[derive(Debug)]
-struct Known {
-    lease: Lease,
-    renewed: Moment,
+    /// Held by who writes: the seed of the pauses between its attempts.
+    writing: tokio::sync::Mutex<u64>,
+    tenure: Mutex<Tenure>,
     /// To be stored with the next checkpoint.
-    children: BTreeSet<ShardId>,
+    children: Mutex<BTreeSet<ShardId>>,
+    lost: CancellationToken,
 }
 
 /// Why a write on a held lease did not happen, or is not known to have happened.
@@ -83,8 +70,9 @@ impl HeldLease {
             failover_time,
             key: lease.key.clone(),
             shard_id: lease.shard_id.clone(),
-            writing: tokio::sync::Mutex::new(Writing { in_doubt_since: None, seed }),
-            known: Mutex::new(Known { lease, renewed: taken, children: BTreeSet::new() }),
+            writing: tokio::sync::Mutex::new(seed),
+            tenure: Mutex::new(Tenure::new(lease, taken)),
+            children: Mutex::default(),
             lost: CancellationToken::new(),
         }
     }
@@ -99,12 +87,12 @@ impl HeldLease {
 
     /// The row as this worker last wrote it or, once lost, as it was last seen.
     pub(crate) fn lease(&self) -> Lease {
-        self.known().lease.clone()
+        self.tenure().lease.clone()
     }
 
     /// The start of the last write that is known to have landed.
     pub(crate) fn renewed(&self) -> Moment {
-        self.known().renewed
+        self.tenure().renewed
     }
 
     /// Cancelled when the lease is lost or given up.
@@ -118,7 +106,7 @@ impl HeldLease {
         if self.lost.is_cancelled() {
             return false;
         }
-        let valid = self.clock.now() < self.renewed() + self.failover_time || planted(Bug::NeverExpires);
+        let valid = self.tenure().is_valid(self.failover_time, self.clock.now());
         if !valid {
             self.lost.cancel();
         }
@@ -137,7 +125,7 @@ impl HeldLease {
         let build = |lease: &Lease| {
             not_behind(lease, checkpoint)?;
             let mut lease = lease.clone();
-            lease.children.extend(self.known().children.iter().cloned());
+            lease.children.extend(lock(&self.children).iter().cloned());
             Ok(LeaseWrite::checkpoint(&lease, checkpoint))
         };
         let is_stored = |row: &Lease| row.checkpoint == *checkpoint && row.pending_checkpoint.is_none();
@@ -155,7 +143,7 @@ impl HeldLease {
 
     /// Notes which shards follow this one; stored with the next checkpoint.
     pub(crate) fn note_children(&self, children: BTreeSet<ShardId>) {
-        self.known().children = children;
+        *lock(&self.children) = children;
     }
 
     /// Gives the lease back, so that any worker can take it at once. It counts as lost afterwards,
@@ -183,45 +171,32 @@ impl HeldLease {
         build: impl Fn(&Lease) -> Result<LeaseWrite, HeldError> + Send,
         is_done: impl Fn(&Lease) -> bool + Send,
     ) -> Result<(), HeldError> {
-        let mut writing = self.writing.lock().await;
-        let mut pauses = Backoff::new(PAUSE_MIN, PAUSE_MAX, retries, writing.seed);
-        writing.seed = writing.seed.wrapping_add(1);
+        let mut seed = self.writing.lock().await;
+        let mut pauses = Backoff::new(PAUSE_MIN, PAUSE_MAX, retries, *seed);
+        *seed = seed.wrapping_add(1);
         loop {
             if !self.is_valid() {
                 return Err(HeldError::Lost);
             }
             let write = build(&self.lease())?;
-            let sent = self.clock.now();
-            // If this future is dropped during the write, nobody knows whether it landed.
-            let in_doubt = writing.in_doubt_since;
-            writing.in_doubt_since = in_doubt.or(Some(sent));
+            // If this future is dropped during the write, that stays in doubt.
+            let sent = self.tenure().send(self.clock.now());
             match self.store.apply(&write).await {
-                Ok(WriteOutcome::Applied(row)) => {
-                    writing.in_doubt_since = None;
-                    self.know(*row, sent);
-                    return Ok(());
-                }
-                Ok(WriteOutcome::Refused(Some(row)))
-                    if in_doubt.is_some() && self.is_our_lost_write(&row) =>
-                {
-                    writing.in_doubt_since = None;
-                    let is_done = is_done(&row);
-                    // It was sent at that time at the earliest.
-                    self.know(*row, in_doubt.unwrap_or_default());
-                    if is_done {
-                        return Ok(());
+                Ok(outcome) => {
+                    let settled = self.tenure().settle(sent, outcome, &self.worker);
+                    match settled {
+                        Settled::Written => return Ok(()),
+                        Settled::EarlierWritten if is_done(&self.lease()) => return Ok(()),
+                        Settled::EarlierWritten => {}
+                        Settled::Lost => {
+                            self.lost.cancel();
+                            return Err(HeldError::Lost);
+                        }
                     }
-                }
-                Ok(WriteOutcome::Refused(row)) => {
-                    if let Some(row) = row {
-                        self.known().lease = *row;
-                    }
-                    self.lost.cancel();
-                    return Err(HeldError::Lost);
                 }
                 Err(error) => {
                     if !error.is_in_doubt() {
-                        writing.in_doubt_since = in_doubt;
+                        self.tenure().not_written(sent);
                     }
                     match pauses.next() {
                         Some(pause) if error.is_retryable() => self.clock.sleep(pause).await,
@@ -232,24 +207,14 @@ impl HeldLease {
         }
     }
 
-    /// The row is ours and this is what it is, by a write that was sent at `sent` or later.
-    fn know(&self, row: Lease, sent: Moment) {
-        let mut known = self.known();
-        known.lease = row;
-        known.renewed = known.renewed.max(sent);
+    fn tenure(&self) -> MutexGuard<'_, Tenure> {
+        lock(&self.tenure)
     }
+}
 
-    fn is_our_lost_write(&self, row: &Lease) -> bool {
-        if planted(Bug::RefusalTakenForOurs) {
-            return true;
-        }
-        row.owner.as_ref() == Some(&self.worker) && row.counter == self.known().lease.counter + 1
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        // Nothing panics while holding it.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while holding it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn not_behind(lease: &Lease, asked: &Checkpoint) -> Result<(), HeldError> {

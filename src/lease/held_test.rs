@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::lease::{Fault, FaultyLeaseStore, MemoryLeaseStore, StoreErrorKind};
+use crate::lease::{Fault, FaultyLeaseStore, MemoryLeaseStore, StoreErrorKind, WriteOutcome};
 use crate::types::ExtendedSequenceNumber;
 
 const F: Duration = Duration::from_secs(10);

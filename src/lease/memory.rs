@@ -114,20 +114,11 @@ impl Table {
         self.history.push_back((key, before));
     }
 
-    /// What DynamoDB's UpdateItem does, down to creating a row if the conditions allow for none.
     fn update(&mut self, write: &LeaseWrite) -> Result<WriteOutcome, StoreError> {
         let current = self.rows.get(&write.key);
-        let empty = Item::new();
-        if !write.conditions.iter().all(|condition| condition.holds(current.unwrap_or(&empty))) {
-            return Ok(WriteOutcome::refused_by(current));
-        }
-        let mut item = current.cloned().unwrap_or_else(|| {
-            Item::from([(names::LEASE_KEY.to_owned(), Attribute::S(write.key.as_str().to_owned()))])
-        });
-        for update in &write.updates {
-            carry_out(update, &mut item)
-                .map_err(|reason| malformed(write.operation, &write.key).with_source(reason))?;
-        }
+        let after = row_after(write, current)
+            .map_err(|reason| malformed(write.operation, &write.key).with_source(reason))?;
+        let Some(item) = after else { return Ok(WriteOutcome::refused_by(current)) };
         let lease = Lease::from_item(&item);
         self.put(write.key.clone(), Some(item));
         match lease {
@@ -142,6 +133,22 @@ impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table").field("rows", &self.rows).finish_non_exhaustive()
     }
+}
+
+/// What DynamoDB's UpdateItem makes of a row, down to creating it if the conditions allow for none;
+/// `None` if a condition does not hold.
+pub(crate) fn row_after(write: &LeaseWrite, current: Option<&Item>) -> Result<Option<Item>, &'static str> {
+    let empty = Item::new();
+    if !write.conditions.iter().all(|condition| condition.holds(current.unwrap_or(&empty))) {
+        return Ok(None);
+    }
+    let mut item = current.cloned().unwrap_or_else(|| {
+        Item::from([(names::LEASE_KEY.to_owned(), Attribute::S(write.key.as_str().to_owned()))])
+    });
+    for update in &write.updates {
+        carry_out(update, &mut item)?;
+    }
+    Ok(Some(item))
 }
 
 /// Carries one update out by DynamoDB's rules.

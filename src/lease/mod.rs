@@ -15,6 +15,7 @@ mod names;
 mod relay;
 mod row;
 mod store;
+pub(crate) mod tenure;
 mod write;
 
 pub(crate) use self::dynamodb::DynamoDbLeaseStore;
@@ -26,7 +27,10 @@ pub use self::faulty::{Fault, FaultHook, FaultyLeaseStore};
 pub(crate) use self::held::{HeldError, HeldLease};
 pub use self::item::{Attribute, Item};
 pub use self::memory::MemoryLeaseStore;
+#[cfg(feature = "internals")]
+pub(crate) use self::memory::row_after;
 pub(crate) use self::relay::RelayedStore;
 pub use self::row::{Lease, PendingCheckpoint, Throughput, UnreadableRow};
 pub use self::store::{Created, LeaseScan, LeaseStore, TableSpec, WriteOutcome};
+pub(crate) use self::tenure::{Settled, Tenure};
 pub use self::write::{Condition, LeaseWrite, Update};

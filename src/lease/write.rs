@@ -128,6 +128,10 @@ impl LeaseWrite {
         if planted(Bug::CheckpointIgnoresCounter) {
             write.conditions = vec![Condition::Exists(names::LEASE_KEY)];
         }
+        if checkpoint.is_shard_end() && planted(Bug::EndIgnoresCounter) {
+            write.conditions = vec![Condition::Exists(names::LEASE_KEY)];
+            write.updates = vec![Update::Add(names::LEASE_COUNTER, 1)];
+        }
         write.set(names::CHECKPOINT, Attribute::S(checkpoint.text()));
         write.set(names::CHECKPOINT_SUB_SEQUENCE, Attribute::number(checkpoint.sub_sequence_number()));
         write.set(names::OWNER_SWITCHES, Attribute::number(0));

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
-use super::assign::independent::{AssignmentPlan, Reason, Rules, Take, plan_assignment};
+use super::assign::independent::{AssignmentPlan, Rules, Take, plan_assignment};
 use super::audit::HoleTracker;
 use super::holdings::Holding;
 use super::view::View;
@@ -300,9 +300,8 @@ enum Taken {
 }
 
 async fn take(worker: &Worker, wanted: Take) -> Taken {
-    let mut previous = wanted.lease;
-    // A steal that only failed because the owner renewed in the meantime is tried once more.
-    let mut retries = usize::from(matches!(wanted.reason, Reason::Steal { .. }));
+    let mut previous = wanted.lease.clone();
+    let mut is_retry = false;
     loop {
         let sent = worker.clock.now();
         let outcome = worker.store.apply(&LeaseWrite::take(&previous, &worker.id)).await;
@@ -313,8 +312,8 @@ async fn take(worker: &Worker, wanted: Take) -> Taken {
                 tracing::info!(lease = %lease.key, reason = %wanted.reason, "lease taken");
                 return Taken::Won { lease, previous: Box::new(previous), sent };
             }
-            Ok(WriteOutcome::Refused(Some(lease))) if retries > 0 && lease.owner == previous.owner => {
-                retries -= 1;
+            Ok(WriteOutcome::Refused(Some(lease))) if !is_retry && wanted.is_worth_a_retry(&lease) => {
+                is_retry = true;
                 previous = *lease;
             }
             Ok(WriteOutcome::Refused(lease)) => {

@@ -9,7 +9,7 @@ use tracing::Instrument;
 
 use super::callbacks::{Callbacks, Panicked};
 use super::fetching::{fetch, millis};
-use super::state::{Input, ShardState};
+use super::state::{Input, ShardState, lets_children_start};
 use super::status::StatusCell;
 use crate::aggregation::Deaggregator;
 use crate::checkpoint::{Checkpointer, CheckpointerParts};
@@ -129,7 +129,7 @@ impl ShardConsumer {
         let mut look = true;
         loop {
             let changed = self.worker.unfinished.changed();
-            if look && (planted(Bug::ChildrenStartEarly) || self.have_ended(&parents).await) {
+            if look && self.have_ended(&parents).await {
                 return Input::ParentsEnded;
             }
             let poll = self.worker.clock.sleep(self.worker.coordination.parent_shard_poll_interval);
@@ -149,7 +149,7 @@ impl ShardConsumer {
     async fn have_ended(&self, parents: &[LeaseKey]) -> bool {
         for parent in parents {
             match self.worker.store.lease(parent).await {
-                Ok(lease) if lease.as_ref().is_none_or(|lease| lease.checkpoint.is_shard_end()) => {}
+                Ok(lease) if lets_children_start(lease.as_ref()) => {}
                 Ok(_) => return false,
                 Err(error) => {
                     tracing::warn!(%parent, %error, "cannot see whether a parent shard has ended");

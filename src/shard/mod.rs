@@ -9,5 +9,7 @@ mod status;
 
 pub(crate) use self::consumer::{Ending, ShardConsumer};
 pub use self::state::ShardState;
+#[cfg(feature = "internals")]
+pub(crate) use self::state::lets_children_start;
 pub use self::status::ShardStatus;
 pub(crate) use self::status::StatusCell;

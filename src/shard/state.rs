@@ -1,5 +1,8 @@
 use std::fmt;
 
+use crate::lease::Lease;
+use crate::planted::{Bug, planted};
+
 /// Where the consumer of one shard is in its life (KCL's `ConsumerStates`).
 ///
 /// ```text
@@ -73,6 +76,11 @@ impl ShardState {
             _ => self,
         }
     }
+}
+
+/// Whether a child may start as far as this parent of it goes, whose row was just read consistently.
+pub(crate) fn lets_children_start(parent: Option<&Lease>) -> bool {
+    parent.is_none_or(|lease| lease.checkpoint.is_shard_end()) || planted(Bug::ChildrenStartEarly)
 }
 
 impl fmt::Display for ShardState {

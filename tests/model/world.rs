@@ -1,363 +1,272 @@
-//! A lease table, what each worker knows of it and holds, and everything that can happen next. Plans
-//! and writes are the crate's own.
+//! A lease table, what each worker knows of it and holds: as small as the rules allow.
+//!
+//! - Of a counter only its distance to the row's counts: writes ask for equality, or for one ahead.
+//! - What a version of a row was is not stored again with each copy, except for its owner.
+//! - Time goes in ticks, the failover time is one and a half: a holder acts at ages 0 and 1, and an
+//!   observer waits for age 2, at which all ages end. An age nobody looks at is 0.
+//! - A crash is to forget everything. How long a worker stays dead needs no state, as each may be idle.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+pub(crate) const WORKERS: usize = 3;
+pub(crate) const LEASES: usize = 3;
+pub(crate) const PARENT: usize = 0;
+/// The code of a checkpoint at the end; 0 is `TRIM_HORIZON`, others are positions.
+pub(crate) const END: u8 = 3;
+pub(crate) const AGE_MAX: u8 = 2;
+/// The owner nobody. The owner `n` is the worker `n - 1`.
+pub(crate) const NOBODY: u8 = 0;
 
-use futures_util::FutureExt;
-use kinesis_consumer::internals::{Known, learn, observe_scan, plan_takes};
-use kinesis_consumer::lease::{Lease, LeaseStore, LeaseWrite, MemoryLeaseStore, WriteOutcome};
-use kinesis_consumer::{Checkpoint, ExtendedSequenceNumber, LeaseKey, Moment, WorkerId};
-
-/// Time goes in ticks.
-const TICK: Duration = Duration::from_secs(1);
-const FAILOVER: u32 = 2;
-/// Ages beyond this make no difference.
-const AGE_MAX: u32 = FAILOVER + 1;
-/// Now, in every state: only ages count.
-const NOW: Moment = Moment::after_origin(Duration::from_secs(1000));
-const CHECKPOINT_MAX: u128 = 1;
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct World {
-    pub(crate) rows: BTreeMap<LeaseKey, Lease>,
-    /// The rows before the last write: what a stale scan shows.
-    earlier: BTreeMap<LeaseKey, Lease>,
-    pub(crate) workers: Vec<Worker>,
-    crashes_left: u32,
+/// A row, and who owned it before the last write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Row {
+    pub(crate) exists: bool,
+    pub(crate) owner: u8,
+    pub(crate) checkpoint: u8,
+    /// Whether it was written since it was created.
+    pub(crate) is_written: bool,
+    pub(crate) owner_before: u8,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Worker {
-    pub(crate) is_alive: bool,
-    known: Known,
-    pub(crate) held: BTreeMap<LeaseKey, Held>,
+/// Which version of a row a worker has seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Version {
+    #[default]
+    Never,
+    Older,
+    /// As it was before the last write.
+    Before,
+    Present,
 }
 
-/// A lease as its holder last wrote it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A row as a worker knows it, and for how long its counter has stood still.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Seen {
+    pub(crate) version: Version,
+    pub(crate) owner: u8,
+    pub(crate) ended: bool,
+    pub(crate) age: u8,
+}
+
+/// A lease a worker believes to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Held {
-    pub(crate) lease: Lease,
+    /// Versions between its own and the row; 2 is two or more.
+    pub(crate) behind: u8,
     /// Ticks since the last write that is known to have landed was sent.
-    age: u32,
-    in_doubt: bool,
+    pub(crate) age: u8,
+    pub(crate) doubted: Option<u8>,
+    /// Whether records are processed: of a child, not before its parent ended.
+    pub(crate) started: bool,
 }
 
-#[derive(Debug, Clone)]
-pub(crate) enum Action {
-    Tick,
-    Scan {
-        worker: usize,
-        stale: bool,
-    },
-    Take {
-        worker: usize,
-        seed: u64,
-        answer_lost: bool,
-    },
-    Renew {
-        worker: usize,
-        key: LeaseKey,
-        answer_lost: bool,
-    },
-    Checkpoint {
-        worker: usize,
-        key: LeaseKey,
-    },
-    /// Stores the end of the parent, whose children get leases before.
-    End {
-        worker: usize,
-        key: LeaseKey,
-    },
-    Release {
-        worker: usize,
-        key: LeaseKey,
-    },
-    Crash {
-        worker: usize,
-    },
-    Restart {
-        worker: usize,
-    },
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Worker {
+    pub(crate) seen: [Seen; LEASES],
+    pub(crate) held: [Option<Held>; LEASES],
 }
 
-pub(crate) fn name(worker: usize) -> WorkerId {
-    WorkerId::from(["a", "b", "c", "d"][worker])
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct World {
+    pub(crate) rows: [Row; LEASES],
+    pub(crate) workers: [Worker; WORKERS],
+    pub(crate) crashes_left: u8,
+    /// Answers that may still be lost; [`UNLIMITED`] is never used up.
+    pub(crate) losses_left: u8,
+    pub(crate) stale_left: u8,
+}
+
+pub(crate) const UNLIMITED: u8 = 3;
+
+/// A world in so few bits that it can be looked up exactly.
+pub(crate) type Code = [u64; 4];
+
+/// Which worker and which lease became which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Renaming {
+    pub(crate) workers: [u8; WORKERS],
+    pub(crate) leases: [u8; LEASES],
 }
 
 impl World {
-    pub(crate) fn new(workers: usize, leases: &[&str], crashes: u32) -> Self {
-        let row = |id: &&str| (LeaseKey::from(*id), Lease::new(*id, Checkpoint::TrimHorizon));
-        let rows: BTreeMap<_, _> = leases.iter().map(row).collect();
-        let worker = Worker { is_alive: true, known: Vec::new(), held: BTreeMap::new() };
-        Self { earlier: rows.clone(), rows, workers: vec![worker; workers], crashes_left: crashes }
-    }
-
-    /// Everything that can happen next.
-    pub(crate) fn actions(&self) -> Vec<Action> {
-        let mut actions = vec![Action::Tick];
-        let alive = self.workers.iter().filter(|worker| worker.is_alive).count();
-        for (worker, state) in self.workers.iter().enumerate() {
-            if !state.is_alive {
-                actions.push(Action::Restart { worker });
-                continue;
-            }
-            actions.extend([false, true].map(|stale| Action::Scan { worker, stale }));
-            let seeds = if self.rows.len() > 1 { 2 } else { 1 };
-            for seed in 0..seeds {
-                actions.extend([false, true].map(|lost| Action::Take { worker, seed, answer_lost: lost }));
-            }
-            for (key, held) in &state.held {
-                let key = || key.clone();
-                actions.extend([false, true].map(|lost| Action::Renew {
-                    worker,
-                    key: key(),
-                    answer_lost: lost,
-                }));
-                if held.lease.checkpoint < number(CHECKPOINT_MAX) {
-                    actions.push(Action::Checkpoint { worker, key: key() });
-                }
-                if key().as_str() == "parent" {
-                    actions.push(Action::End { worker, key: key() });
-                }
-                actions.push(Action::Release { worker, key: key() });
-            }
-            if self.crashes_left > 0 && alive > 1 {
-                actions.push(Action::Crash { worker });
+    /// What must hold in every state.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for lease in 0..LEASES {
+            let holders =
+                self.workers.iter().filter(|worker| worker.held[lease].is_some_and(|held| held.behind == 0));
+            if holders.count() > 1 {
+                return Err("one holder: two workers hold the same lease at the same counter".into());
             }
         }
-        actions
-    }
-
-    /// Lets something happen; an error if it must not have been possible.
-    pub(crate) fn apply(&mut self, action: &Action) -> Result<(), String> {
-        match action {
-            Action::Tick => self.tick(),
-            Action::Scan { worker, stale } => {
-                let rows = if *stale { &self.earlier } else { &self.rows };
-                let scan = rows.values().cloned().collect();
-                let state = &mut self.workers[*worker];
-                state.known = observe_scan(std::mem::take(&mut state.known), scan, NOW);
+        if self.rows[PARENT].checkpoint == END {
+            if (1..LEASES).any(|child| !self.rows[child].exists) {
+                return Err("coverage: the parent ended, and a child has no lease".into());
             }
-            Action::Take { worker, seed, answer_lost } => self.take(*worker, *seed, *answer_lost)?,
-            Action::Renew { worker, key, answer_lost } => {
-                self.write_held(*worker, key, *answer_lost, |lease| LeaseWrite::renew(lease, None))?;
-            }
-            Action::Checkpoint { worker, key } => {
-                let next = |lease: &Lease| match &lease.checkpoint {
-                    Checkpoint::Sequence(position)
-                        if *position == ExtendedSequenceNumber::new(0.into(), 0) =>
-                    {
-                        1
-                    }
-                    _ => 0,
-                };
-                self.write_held(*worker, key, false, |lease| {
-                    LeaseWrite::checkpoint(lease, &number(next(lease)))
-                })?;
-            }
-            Action::End { worker, key } => {
-                for child in ["left", "right"] {
-                    let mut lease = Lease::new(child, Checkpoint::TrimHorizon);
-                    lease.parents = BTreeSet::from(["parent".into()]);
-                    self.rows.entry(child.into()).or_insert(lease);
-                }
-                self.write_held(*worker, key, false, |lease| {
-                    LeaseWrite::checkpoint(lease, &Checkpoint::ShardEnd)
-                })?;
-                self.workers[*worker].held.remove(key);
-            }
-            Action::Release { worker, key } => {
-                let id = name(*worker);
-                self.write_held(*worker, key, false, |lease| LeaseWrite::release(lease, &id))?;
-                self.workers[*worker].held.remove(key);
-            }
-            Action::Crash { worker } => {
-                self.workers[*worker] = Worker { is_alive: false, known: Vec::new(), held: BTreeMap::new() };
-                self.crashes_left -= 1;
-            }
-            Action::Restart { worker } => self.workers[*worker].is_alive = true,
+        } else if self
+            .workers
+            .iter()
+            .any(|worker| (1..LEASES).any(|child| worker.held[child].is_some_and(|held| held.started)))
+        {
+            return Err("parents first: a child has started, and its parent has not ended".into());
         }
-        self.check()?;
-        self.normalize();
         Ok(())
     }
 
-    fn tick(&mut self) {
+    /// A row was written: what was the present version no longer is.
+    pub(crate) fn outdate(&mut self, lease: usize) {
         for worker in &mut self.workers {
-            for (_, changed) in &mut worker.known {
-                *changed = changed.map(|changed| before(age(changed) + 1));
+            let seen = &mut worker.seen[lease];
+            seen.version = match seen.version {
+                Version::Never => Version::Never,
+                Version::Older | Version::Before => Version::Older,
+                Version::Present => Version::Before,
+            };
+            if let Some(held) = &mut worker.held[lease] {
+                held.behind = (held.behind + 1).min(2);
             }
-            // A holder stops by its own clock.
-            worker.held.retain(|_, held| {
-                held.age += 1;
-                held.age < FAILOVER
-            });
         }
     }
 
-    fn take(&mut self, worker: usize, seed: u64, answer_lost: bool) -> Result<(), String> {
-        let state = &self.workers[worker];
-        let held: BTreeSet<LeaseKey> = state.held.keys().cloned().collect();
-        let plan = plan_takes(state.known.clone(), &held, &name(worker), TICK * FAILOVER, NOW, seed);
-        for (lease, from_the_dead) in plan {
-            let outcome = self.write(&LeaseWrite::take(&lease, &name(worker)))?;
-            if answer_lost {
-                continue;
-            }
-            let state = &mut self.workers[worker];
-            if let WriteOutcome::Applied(row) | WriteOutcome::Refused(Some(row)) = &outcome {
-                state.known = learn(std::mem::take(&mut state.known), (**row).clone(), NOW);
-            }
-            if let WriteOutcome::Applied(row) = outcome {
-                state.held.insert(row.key.clone(), Held { lease: *row, age: 0, in_doubt: false });
-                let others = self.workers.iter().enumerate().filter(|(other, _)| *other != worker);
-                if from_the_dead && others.clone().any(|(_, other)| other.held.contains_key(&lease.key)) {
-                    return Err(format!("{} was taken from a worker that still holds it", lease.key));
+    /// The same world, as one of those that differ only in names and in what nobody looks at.
+    pub(crate) fn canonical(mut self) -> (Self, Renaming) {
+        self.forget_what_does_not_matter();
+        let mut leases: [u8; LEASES] = [0, 1, 2];
+        if self.rows[1].exists || self.rows[2].exists {
+            let sides = [1, 2].map(|lease| self.lease_signature(lease));
+            if sides[0] > sides[1] {
+                leases = [0, 2, 1];
+                self.rows.swap(1, 2);
+                for worker in &mut self.workers {
+                    worker.seen.swap(1, 2);
+                    worker.held.swap(1, 2);
                 }
             }
         }
-        Ok(())
+        let mut order: [usize; WORKERS] = [0, 1, 2];
+        let signatures = [0, 1, 2].map(|worker| self.worker_signature(worker));
+        order.sort_by_key(|&worker| std::cmp::Reverse(signatures[worker]));
+        let mut workers = [0; WORKERS];
+        for (new, &old) in (0..).zip(&order) {
+            workers[old] = new;
+        }
+        if order != [0, 1, 2] {
+            let renamed =
+                |owner: u8| if owner == NOBODY { NOBODY } else { workers[usize::from(owner) - 1] + 1 };
+            self.workers = order.map(|worker| self.workers[worker]);
+            for row in &mut self.rows {
+                row.owner = renamed(row.owner);
+                row.owner_before = renamed(row.owner_before);
+            }
+            for worker in &mut self.workers {
+                for seen in &mut worker.seen {
+                    seen.owner = renamed(seen.owner);
+                }
+            }
+        }
+        (self, Renaming { workers, leases })
     }
 
-    /// A write of a holder, as `HeldLease` makes it.
-    fn write_held(
-        &mut self,
-        worker: usize,
-        key: &LeaseKey,
-        answer_lost: bool,
-        build: impl Fn(&Lease) -> LeaseWrite,
-    ) -> Result<(), String> {
-        for _ in 0..2 {
-            let Some(held) = self.workers[worker].held.get(key).cloned() else { return Ok(()) };
-            let outcome = self.write(&build(&held.lease))?;
-            let state = &mut self.workers[worker];
-            let held = state.held.get_mut(key).expect("held");
-            match outcome {
-                _ if answer_lost => held.in_doubt = true,
-                WriteOutcome::Applied(row) => *held = Held { lease: *row, age: 0, in_doubt: false },
-                WriteOutcome::Refused(Some(row))
-                    if held.in_doubt
-                        && row.owner == Some(name(worker))
-                        && row.counter == held.lease.counter + 1 =>
-                {
-                    (held.lease, held.in_doubt) = (*row, false);
-                    continue;
+    /// Makes worlds equal that the rules cannot tell apart, or of which one can do all that the other can.
+    pub(crate) fn forget_what_does_not_matter(&mut self) {
+        let is_past_over = self.stale_left == 0;
+        for lease in 0..LEASES {
+            let row = &mut self.rows[lease];
+            if is_past_over {
+                // Only stale scans show what was before.
+                (row.is_written, row.owner_before) = (false, NOBODY);
+            }
+            let is_held = self.workers.iter().any(|worker| worker.held[lease].is_some());
+            if row.checkpoint == END && !is_held {
+                // Nobody will write to it.
+                row.owner = NOBODY;
+            }
+            for (name, worker) in (1..).zip(&mut self.workers) {
+                let seen = &mut worker.seen[lease];
+                if is_past_over && seen.version == Version::Before {
+                    seen.version = Version::Older;
                 }
-                WriteOutcome::Refused(row) => {
-                    state.held.remove(key);
-                    if let Some(row) = row {
-                        state.known = learn(std::mem::take(&mut state.known), *row, NOW);
+                if let Some(held) = &mut worker.held[lease] {
+                    // Each of its writes will be refused, whatever else happens.
+                    if held.behind > 0 && row.owner != name {
+                        held.behind = 2;
+                    }
+                    // It is counted by being held, and learned anew when that ends.
+                    if seen.owner == name {
+                        seen.version = Version::Older;
                     }
                 }
-            }
-            return Ok(());
-        }
-        Ok(())
-    }
-
-    /// Carries a write out by the rules of the table in memory.
-    fn write(&mut self, write: &LeaseWrite) -> Result<WriteOutcome, String> {
-        let table = MemoryLeaseStore::default();
-        let before = self.rows.get(&write.key).cloned();
-        if let Some(row) = &before {
-            table.create(row).now_or_never().expect("at once").expect("created");
-        }
-        let outcome = table.apply(write).now_or_never().expect("at once").expect("well-formed");
-        if let (WriteOutcome::Applied(row), Some(before)) = (&outcome, before) {
-            if row.counter != before.counter + 1 {
-                return Err(format!(
-                    "{}: the counter went from {} to {}",
-                    row.key, before.counter, row.counter
-                ));
-            }
-            if row.checkpoint < before.checkpoint {
-                return Err(format!("{}: back from {} to {}", row.key, before.checkpoint, row.checkpoint));
-            }
-            self.earlier = self.rows.clone();
-            self.rows.insert(row.key.clone(), (**row).clone());
-        }
-        Ok(outcome)
-    }
-
-    /// At most one holder per (lease, counter).
-    fn check(&self) -> Result<(), String> {
-        let mut holders = BTreeSet::new();
-        for held in self.workers.iter().flat_map(|worker| worker.held.values()) {
-            if !holders.insert((&held.lease.key, held.lease.counter)) {
-                return Err(format!("two workers hold {} at {}", held.lease.key, held.lease.counter));
-            }
-        }
-        Ok(())
-    }
-
-    /// Without faults, every lease soon has an owner that lives and knows of it.
-    pub(crate) fn recovers(mut self) -> Result<(), String> {
-        for _ in 0..2 * FAILOVER + 4 {
-            for worker in
-                (0..self.workers.len()).filter(|&worker| self.workers[worker].is_alive).collect::<Vec<_>>()
-            {
-                self.apply(&Action::Scan { worker, stale: false })?;
-                self.apply(&Action::Take { worker, seed: 0, answer_lost: false })?;
-                for key in self.workers[worker].held.keys().cloned().collect::<Vec<_>>() {
-                    self.apply(&Action::Renew { worker, key, answer_lost: false })?;
+                if seen.ended {
+                    // Plans pass it by.
+                    seen.owner = NOBODY;
+                }
+                if seen.owner == NOBODY || seen.owner == name {
+                    seen.age = 0;
                 }
             }
-            self.tick();
         }
-        for row in self.rows.values().filter(|row| !row.checkpoint.is_shard_end()) {
-            let is_held = (0..self.workers.len()).any(|worker| {
-                row.owner == Some(name(worker)) && self.workers[worker].held.contains_key(&row.key)
-            });
-            if !is_held {
-                return Err(format!("{} stays with {:?}, who does not hold it", row.key, row.owner));
-            }
-        }
-        Ok(())
     }
 
-    /// Makes states equal that behave alike: of counters only the order and small differences count,
-    /// of times only the age up to a limit.
-    fn normalize(&mut self) {
-        let mut counters: BTreeMap<LeaseKey, BTreeMap<u64, u64>> = BTreeMap::new();
-        self.each_lease(|lease| {
-            counters.entry(lease.key.clone()).or_default().insert(lease.counter, 0);
+    /// The same for worlds that differ in names only, as are all signatures.
+    fn worker_signature(&self, worker: usize) -> u64 {
+        let name = u8::try_from(worker).expect("few") + 1;
+        (0..LEASES).fold(0, |bits, lease| {
+            let (row, seen) = (&self.rows[lease], &self.workers[worker].seen[lease]);
+            let relation = |owner: u8| {
+                if owner == NOBODY {
+                    0
+                } else if owner == name {
+                    1
+                } else {
+                    2
+                }
+            };
+            let seen = Seen { owner: relation(seen.owner), ..*seen };
+            let owners = u64::from(row.owner == name) << 1 | u64::from(row.owner_before == name);
+            bits << 17 | owners << 15 | cell(seen, self.workers[worker].held[lease])
+        })
+    }
+
+    fn lease_signature(&self, lease: usize) -> u64 {
+        let row = self.rows[lease];
+        let of_row = u64::from(row.exists) << 4
+            | u64::from(row.checkpoint) << 2
+            | u64::from(row.owner != NOBODY) << 1
+            | u64::from(row.is_written);
+        let of_workers = self.workers.iter().fold(0_u64, |sum, worker| {
+            let seen = Seen { owner: u8::from(worker.seen[lease].owner != NOBODY), ..worker.seen[lease] };
+            sum.wrapping_add(cell(seen, worker.held[lease]).wrapping_mul(0x9E37_79B9_7F4A_7C15))
         });
-        for counters in counters.values_mut() {
-            let (mut last, mut next) = (0, 0);
-            for (counter, short) in counters {
-                next += (counter - last).min(2);
-                (last, *short) = (*counter, next);
-            }
+        of_row << 59 | of_workers >> 5
+    }
+
+    pub(crate) fn code(&self) -> Code {
+        let mut table =
+            u64::from(self.crashes_left) << 4 | u64::from(self.losses_left) << 2 | u64::from(self.stale_left);
+        for row in &self.rows {
+            table = table << 8
+                | u64::from(row.exists) << 7
+                | u64::from(row.is_written) << 6
+                | u64::from(row.owner) << 4
+                | u64::from(row.owner_before) << 2
+                | u64::from(row.checkpoint);
         }
-        self.each_lease(|lease| {
-            lease.counter = counters[&lease.key][&lease.counter];
-            lease.owner_switches = 0;
+        let [a, b, c] = self.workers.map(|worker| {
+            (0..LEASES).fold(0, |bits, lease| bits << 15 | cell(worker.seen[lease], worker.held[lease]))
         });
-        for worker in &mut self.workers {
-            for (_, changed) in &mut worker.known {
-                *changed = changed.map(|changed| before(age(changed).min(AGE_MAX)));
-            }
-        }
-    }
-
-    fn each_lease(&mut self, mut visit: impl FnMut(&mut Lease)) {
-        self.rows.values_mut().chain(self.earlier.values_mut()).for_each(&mut visit);
-        for worker in &mut self.workers {
-            worker.known.iter_mut().for_each(|(lease, _)| visit(lease));
-            worker.held.values_mut().for_each(|held| visit(&mut held.lease));
-        }
+        [table, a, b, c]
     }
 }
 
-fn number(number: u128) -> Checkpoint {
-    ExtendedSequenceNumber::new(number.into(), 0).into()
-}
-
-fn age(changed: Moment) -> u32 {
-    u32::try_from(NOW.since(changed).as_secs()).expect("a small world")
-}
-
-fn before(age: u32) -> Moment {
-    Moment::after_origin(Duration::from_secs(1000 - u64::from(age)))
+/// What a worker knows and has of one lease, in 15 bits.
+fn cell(seen: Seen, held: Option<Held>) -> u64 {
+    let seen = (seen.version as u64) << 5
+        | u64::from(seen.owner) << 3
+        | u64::from(seen.ended) << 2
+        | u64::from(seen.age);
+    let held = held.map_or(0, |held| {
+        1 << 7
+            | u64::from(held.behind) << 5
+            | u64::from(held.age) << 3
+            | u64::from(held.doubted.map_or(0, |age| age + 1)) << 1
+            | u64::from(held.started)
+    });
+    seen << 8 | held
 }

@@ -46,14 +46,30 @@ pub(crate) struct AssignmentPlan {
 
 /// A lease to take.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Take {
-    pub(crate) lease: Lease,
-    pub(crate) reason: Reason,
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
+pub struct Take {
+    /// As it was last seen.
+    pub lease: Lease,
+    /// Why it is taken.
+    pub reason: Reason,
+}
+
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
+impl Take {
+    /// Whether to try once more after this was refused because the row is now `row`: only for a steal
+    /// that failed because the owner has renewed. An owner that was thought dead and has renewed is
+    /// alive, and may hold the lease; and a shard that has ended meanwhile is nobody's to take.
+    #[must_use]
+    pub fn is_worth_a_retry(&self, row: &Lease) -> bool {
+        let is_steal = matches!(self.reason, Reason::Steal { .. }) || planted(Bug::RetakesFromTheLiving);
+        is_steal && row.owner == self.lease.owner && !row.checkpoint.is_shard_end()
+    }
 }
 
 /// Why a lease is taken.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Reason {
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
+pub enum Reason {
     /// It names this worker already, which does not hold it.
     Ours,
     /// Nobody has renewed it for three failover times, or ever.
@@ -61,9 +77,15 @@ pub(crate) enum Reason {
     /// It has no owner.
     Free,
     /// Its owner has not renewed it for the failover time.
-    Expired { owner: WorkerId },
+    Expired {
+        /// That owner.
+        owner: WorkerId,
+    },
     /// Its owner has more than its fair share.
-    Steal { owner: WorkerId },
+    Steal {
+        /// That owner.
+        owner: WorkerId,
+    },
 }
 
 /// Plans the takes of one round: first what is ours, then what is very old, then what is free, and

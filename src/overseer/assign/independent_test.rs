@@ -209,3 +209,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_steal_is_tried_again_unless_the_owner_changed_or_the_shard_ended() {
+    let mut seen = Lease::new("shardId-0", Checkpoint::TrimHorizon);
+    seen.owner = Some("a".into());
+    let steal = Take { lease: seen.clone(), reason: Reason::Steal { owner: "a".into() } };
+    let expired = Take { lease: seen.clone(), reason: Reason::Expired { owner: "a".into() } };
+    let renewed = Lease { counter: 1, ..seen };
+    let stolen = Lease { owner: Some("b".into()), ..renewed.clone() };
+    let ended = Lease { checkpoint: Checkpoint::ShardEnd, ..renewed.clone() };
+    assert!(steal.is_worth_a_retry(&renewed));
+    assert!(!steal.is_worth_a_retry(&stolen) && !steal.is_worth_a_retry(&ended));
+    assert!(!expired.is_worth_a_retry(&renewed));
+}

@@ -1,0 +1,100 @@
+#![cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
+
+use std::time::Duration;
+
+use super::{Lease, WriteOutcome};
+use crate::planted::{Bug, planted};
+use crate::types::{Moment, WorkerId};
+
+/// What a worker knows of a row it holds, and what the answers to its writes mean: still held, in
+/// doubt, or lost. [`HeldLease`](super::HeldLease) carries the writes out.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tenure {
+    /// The row as this worker last wrote it or, once lost, as it was last seen.
+    pub lease: Lease,
+    /// The start of the last write that is known to have landed.
+    pub renewed: Moment,
+    /// When the first write was sent that is conditional on the present counter and may have landed.
+    pub in_doubt_since: Option<Moment>,
+}
+
+/// A write that is under way.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent {
+    at: Moment,
+    /// What was in doubt before.
+    in_doubt_since: Option<Moment>,
+}
+
+/// What the answer to a write means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It is written.
+    Written,
+    /// It was refused because an earlier write, whose answer was lost, had landed. The row is as that
+    /// one left it, and still held.
+    EarlierWritten,
+    /// The row is somebody else's now, or gone.
+    Lost,
+}
+
+impl Tenure {
+    /// The lease as the take that was sent at `taken` left it.
+    #[must_use]
+    pub fn new(lease: Lease, taken: Moment) -> Self {
+        Self { lease, renewed: taken, in_doubt_since: None }
+    }
+
+    /// Whether it has been renewed recently enough to act on the lease.
+    #[must_use]
+    pub fn is_valid(&self, failover_time: Duration, now: Moment) -> bool {
+        now < self.renewed + failover_time || planted(Bug::NeverExpires)
+    }
+
+    /// A write is sent. Until it is [settled](Self::settle) or [refuted](Self::not_written), nobody
+    /// knows whether it landed.
+    pub fn send(&mut self, now: Moment) -> Sent {
+        let sent = Sent { at: now, in_doubt_since: self.in_doubt_since };
+        self.in_doubt_since = sent.in_doubt_since.or(Some(now));
+        sent
+    }
+
+    /// The table answered.
+    pub fn settle(&mut self, sent: Sent, outcome: WriteOutcome, worker: &WorkerId) -> Settled {
+        match outcome {
+            WriteOutcome::Applied(row) => {
+                self.know(*row, sent.at);
+                Settled::Written
+            }
+            WriteOutcome::Refused(Some(row)) => match sent.in_doubt_since {
+                Some(since) if self.is_our_lost_write(&row, worker) => {
+                    // It was sent at that time at the earliest.
+                    self.know(*row, since);
+                    Settled::EarlierWritten
+                }
+                _ => {
+                    self.lease = *row;
+                    Settled::Lost
+                }
+            },
+            WriteOutcome::Refused(None) => Settled::Lost,
+        }
+    }
+
+    /// The write certainly did not happen.
+    pub fn not_written(&mut self, sent: Sent) {
+        self.in_doubt_since = sent.in_doubt_since;
+    }
+
+    /// The row is ours and this is what it is, by a write that was sent at `sent` or later.
+    fn know(&mut self, row: Lease, sent: Moment) {
+        self.lease = row;
+        self.renewed = self.renewed.max(sent);
+        self.in_doubt_since = None;
+    }
+
+    fn is_our_lost_write(&self, row: &Lease, worker: &WorkerId) -> bool {
+        let is_ours = row.owner.as_ref() == Some(worker) && row.counter == self.lease.counter + 1;
+        is_ours || planted(Bug::RefusalTakenForOurs)
+    }
+}

@@ -1,0 +1,206 @@
+//! What the crate says to a small world: its rows are spelled out as leases, and the answers cut down
+//! again.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use kinesis_consumer::internals::{Known, Settled, Take, Tenure, outcome_of};
+use kinesis_consumer::lease::{Lease, LeaseWrite, WriteOutcome};
+use kinesis_consumer::stream::ChildShard;
+use kinesis_consumer::{Checkpoint, ExtendedSequenceNumber, HashKeyRange, LeaseKey, Moment, WorkerId};
+
+use crate::rules::{Answer, Content, Write, Wrote};
+use crate::world::{AGE_MAX, END, Held, NOBODY, PARENT, Row, Seen, Version, WORKERS, World};
+
+const TICK: Duration = Duration::from_secs(2);
+pub(crate) const NOW: Moment = Moment::after_origin(Duration::from_secs(1000));
+/// The present counter of every row.
+const COUNTER: u64 = 10;
+
+pub(crate) fn carry_out_take(present: &Lease, take: &Take, worker: usize) -> Result<Option<Content>, String> {
+    let mut previous = take.lease.clone();
+    for is_retry in [false, true] {
+        match outcome_of(&LeaseWrite::take(&previous, &name(worker)), present)? {
+            WriteOutcome::Applied(row) => return judged(present, &row).map(Some),
+            WriteOutcome::Refused(Some(row)) if !is_retry && take.is_worth_a_retry(&row) => previous = *row,
+            WriteOutcome::Refused(_) => break,
+        }
+    }
+    Ok(None)
+}
+
+/// As `HeldLease::write` does it.
+pub(crate) fn carry_out(
+    present: &Lease,
+    lease: usize,
+    held: Held,
+    worker: usize,
+    write: Write,
+    answer: Answer,
+) -> Result<Wrote, String> {
+    let me = name(worker);
+    let mut present = present.clone();
+    let checkpoint = if held.behind == 0 { code(&present.checkpoint) } else { 0 };
+    let mut tenure =
+        Tenure::new(self::lease(lease, u64::from(held.behind), owner(worker), checkpoint), ago(held.age));
+    tenure.in_doubt_since = held.doubted.map(ago);
+    let target =
+        position(if present.owner.as_ref() == Some(&me) { code(&present.checkpoint) + 1 } else { 1 });
+    let (mut row, mut is_lost) = (None, write == Write::Release);
+    for _ in 0..2 {
+        let sent = tenure.send(NOW);
+        if answer == Answer::NotSent {
+            break;
+        }
+        let outcome = outcome_of(
+            &match write {
+                Write::Renew => LeaseWrite::renew(&tenure.lease, None),
+                Write::Checkpoint => LeaseWrite::checkpoint(&tenure.lease, &target),
+                Write::End => LeaseWrite::checkpoint(&tenure.lease, &Checkpoint::ShardEnd),
+                Write::Release => LeaseWrite::release(&tenure.lease, &me),
+            },
+            &present,
+        )?;
+        if let WriteOutcome::Applied(after) = &outcome {
+            row = Some(judged(&present, after)?);
+            if tenure.lease.counter != present.counter {
+                return Err("ownership: a worker wrote to a row that others had written since".into());
+            }
+            present = Lease::clone(after);
+        }
+        if answer == Answer::Lost {
+            break;
+        }
+        match tenure.settle(sent, outcome, &me) {
+            Settled::Written => break,
+            Settled::EarlierWritten if write == Write::Renew => break,
+            Settled::EarlierWritten => {}
+            Settled::Lost => {
+                is_lost = true;
+                break;
+            }
+        }
+    }
+    let behind = u8::try_from(present.counter.saturating_sub(tenure.lease.counter)).unwrap_or(2).min(2);
+    let seen = (behind, content(&tenure.lease));
+    let held = Held {
+        behind,
+        age: age(tenure.renewed),
+        doubted: tenure.in_doubt_since.map(age),
+        started: held.started,
+    };
+    let ends = is_lost || tenure.lease.checkpoint.is_shard_end();
+    Ok(Wrote { row, held: (!ends).then_some(held), last_seen: seen })
+}
+
+/// A row after a write, unless it must not be that.
+pub(crate) fn judged(before: &Lease, after: &Lease) -> Result<Content, String> {
+    if after.counter != before.counter + 1 {
+        let (before, after) = (before.counter, after.counter);
+        return Err(format!("counter: a write made it {after} after {before}"));
+    }
+    if after.checkpoint < before.checkpoint {
+        return Err(format!("checkpoints: back from {} to {}", before.checkpoint, after.checkpoint));
+    }
+    if before.checkpoint.is_shard_end() && after.owner != before.owner && after.owner.is_some() {
+        return Err("takes: a shard that has ended was taken".into());
+    }
+    Ok(content(after))
+}
+
+pub(crate) fn content(row: &Lease) -> Content {
+    (row.owner.as_ref().map_or(NOBODY, number), code(&row.checkpoint))
+}
+
+pub(crate) fn name(worker: usize) -> WorkerId {
+    WorkerId::from(["a", "b", "c"][worker])
+}
+
+pub(crate) fn owner(worker: usize) -> u8 {
+    u8::try_from(worker).expect("few") + 1
+}
+
+pub(crate) fn number(name: &WorkerId) -> u8 {
+    (0..WORKERS).find(|&worker| self::name(worker) == *name).map_or(NOBODY, owner)
+}
+
+pub(crate) fn key(lease: usize) -> LeaseKey {
+    LeaseKey::from(["parent", "left", "right"][lease])
+}
+
+pub(crate) fn row(world: &World, lease: usize) -> Lease {
+    lease_of(lease, world.rows[lease])
+}
+
+pub(crate) fn lease_of(lease: usize, row: Row) -> Lease {
+    self::lease(lease, 0, row.owner, row.checkpoint)
+}
+
+/// A version of a row, so many before the present one.
+pub(crate) fn lease(lease: usize, behind: u64, owner: u8, checkpoint: u8) -> Lease {
+    let checkpoint = match checkpoint {
+        0 => Checkpoint::TrimHorizon,
+        END => Checkpoint::ShardEnd,
+        number => position(number),
+    };
+    let mut row = Lease::new(key(lease), checkpoint);
+    row.counter = COUNTER - behind;
+    row.owner = owner.checked_sub(1).map(|worker| name(worker.into()));
+    if lease != PARENT {
+        row.parents = BTreeSet::from(["parent".into()]);
+    }
+    row
+}
+
+pub(crate) fn position(number: u8) -> Checkpoint {
+    ExtendedSequenceNumber::new(u128::from(number).into(), 0).into()
+}
+
+pub(crate) fn code(checkpoint: &Checkpoint) -> u8 {
+    (0..END).find(|&number| position(number) == *checkpoint).unwrap_or(if checkpoint.is_shard_end() {
+        END
+    } else {
+        0
+    })
+}
+
+pub(crate) fn children() -> [ChildShard; 2] {
+    let child = |id: &str, (start, end)| {
+        ChildShard::new(id, ["parent".into()], HashKeyRange::new(start, end).expect("a range"))
+    };
+    [child("left", (0, 4)), child("right", (5, 9))]
+}
+
+pub(crate) fn ago(age: u8) -> Moment {
+    Moment::after_origin(NOW.since(Moment::ORIGIN) - TICK * u32::from(age))
+}
+
+pub(crate) fn age(then: Moment) -> u8 {
+    u8::try_from(NOW.since(then).as_secs() / TICK.as_secs()).unwrap_or(AGE_MAX).min(AGE_MAX)
+}
+
+/// What is known of one lease, as the crate keeps it.
+pub(crate) fn known(lease: usize, seen: Seen) -> Known {
+    let behind = match seen.version {
+        Version::Never => return Known::new(),
+        Version::Older => 2,
+        Version::Before => 1,
+        Version::Present => 0,
+    };
+    let row = self::lease(lease, behind, seen.owner, if seen.ended { END } else { 0 });
+    vec![(row, Some(ago(seen.age)))]
+}
+
+pub(crate) fn seen_again(known: &Known) -> Seen {
+    let Some((row, changed)) = known.first() else { return Seen::default() };
+    Seen {
+        version: match COUNTER - row.counter {
+            0 => Version::Present,
+            1 => Version::Before,
+            _ => Version::Older,
+        },
+        owner: row.owner.as_ref().map_or(NOBODY, number),
+        ended: row.checkpoint.is_shard_end(),
+        age: changed.map_or(0, age),
+    }
+}
