@@ -87,7 +87,7 @@ pub trait ShardRecordProcessorFactory: Send + Sync {
 #[async_trait]
 pub trait ShardRecordProcessor: Send + Sync {
     /// Records have arrived: at least one, unless empty batches are asked for in the settings, and at
-    /// most 10,000. `millis_behind_latest` tells how far the page they came in was behind the newest
+    /// most 32,768. `millis_behind_latest` tells how far the page they came in was behind the newest
     /// record of the shard.
     ///
     /// The next batch comes after this returns. Checkpoint when their effects are safe.

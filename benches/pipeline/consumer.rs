@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use kinesis_consumer::{
-    Checkpointer, Consumer, ConsumerBuilder, KinesisClientRecord, ManagementConfig, RetrievalConfig,
-    ShardRecordProcessor, ShardRecordProcessorFactory, StartStrategy,
+    Checkpointer, Consumer, ConsumerBuilder, KinesisClientRecord, LeaseConfig, ManagementConfig,
+    RetrievalConfig, ShardRecordProcessor, ShardRecordProcessorFactory, StartStrategy,
 };
 use tokio::sync::Notify;
 
@@ -91,7 +91,12 @@ impl ShardRecordProcessor for Counting {
 }
 
 /// A consumer of everything in the stream, as fast as it comes.
-pub(crate) fn consumer(config: &SdkConfig, application: &str, count: &Count) -> ConsumerBuilder {
+pub(crate) fn consumer(
+    config: &SdkConfig,
+    application: &str,
+    lease_config: LeaseConfig,
+    count: &Count,
+) -> ConsumerBuilder {
     let mut retrieval = RetrievalConfig::default();
     (retrieval.reads_per_second, retrieval.bytes_per_second) = (None, None);
     Consumer::builder()
@@ -101,12 +106,18 @@ pub(crate) fn consumer(config: &SdkConfig, application: &str, count: &Count) -> 
         .aws_config(config)
         .management(ManagementConfig { start_strategy: StartStrategy::Oldest, ..ManagementConfig::default() })
         .retrieval(retrieval)
+        .lease_config(lease_config)
 }
 
 /// Consumes all records; returns the time from the first processor to the last batch.
-pub(crate) async fn consume(config: &SdkConfig, application: &str, wanted: usize) -> Outcome<Duration> {
+pub(crate) async fn consume(
+    config: &SdkConfig,
+    application: &str,
+    lease_config: LeaseConfig,
+    wanted: usize,
+) -> Outcome<Duration> {
     let count = Count::new(wanted);
-    let handle = consumer(config, application, &count).build()?.start().await?;
+    let handle = consumer(config, application, lease_config, &count).build()?.start().await?;
     let took = tokio::time::timeout(Duration::from_secs(300), count.all()).await;
     handle.shutdown().await?;
     Ok(took.map_err(|_| format!("only {} of {wanted} records after five minutes", count.records()))?)

@@ -55,9 +55,12 @@ enum Part {
         #[arg(long)]
         kind: Kind,
     },
-    /// A consumer that is measured from outside
+    /// A consumer of everything, for its memory
     #[command(hide = true)]
     Consume(memory::Consume),
+    /// A consumer of nothing, for what that costs
+    #[command(hide = true)]
+    Hold(idle::Arguments),
 }
 
 #[tokio::main]
@@ -69,6 +72,7 @@ async fn main() -> ExitCode {
         Some(Part::Idle) => idle::run().await,
         Some(Part::Serve { shards, records, kind }) => process::serve(shards, records, kind).await,
         Some(Part::Consume(arguments)) => memory::consume(&arguments).await,
+        Some(Part::Hold(arguments)) => idle::hold(&arguments).await,
         None => everything().await,
     };
     match outcome {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region};
 use clap::Args;
+use kinesis_consumer::LeaseConfig;
 
 use crate::Outcome;
 use crate::consumer::{Count, consumer};
@@ -25,7 +26,7 @@ pub(crate) struct Consume {
 }
 
 pub(crate) async fn run() -> Outcome {
-    println!("memory: peak of a process with the default budget of 128 MiB, endpoints elsewhere");
+    println!("memory: peak of a process with the default budget of 96 MiB, endpoints elsewhere");
     measure("8 shards, 1M records of 1 KB waiting", Kind::Large, 8, 1_000_000, 60_000, 15).await?;
     measure("8 shards, 1M records of 100 B waiting", Kind::Small, 8, 1_000_000, 60_000, 15).await?;
     measure("8 shards, 4M user records in KPL aggregates", Kind::Kpl, 8, 4_000_000, 0, 300).await?;
@@ -58,7 +59,7 @@ pub(crate) async fn consume(arguments: &Consume) -> Outcome {
     let (before, _) = resident()?;
     let count = Count::with_pause(arguments.records, Duration::from_millis(arguments.pause_ms));
     let application = format!("memory-{}", std::process::id());
-    let handle = consumer(&config, &application, &count).build()?.start().await?;
+    let handle = consumer(&config, &application, LeaseConfig::default(), &count).build()?.start().await?;
     let _ = tokio::time::timeout(Duration::from_secs(arguments.seconds), count.all()).await;
     let (_, peak) = resident()?;
     println!(

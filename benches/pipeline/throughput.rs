@@ -1,10 +1,12 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use kinesis_consumer::LeaseConfig;
 use kinesis_consumer::testing::LocalAws;
 
 use crate::Outcome;
-use crate::corpus::{Kind, fill};
+use crate::bare::Way;
+use crate::corpus::{Kind, STREAM, fill};
 use crate::{bare, consumer, process};
 
 #[derive(Args)]
@@ -39,7 +41,7 @@ struct Run {
 pub(crate) async fn run(arguments: &Arguments) -> Outcome {
     println!("throughput: medians of {} rounds, bare loop and consumer in turn", arguments.rounds);
     println!(
-        "{:<18} {:>6}  {:<9} {:>12} {:>8} {:>14}  against bare: rate, CPU",
+        "{:<18} {:>6}  {:<12} {:>12} {:>8} {:>14}  against bare: rate, CPU",
         "records", "shards", "reader", "records/s", "MB/s", "CPU s/million"
     );
     for kind in Kind::ALL.into_iter().filter(|kind| arguments.corpus.is_none_or(|wanted| wanted == *kind)) {
@@ -61,25 +63,36 @@ async fn measure(kind: Kind, shards: u32, arguments: &Arguments) -> Outcome {
     let records = (records / shards as usize).next_multiple_of(per_aggregate) * shards as usize;
     let local = LocalAws::start().await?;
     fill(local.kinesis(), kind, shards, records)?;
-    // Encodes the records, and warms up.
-    bare::read(&local, records / per_aggregate).await?;
-    let (mut bare, mut polling) = (Vec::new(), Vec::new());
-    for round in 0..arguments.rounds {
-        bare.push(
-            timed(async {
+    let kinesis_records = records / per_aggregate;
+    let fan_out = Way::FanOut(local.kinesis().register_consumer(STREAM, "bare")?);
+    for (name, way) in [("polling", Way::Polling), ("fan-out", fan_out)] {
+        let config = || match way {
+            Way::Polling => LeaseConfig::default(),
+            Way::FanOut(_) => LeaseConfig::fan_out(),
+        };
+        let (mut bare, mut consumed) = (Vec::new(), Vec::new());
+        // The first round encodes the records and warms up.
+        for round in 0..=arguments.rounds {
+            if matches!(way, Way::FanOut(_)) {
+                // The service refuses another subscription within five seconds.
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+            let run = timed(async {
                 let begun = Instant::now();
-                bare::read(&local, records / per_aggregate).await?;
+                bare::read(&local, &way, kinesis_records).await?;
                 Ok(begun.elapsed())
-            })
-            .await?,
-        );
-        let application = format!("polling-{round}");
-        polling.push(timed(consumer::consume(&local.in_process_config(), &application, records)).await?);
+            });
+            bare.push(run.await?);
+            let application = format!("{name}-{round}");
+            let sdk = local.in_process_config();
+            let run = consumer::consume(&sdk, &application, config(), records);
+            consumed.push(timed(run).await?);
+        }
+        let baseline = median(&bare[1..]);
+        print(kind, shards, &format!("bare {name}"), records, baseline, None);
+        print(kind, shards, name, records, median(&consumed[1..]), Some(baseline));
     }
     local.shutdown().await;
-    let baseline = median(&bare);
-    print(kind, shards, "bare", records, baseline, None);
-    print(kind, shards, "consumer", records, median(&polling), Some(baseline));
     Ok(())
 }
 
@@ -109,7 +122,7 @@ fn print(kind: Kind, shards: u32, reader: &str, records: usize, run: Run, baseli
         )
     });
     println!(
-        "{:<18} {shards:>6}  {reader:<9} {rate:>12.0} {:>8.0} {:>14.3}{ratios}",
+        "{:<18} {shards:>6}  {reader:<12} {rate:>12.0} {:>8.0} {:>14.3}{ratios}",
         kind.name(),
         rate * kind.payload_bytes() as f64 / 1e6,
         run.cpu.as_secs_f64() * 1e6 / records as f64,

@@ -35,7 +35,7 @@ pub struct RetrievalConfig {
     /// How GetRecords is spoken (default [`KinesisProtocol::Cbor`]).
     pub protocol: KinesisProtocol,
     /// The memory in bytes for records of all shards of this worker, fetched and not yet processed
-    /// (16 MiB to 1 TiB, default 128 MiB; KCL has no such limit). Records count with payload, keys
+    /// (16 MiB to 1 TiB, default 96 MiB; KCL has no such limit). Records count with payload, keys
     /// and bookkeeping. Pages being read have their room reserved, so fewer shards are read at the
     /// same time when it is scarce.
     ///
@@ -55,7 +55,7 @@ impl Default for RetrievalConfig {
             bytes_per_second: Some(2 << 20),
             kinesis_request_timeout: Duration::from_secs(30),
             protocol: KinesisProtocol::default(),
-            memory_bytes_max: 128 << 20,
+            memory_bytes_max: 96 << 20,
         }
     }
 }

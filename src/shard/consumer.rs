@@ -23,8 +23,9 @@ use crate::stream::ChildShard;
 use crate::types::{ExtendedSequenceNumber, KinesisClientRecord, LeaseKey};
 use crate::worker::Worker;
 
-/// The most user records one call of a processor gets; larger batches are handed on in parts.
-const RECORDS_PER_CALL_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
+/// The most user records one call of a processor gets; larger batches are handed on in parts. Each
+/// part may cost its processor a checkpoint, and takes some 4 MiB.
+const RECORDS_PER_CALL_MAX: NonZeroUsize = NonZeroUsize::new(1 << 15).expect("not zero");
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Reads one shard under one lease and runs its processor (KCL's `ShardConsumer`).
