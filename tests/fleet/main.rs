@@ -4,4 +4,5 @@ mod balance;
 mod faults;
 mod processors;
 mod resharding;
+mod throughput;
 mod world;

@@ -134,6 +134,20 @@ impl World {
         until(limit, all_stored, || format!("{:?}", self.leases())).await;
     }
 
+    /// The checkpoints a consumer of everything ends with, shard by shard.
+    pub(crate) fn last_positions(&self) -> Vec<Checkpoint> {
+        let shards = self.kinesis.shards(STREAM).expect("a stream");
+        let last = |shard: &ShardId| {
+            let records = self.kinesis.stored_records(STREAM, shard).expect("a shard");
+            records.last().map(|record| ExtendedSequenceNumber::new(record.sequence_number.clone(), 0).into())
+        };
+        shards.iter().filter_map(|shard| last(&shard.id)).collect()
+    }
+
+    pub(crate) fn last_position(&self) -> Option<Checkpoint> {
+        self.last_positions().pop()
+    }
+
     pub(crate) fn owners(&self) -> BTreeMap<String, usize> {
         let mut owners = BTreeMap::new();
         for lease in self.leases().iter().filter(|lease| !lease.checkpoint.is_shard_end()) {
