@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kinesis_consumer::testing::LocalAws;
 use kinesis_consumer::{
-    Checkpointer, Consumer, CoordinationConfig, Event, KinesisClientRecord, ManagementConfig, MetricsConfig,
-    ShardRecordProcessor, ShardRecordProcessorFactory, StartStrategy,
+    Checkpointer, Consumer, CoordinationConfig, Event, KinesisClientRecord, LeaseConfig, ManagementConfig,
+    MetricsConfig, ShardRecordProcessor, ShardRecordProcessorFactory, StartStrategy,
 };
 
 struct Checkpointing;
@@ -32,11 +32,15 @@ impl ShardRecordProcessor for Processor {
     async fn shutdown_requested(&self) {}
 }
 
-/// The actions of the policy, as the README has it.
-fn policy() -> BTreeSet<String> {
+/// The actions of the policies, as the README has them: what is always needed, and for fan-out.
+fn policies() -> [BTreeSet<String>; 2] {
     let readme = include_str!("../README.md");
     let (_, section) = readme.split_once("### The IAM policy").expect("the section");
-    let (_, json) = section.split_once("```json").expect("the policy");
+    let mut blocks = section.split("```json").skip(1).map(actions);
+    [blocks.next().expect("a policy"), blocks.next().expect("another")]
+}
+
+fn actions(json: &str) -> BTreeSet<String> {
     let (json, _) = json.split_once("```").expect("its end");
     let policy: serde_json::Value = serde_json::from_str(json).expect("JSON");
     let statements = policy["Statement"].as_array().expect("statements");
@@ -44,9 +48,23 @@ fn policy() -> BTreeSet<String> {
     actions.map(|action| action.as_str().expect("an action").to_owned()).collect()
 }
 
-/// From an empty account through records, a split and the clean-up of the parent to the shutdown.
 #[tokio::test]
 async fn the_policy_in_the_readme_allows_what_is_needed_and_no_more() {
+    let [polling, _] = policies();
+    assert_eq!(requests(LeaseConfig::default()).await, polling);
+}
+
+#[tokio::test]
+async fn so_does_the_one_for_fan_out() {
+    let [polling, fan_out] = policies();
+    let requested = requests(LeaseConfig::fan_out()).await;
+    assert!(requested.is_subset(&polling.union(&fan_out).cloned().collect()), "{requested:?}");
+    assert!(fan_out.is_subset(&requested), "{requested:?}");
+}
+
+/// What is requested from an empty account through records, a split and the clean-up of the parent to
+/// the shutdown.
+async fn requests(lease_config: LeaseConfig) -> BTreeSet<String> {
     let local = LocalAws::start().await.expect("started");
     let kinesis = local.kinesis();
     kinesis.create_stream("orders", 1).expect("a new stream");
@@ -63,6 +81,7 @@ async fn the_policy_in_the_readme_allows_what_is_needed_and_no_more() {
         .management(ManagementConfig { start_strategy: StartStrategy::Oldest, ..ManagementConfig::default() })
         .coordination(coordination)
         .metrics(metrics)
+        .lease_config(lease_config)
         .build()
         .expect("valid settings")
         .start()
@@ -86,6 +105,6 @@ async fn the_policy_in_the_readme_allows_what_is_needed_and_no_more() {
     handle.shutdown().await.expect("processors return");
 
     let requested: BTreeSet<String> = local.requests().into_keys().collect();
-    assert_eq!(requested, policy());
     local.shutdown().await;
+    requested
 }
