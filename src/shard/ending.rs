@@ -10,7 +10,10 @@ use crate::lease::{Created, StoreError};
 use crate::metrics::{Operation, names};
 use crate::overseer::shard_sync::{ChildError, plan_child_leases};
 use crate::planted::{Bug, planted};
+use crate::stream::StreamError;
+use crate::stream::list::list_shards;
 use crate::types::ShardId;
+use crate::worker::Worker;
 
 impl ShardConsumer {
     /// Creates the children's leases, then tells the processor, until the end is stored.
@@ -69,11 +72,16 @@ impl ShardConsumer {
                     leased.insert(other);
                 }
             }
-            if child.parents.iter().all(|parent| leased.contains(parent))
-                || !self.has_lease(&child.id).await?
-            {
-                missing.push(child.clone());
+            let has_all_parents = child.parents.iter().all(|parent| leased.contains(parent));
+            if !has_all_parents && self.has_lease(&child.id).await? {
+                continue;
             }
+            if !has_all_parents {
+                // A parent the service has forgotten will never have a lease, nor anything to read.
+                let listed = self.listed_shards().await?;
+                leased.extend(child.parents.iter().filter(|parent| !listed.contains(*parent)));
+            }
+            missing.push(child.clone());
         }
         let planned = plan_child_leases(&parent, &missing, |shard| leased.contains(shard));
         if let Err(ChildError::ParentWithoutLease { .. }) = planned {
@@ -94,6 +102,12 @@ impl ShardConsumer {
         }
         self.held.note_children(self.children.iter().map(|child| child.id.clone()).collect());
         Ok(())
+    }
+
+    async fn listed_shards(&self) -> Result<BTreeSet<ShardId>, StreamError> {
+        let Worker { api, clock, stream, seeds, .. } = &*self.worker;
+        let shards = list_shards(&**api, clock, stream, None, seeds.seed()).await?;
+        Ok(shards.into_iter().map(|shard| shard.id).collect())
     }
 
     async fn has_lease(&self, shard: &ShardId) -> Result<bool, StoreError> {

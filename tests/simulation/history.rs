@@ -144,10 +144,17 @@ pub(crate) struct Processor {
     pub(crate) life: Life,
     pub(crate) shard: ShardId,
     pub(crate) from: Checkpoint,
+    /// When its worker started.
+    pub(crate) born: Duration,
 }
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct History {
+    /// Whether the fleet starts at the oldest record. If not, shards that were over before there were
+    /// leases for them or for those before them are none of its business.
+    pub(crate) from_the_oldest: bool,
+    /// The time the fleet starts at, if that is how it starts.
+    pub(crate) timestamp: Option<Duration>,
     pub(crate) events: Vec<Event>,
     pub(crate) shards: BTreeMap<ShardId, ShardRecord>,
     /// The shortest retention the stream ever had, and from when on.
@@ -170,19 +177,61 @@ pub(crate) struct Violation {
 
 impl History {
     pub(crate) fn processors(&self) -> BTreeMap<ProcessorId, Processor> {
-        let mut found = BTreeMap::new();
+        let (mut found, mut births) = (BTreeMap::new(), BTreeMap::new());
         for event in &self.events {
-            if let What::Initialized { processor, life, shard, from } = &event.what {
-                let (life, shard, from) = (life.clone(), shard.clone(), from.clone());
-                found.insert(*processor, Processor { life, shard, from });
+            match &event.what {
+                What::Born { life, .. } => drop(births.insert(life, event.at)),
+                What::Initialized { processor, life, shard, from } => {
+                    let born = births.get(life).copied().unwrap_or_default();
+                    let (life, shard, from) = (life.clone(), shard.clone(), from.clone());
+                    found.insert(*processor, Processor { life, shard, from, born });
+                }
+                _ => {}
             }
         }
         found
     }
 
+    /// From when on a processor must get what is written, unless it starts behind a checkpoint:
+    /// `LATEST` begins when its worker started.
+    pub(crate) fn wanted_from(&self, processor: &Processor) -> Duration {
+        match processor.from {
+            Checkpoint::Latest => processor.born,
+            Checkpoint::AtTimestamp => self.timestamp.unwrap_or_default(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// From when on what is written to a shard must be processed by somebody: with the last of those
+    /// who started without a checkpoint. If neither it nor any shard before it ever had a lease,
+    /// nothing is.
+    pub(crate) fn required_from(&self) -> BTreeMap<ShardId, Duration> {
+        let mut from = BTreeMap::new();
+        if !self.from_the_oldest {
+            let rows = self.events.iter().filter_map(Event::row);
+            let leased: BTreeSet<&ShardId> = rows.map(|row| &row.shard_id).collect();
+            let others = self.shards.keys().filter(|shard| !leased.contains(shard));
+            let others = others.filter(|shard| !self.has_ancestor_among(shard, &leased));
+            from.extend(others.map(|shard| (shard.clone(), Duration::MAX)));
+        }
+        for processor in self.processors().values() {
+            let wanted = self.wanted_from(processor);
+            let latest: &mut Duration = from.entry(processor.shard.clone()).or_default();
+            *latest = wanted.max(*latest);
+        }
+        from
+    }
+
     /// Whether the stream may have forgotten at `now` what was written at `written`.
     pub(crate) fn may_be_expired(&self, written: Duration, now: Duration) -> bool {
         self.retention.is_some_and(|(retention, since)| now >= since && written + retention <= now)
+    }
+
+    fn has_ancestor_among(&self, shard: &ShardId, leased: &BTreeSet<&ShardId>) -> bool {
+        self.shards.get(shard).is_some_and(|record| {
+            let mut parents = record.parents.iter();
+            parents.any(|parent| leased.contains(parent) || self.has_ancestor_among(parent, leased))
+        })
     }
 
     /// The events that tell of `text`, for reading.
@@ -209,6 +258,16 @@ impl History {
 pub(crate) struct Log {
     started: Instant,
     history: Arc<Mutex<History>>,
+}
+
+impl Event {
+    /// The row as it was written, if that is what happened.
+    fn row(&self) -> Option<&Lease> {
+        match &self.what {
+            What::Row { after, .. } => after.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 impl Log {

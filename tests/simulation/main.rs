@@ -92,6 +92,9 @@ fn seeds() {
 #[test]
 fn one_seed() {
     let Some(seed) = number("SIM_SEED") else { return };
+    // With RUST_LOG, what the workers log as well.
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    tracing_subscriber::fmt().with_env_filter(filter).without_time().init();
     let (history, violations) = simulate(seed);
     history.print();
     for violation in &violations {

@@ -12,6 +12,17 @@ pub(crate) const MEMORY_MAX: u64 = 16 << 20;
 /// Open shards, and closed ones that are being finished.
 const SHARDS_HELD_MAX: u64 = 24;
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    Oldest,
+    Latest,
+    /// In the middle of what is there before the first worker.
+    Timestamp,
+}
+
+/// For how long records are written before the first worker starts, if some are not to be read.
+pub(crate) const PRELUDE: Duration = Duration::from_secs(20);
+
 #[derive(Debug, Clone)]
 pub(crate) struct Scenario {
     pub(crate) workers: usize,
@@ -38,6 +49,8 @@ pub(crate) struct Scenario {
     pub(crate) poison: f64,
     /// Payloads of up to a megabyte, which press on the memory limit.
     pub(crate) large_records: bool,
+    /// Where the fleet starts. Unless it is the oldest record, there are some before that.
+    pub(crate) start: Start,
     /// How many of the workers subscribe rather than poll.
     pub(crate) fan_out: f64,
     /// Chances per second that somebody else subscribes as this application's consumer.
@@ -69,6 +82,13 @@ impl Scenario {
         let rate_spread = per_second(&[0.0, 0.0, 0.01, 0.1]);
         let poison = per_second(&[0.0, 0.1]);
         let large_records = rng.u32(..8) == 0;
+        let retention = (rng.u32(..6) == 0).then(|| Duration::from_secs(rng.u64(40..120)));
+        // Shards that vanish before they are read leave holes, which are filled at where a fleet starts.
+        let start = match rng.u32(..4) {
+            0 if retention.is_none() => Start::Latest,
+            1 if retention.is_none() => Start::Timestamp,
+            _ => Start::Oldest,
+        };
         let fan_out = [0.0, 0.0, 0.5, 1.0][rng.usize(..4)];
         let thefts = [0.0, 0.02][rng.usize(..2)];
         let outages = [0.0, 0.01][rng.usize(..2)];
@@ -84,12 +104,13 @@ impl Scenario {
             shutdowns,
             suspensions,
             reshards,
-            retention: (rng.u32(..6) == 0).then(|| Duration::from_secs(rng.u64(40..120))),
+            retention,
             // A shard is read with at most 2 MiB/s, so more would only pile up.
             records_per_second: if large_records { 1.0 } else { records_per_second },
             aggregates,
             poison,
             large_records,
+            start,
             fan_out,
             thefts,
             outages,

@@ -22,7 +22,7 @@ use crate::faults::{Changes, Weather};
 use crate::history::{History, Life, Log, ShardRecord, What, Written};
 use crate::ports::{MeteredStream, WatchedTable};
 use crate::processors::Maker;
-use crate::scenario::{FAILOVER, MEMORY_MAX, Scenario};
+use crate::scenario::{FAILOVER, MEMORY_MAX, PRELUDE, Scenario, Start};
 
 const STREAM: &str = "orders";
 const KEYS: usize = 24;
@@ -103,6 +103,16 @@ impl World {
 
     /// Lives the whole story of the seed.
     pub(crate) async fn run(mut self) -> History {
+        if self.scenario.start != Start::Oldest {
+            while self.log.now() < PRELUDE {
+                self.put();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+        self.log.change(|history| history.from_the_oldest = self.scenario.start == Start::Oldest);
+        if self.scenario.start == Start::Timestamp {
+            self.log.change(|history| history.timestamp = Some(PRELUDE / 2));
+        }
         for _ in 0..self.scenario.workers {
             self.join(None);
         }
@@ -322,11 +332,22 @@ impl World {
             .retrieval(retrieval)
             .lease_config(lease_config)
             .management(ManagementConfig {
-                start_strategy: StartStrategy::Oldest,
+                start_strategy: self.start_strategy(),
                 leases_to_acquire: self.rng.usize(1..=3),
                 ..ManagementConfig::default()
             });
         in_simulation(builder, self.wall + self.log.now(), rate, self.rng.u64(..))
+    }
+
+    fn start_strategy(&self) -> StartStrategy {
+        match self.scenario.start {
+            Start::Oldest => StartStrategy::Oldest,
+            Start::Latest => StartStrategy::Latest,
+            Start::Timestamp => {
+                let since = (self.wall + PRELUDE / 2).duration_since(SystemTime::UNIX_EPOCH);
+                StartStrategy::Timestamp(since.expect("a time").as_millis() as u64)
+            }
+        }
     }
 
     fn kill(&mut self, index: usize) {
@@ -373,7 +394,8 @@ impl World {
         }
     }
 
-    /// Waits until all is well. With a short retention, the last records are written again and again.
+    /// Waits until all is well. With a short retention, or workers that read only what comes after their
+    /// start, the last records are written again and again.
     async fn heal(&mut self) -> Result<Duration, String> {
         let began = self.log.now();
         let mut wrote = began;
@@ -401,7 +423,7 @@ impl World {
                 return Err(well.err().unwrap_or_else(|| "leases wander".to_owned()));
             }
             if well.is_err()
-                && self.scenario.retention.is_some()
+                && (self.scenario.retention.is_some() || self.scenario.start == Start::Latest)
                 && self.log.now() - wrote > Duration::from_secs(20)
             {
                 wrote = self.log.now();

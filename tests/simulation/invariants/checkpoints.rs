@@ -10,6 +10,7 @@ use crate::history::{History, What};
 
 pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let processors = history.processors();
+    let required_from = history.required_from();
     let mut broken = Vec::new();
     let mut highest: BTreeMap<&str, &Checkpoint> = BTreeMap::new();
     let mut delivered: BTreeMap<&str, &ExtendedSequenceNumber> = BTreeMap::new();
@@ -34,6 +35,7 @@ pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
                     // Every record was delivered; what has expired need not be.
                     Checkpoint::ShardEnd => shard.written.iter().any(|written| {
                         delivered.is_none_or(|delivered| written.position > **delivered)
+                            && required_from.get(key).is_none_or(|from| written.at >= *from)
                             && !history.may_be_expired(written.at, event.at)
                     }),
                     _ => false,

@@ -1,4 +1,4 @@
-//! Every record is delivered at least once, unless it expired first.
+//! Every record from the start of the fleet on is delivered at least once, unless it expired first.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,10 +16,14 @@ pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
         }
     }
     let end = history.events.last().map_or(Duration::ZERO, |event| event.at);
+    let required_from = history.required_from();
     let mut broken = Vec::new();
     for (id, shard) in &history.shards {
+        let from = required_from.get(id).copied().unwrap_or_default();
         let lost = shard.written.iter().filter(|written| {
-            !heard.contains(&(id, &written.position)) && !history.may_be_expired(written.at, end)
+            written.at >= from
+                && !heard.contains(&(id, &written.position))
+                && !history.may_be_expired(written.at, end)
         });
         let lost: Vec<_> = lost.collect();
         if let Some(first) = lost.first() {

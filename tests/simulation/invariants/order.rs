@@ -36,7 +36,10 @@ pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
                     };
                     let here = shard.written.partition_point(|written| written.position < *position);
                     let lost = shard.written.get(next..here).unwrap_or_default().iter();
-                    let mut lost = lost.filter(|written| !history.may_be_expired(written.at, event.at));
+                    let wanted_from = history.wanted_from(of);
+                    let mut lost = lost.filter(|written| {
+                        written.at >= wanted_from && !history.may_be_expired(written.at, event.at)
+                    });
                     let is_there =
                         shard.written.get(here).is_some_and(|written| written.position == *position);
                     if here < next || !is_there {

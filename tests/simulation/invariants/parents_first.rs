@@ -1,5 +1,6 @@
 //! No processor of a child starts before every parent has ended: its row is at `SHARD_END`, or gone
-//! with all its records delivered or expired.
+//! with all its records delivered or expired; or it was over before the fleet had any lease, and the
+//! fleet does not start at the oldest record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,6 +13,7 @@ pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let mut broken = Vec::new();
     let mut rows: BTreeMap<&str, &Checkpoint> = BTreeMap::new();
     let mut ended: BTreeSet<&str> = BTreeSet::new();
+    let required_from = history.required_from();
     for event in &history.events {
         match &event.what {
             What::Row { key, after: Some(row), .. } => {
@@ -31,7 +33,8 @@ pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
                         None => {
                             ended.contains(parent.as_str()) || {
                                 let written = history.shards.get(parent).map(|parent| &parent.written[..]);
-                                let is_expired = |at| history.may_be_expired(at, event.at);
+                                let from = required_from.get(parent).copied().unwrap_or_default();
+                                let is_expired = |at| at < from || history.may_be_expired(at, event.at);
                                 written.unwrap_or_default().iter().all(|written| is_expired(written.at))
                             }
                         }
