@@ -53,6 +53,8 @@ pub enum Bug {
     AllowsEarlyEnd,
     /// Holes in the hash key space are not looked for.
     NeverAudits,
+    /// Memory is not reserved before records are fetched.
+    IgnoresBudget,
     /// A subscription that has run out is renewed at the tip.
     RenewsAtTheTip,
     /// A subscription that says nothing more is waited for all the same.
@@ -70,7 +72,7 @@ pub enum Bug {
 #[cfg(feature = "internals")]
 impl Bug {
     /// Every bug that fleets show soon enough; all others are found in the model.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::TakeIgnoresCounter,
         Self::TakeKeepsCounter,
         Self::RenewIgnoresCounter,
@@ -94,6 +96,7 @@ impl Bug {
         Self::AllowsUndelivered,
         Self::AllowsEarlyEnd,
         Self::NeverAudits,
+        Self::IgnoresBudget,
         Self::RenewsAtTheTip,
         Self::WaitsForeverForEvents,
         Self::TrustsAnyShardEnd,

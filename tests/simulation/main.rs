@@ -1,8 +1,8 @@
 //! Whole fleets under faults: see `world` for the story of a seed, `invariants` for what must hold.
 //!
-//! - `SIM_SEEDS=1000 cargo test --all-features --test simulation seeds` runs that many seeds, from
+//! - `SIM_SEEDS=1000 cargo test --test simulation seeds` runs that many seeds, from
 //!   `SIM_FROM` on (0 unless given).
-//! - `SIM_SEED=7 cargo test --all-features --test simulation one_seed -- --nocapture` replays one and
+//! - `SIM_SEED=7 cargo test --test simulation one_seed -- --nocapture` replays one and
 //!   prints everything that happened.
 
 #![expect(dead_code, reason = "some details are kept for the event log and for later invariants")]
@@ -15,6 +15,7 @@ mod invariants;
 mod planted;
 mod ports;
 mod processors;
+mod regressions;
 mod scenario;
 mod world;
 
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 use crate::history::{History, Violation};
 use crate::world::World;
 
-/// What `cargo test` runs by itself.
+/// What `cargo test` runs by itself; CI runs more.
 const SEEDS: u64 = 24;
 
 fn number(name: &str) -> Option<u64> {
@@ -45,7 +46,7 @@ fn simulate(seed: u64) -> (History, Vec<Violation>) {
 }
 
 fn replay_command(seed: u64) -> String {
-    format!("SIM_SEED={seed} cargo test --all-features --test simulation one_seed -- --nocapture")
+    format!("SIM_SEED={seed} cargo test --test simulation one_seed -- --nocapture")
 }
 
 #[test]

@@ -36,6 +36,11 @@ impl Manners {
             errs: 0.05,
         }
     }
+
+    /// Processors behind which records pile up.
+    pub(crate) fn slow(self, failover: Duration) -> Self {
+        Self { stalls: 0.2, stall_max: failover * 3, ..self }
+    }
 }
 
 /// What all processors of one worker share.

@@ -81,7 +81,7 @@ impl Scenario {
         let records_per_second = per_second(&[1.0, 5.0, 20.0]);
         let rate_spread = per_second(&[0.0, 0.0, 0.01, 0.1]);
         let poison = per_second(&[0.0, 0.1]);
-        let large_records = rng.u32(..8) == 0;
+        let large_records = rng.u32(..6) == 0;
         let retention = (rng.u32(..6) == 0).then(|| Duration::from_secs(rng.u64(40..120)));
         // Shards that vanish before they are read leave holes, which are filled at where a fleet starts.
         let start = match rng.u32(..4) {
@@ -92,21 +92,26 @@ impl Scenario {
         let fan_out = [0.0, 0.0, 0.5, 1.0][rng.usize(..4)];
         let thefts = [0.0, 0.02][rng.usize(..2)];
         let outages = [0.0, 0.01][rng.usize(..2)];
+        let shards = rng.u32(1..=8);
+        let mut manners = Manners::draw(rng, FAILOVER);
+        if large_records {
+            manners = manners.slow(FAILOVER);
+        }
         Self {
             workers,
-            shards: rng.u32(1..=8),
-            chaos: Duration::from_secs(rng.u64(120..=600)),
+            shards,
+            chaos: Duration::from_secs(rng.u64(120..=if large_records { 300 } else { 600 })),
             odds: if rng.u32(..6) == 0 { Odds::default() } else { Odds::draw(rng) },
-            manners: Manners::draw(rng, FAILOVER),
+            manners,
             rate_spread,
             kills,
             joins,
             shutdowns,
             suspensions,
-            reshards,
+            reshards: if large_records { 0.0 } else { reshards },
             retention,
-            // A shard is read with at most 2 MiB/s, so more would only pile up.
-            records_per_second: if large_records { 1.0 } else { records_per_second },
+            // Large ones: half of the 2 MiB/s a shard is read with; more would only pile up.
+            records_per_second: if large_records { 2.0 * f64::from(shards) } else { records_per_second },
             aggregates,
             poison,
             large_records,
