@@ -39,6 +39,10 @@ sim-seed seed:
 sim-planted from="0":
     SIM_FROM={{from}} cargo test --test simulation planted -- --nocapture
 
+# Fuzzes one of deaggregate, lease_row, records_page and texts (needs cargo-fuzz and a nightly toolchain).
+fuzz target seconds="60":
+    cargo +nightly fuzz run {{target}} -- -max_total_time={{seconds}}
+
 # Explores larger worlds of leases than `cargo test` does: a minute or two, and less than 6 GiB.
 model:
     cargo test --config 'profile.dev.package.kinesis-consumer.opt-level=3' --config 'profile.test.package.kinesis-consumer.opt-level=3' --test model -- --include-ignored --nocapture

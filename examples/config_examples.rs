@@ -13,9 +13,9 @@ use clap::Parser;
 use kinesis_consumer::lease::MemoryLeaseStore;
 use kinesis_consumer::testing::SimulatedKinesis;
 use kinesis_consumer::{
-    Checkpointer, Consumer, ConsumerBuilder, CoordinationConfig, KinesisClientRecord, LeaseConfig,
-    ManagementConfig, MetricsConfig, MetricsLevel, RetrievalConfig, Settings, ShardRecordProcessor,
-    ShardRecordProcessorFactory, StartStrategy,
+    Checkpointer, Consumer, ConsumerBuilder, CoordinationConfig, FanOutConsumer, KinesisClientRecord,
+    LeaseConfig, ManagementConfig, MetricsConfig, MetricsLevel, RetrievalConfig, Settings,
+    ShardRecordProcessor, ShardRecordProcessorFactory, StartStrategy,
 };
 
 /// Prints settings for different needs, and checks them.
@@ -25,6 +25,7 @@ struct Arguments {}
 fn main() -> Result<(), Box<dyn Error>> {
     let Arguments {} = Arguments::parse();
     show("high throughput", "pages as large as they get, read well ahead", high_throughput())?;
+    show("low latency", "records as soon as they are written, with enhanced fan-out", low_latency())?;
     show("batch", "small batches, few leases, stored checkpoints seldom", batch())?;
     show("development", "quick takeover after a restart, little memory, no metrics", development())?;
     show("low cost", "fewer reads of the stream, fewer renewals, fewer metrics", low_cost())?;
@@ -58,6 +59,13 @@ fn high_throughput() -> ConsumerBuilder {
     base("orders-search-index")
         .lease_config(LeaseConfig::PollingConfig { limit: 10_000 })
         .retrieval(retrieval)
+}
+
+fn low_latency() -> ConsumerBuilder {
+    base("orders-fraud").lease_config(LeaseConfig::FanOutConfig {
+        consumer: FanOutConsumer::Named("fraud".to_owned()),
+        fall_back_to_polling_after: Some(Duration::from_secs(30)),
+    })
 }
 
 fn batch() -> ConsumerBuilder {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_dynamodb::Client;
+use bytes::Bytes;
 
 use crate::consumer::{ConsumerBuilder, World};
 use crate::lease::{
@@ -16,12 +17,18 @@ use crate::overseer::shard_sync::plan_child_leases;
 use crate::overseer::view::View;
 use crate::planted::planted;
 use crate::runtime::Clock;
-use crate::stream::ChildShard;
+use crate::stream::{ChildShard, RecordsPage};
 use crate::types::{LeaseKey, Moment, WorkerId};
 
 pub use crate::lease::tenure::{Sent, Settled, Tenure};
 pub use crate::overseer::assign::independent::{Reason, Take};
 pub use crate::planted::{Bug, plant};
+
+/// A page of records from the body of a response in CBOR, if it is one.
+#[must_use]
+pub fn records_page(response: &Bytes) -> Option<RecordsPage> {
+    crate::stream::page_from_cbor(response)
+}
 
 /// The lease table in DynamoDB as the consumer uses it; `segments` scan it at once.
 #[must_use]

@@ -40,9 +40,11 @@ fuzz_target!(|input: &[u8]| {
                 sub_sequence_number: 0,
             }],
         };
-        expected.extend(records.into_iter().filter(|record| {
-            after.is_none() || (number, record.sub_sequence_number) > (3, skip.into())
-        }));
+        expected.extend(
+            records
+                .into_iter()
+                .filter(|record| after.is_none() || (number, record.sub_sequence_number) > (3, skip.into())),
+        );
     }
     if choice & 4 == 0 && !rest.is_empty() {
         if let Some(prost) = according_to_prost(rest) {

@@ -62,9 +62,8 @@ impl Lease {
     }
 }
 
-/// A text attribute; none for the empty text, which KCL never writes.
 fn text(value: &str) -> Option<Attribute> {
-    (!value.is_empty()).then(|| Attribute::S(value.to_owned()))
+    Some(Attribute::S(value.to_owned()))
 }
 
 /// A set of shard ids; none for the empty set, which DynamoDB does not have.
@@ -77,7 +76,9 @@ struct Row<'a>(&'a Item);
 
 impl Row<'_> {
     fn lease(&self) -> Result<Lease, String> {
-        let key = LeaseKey::from(essential(names::LEASE_KEY, self.text(names::LEASE_KEY)?)?);
+        // DynamoDB has no empty keys.
+        let key = self.text(names::LEASE_KEY)?.filter(|key| !key.is_empty());
+        let key = LeaseKey::from(essential(names::LEASE_KEY, key)?);
         let sub_sequence = self.number(names::CHECKPOINT_SUB_SEQUENCE)?.unwrap_or(0);
         let checkpoint = essential(names::CHECKPOINT, self.text(names::CHECKPOINT)?)?;
         Ok(Lease {
@@ -211,6 +212,15 @@ mod tests {
             assert_eq!(unreadable.to_string(), format!("lease row shardId-0: attribute {name}: missing"));
         }
         assert_eq!(Lease::from_item(&Item::new()).unwrap_err().key, None);
+        let nameless = with(names::LEASE_KEY, Attribute::S(String::new()));
+        assert!(Lease::from_item(&nameless).is_err());
+    }
+
+    #[test]
+    fn an_empty_owner_is_kept() {
+        let item = with(names::LEASE_OWNER, Attribute::S(String::new()));
+        let lease = Lease::from_item(&item).unwrap().unwrap();
+        assert_eq!(Lease::from_item(&lease.to_item()).unwrap(), Some(lease));
     }
 
     #[test]

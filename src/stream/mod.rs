@@ -13,5 +13,7 @@ pub use self::api::{
     ShardPageRequest, StreamApi, StreamDescription,
 };
 pub(crate) use self::aws::AwsStream;
+#[cfg(feature = "internals")]
+pub(crate) use self::aws::page_from_cbor;
 pub use self::error::{StreamError, StreamErrorKind};
 pub use self::subscription::{ConsumerDescription, ConsumerStatus, Subscription, SubscriptionEvent};

@@ -112,6 +112,12 @@ impl AwsStream {
     }
 }
 
+/// What a response in CBOR holds, for fuzzing.
+#[cfg(feature = "internals")]
+pub(crate) fn page_from_cbor(response: &Bytes) -> Option<RecordsPage> {
+    cbor::page(response).ok()
+}
+
 /// What a request in CBOR was answered with.
 enum Answer {
     /// The status and the body.
