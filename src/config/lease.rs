@@ -124,15 +124,23 @@ impl LeaseConfig {
 }
 
 impl FanOutConsumer {
+    /// The name it is found or registered under; its ARN if it was given.
+    pub(crate) fn name<'a>(&'a self, application: &'a str) -> Result<&'a str, &'a ConsumerArn> {
+        match self {
+            Self::Application => Ok(application),
+            Self::Named(name) => Ok(name),
+            Self::Arn(arn) => Err(arn),
+        }
+    }
+
     fn validate(&self, application: &str) -> Result<(), Error> {
         let invalid = |message| Err(Error::new(ErrorKind::Invalid, message));
-        let name = match self {
-            Self::Application => application,
-            Self::Named(name) => name,
-            Self::Arn(arn) if arn.as_str().starts_with("arn:") && arn.as_str().contains("/consumer/") => {
+        let name = match self.name(application) {
+            Ok(name) => name,
+            Err(arn) if arn.as_str().starts_with("arn:") && arn.as_str().contains("/consumer/") => {
                 return Ok(());
             }
-            Self::Arn(arn) => {
+            Err(arn) => {
                 return invalid(format!(
                     "the fan-out consumer {arn:?} is no ARN of one; it looks like \
                      arn:aws:kinesis:<region>:<account>:stream/<stream>/consumer/<name>:<number>"

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::builder::{LeaseSource, Parts, StreamSource};
 use super::handle::{ConsumerHandle, Finished, Running};
-use crate::config::{FanOutConsumer, LeaseConfig};
+use crate::config::LeaseConfig;
 use crate::error::{Error, ErrorKind};
 use crate::events::EventSink;
 use crate::lease::{DynamoDbLeaseStore, LeaseStore, RelayedStore, StoreError, TableSpec};
@@ -55,19 +55,11 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         LeaseConfig::PollingConfig { .. } => None,
         LeaseConfig::FanOutConfig { consumer, fall_back_to_polling_after } => {
             let (api, clock, stream) = (Arc::clone(&api), clock.clone(), parts.stream.clone());
-            let named = |name: &str| {
-                FanOutRegistration::named(
-                    Arc::clone(&api),
-                    clock.clone(),
-                    stream.clone(),
-                    name.to_owned(),
-                    parts.seeds.seed(),
-                )
-            };
-            let registration = match consumer {
-                FanOutConsumer::Application => named(&parts.application),
-                FanOutConsumer::Named(name) => named(name),
-                FanOutConsumer::Arn(arn) => FanOutRegistration::given(api, clock, stream, arn.clone()),
+            let registration = match consumer.name(&parts.application) {
+                Ok(name) => {
+                    FanOutRegistration::named(api, clock, stream, name.to_owned(), parts.seeds.seed())
+                }
+                Err(arn) => FanOutRegistration::given(api, clock, stream, arn.clone()),
             };
             let fall_back_after = *fall_back_to_polling_after;
             Some(FanOut { registration: Arc::new(registration), fall_back_after })
