@@ -60,6 +60,12 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
+    /// After the faults have stopped, all must be well within this time. Large records pile up behind
+    /// slow processors, come again after each restart, and are read with 2 MiB/s at most.
+    pub(crate) fn healing_max(&self) -> Duration {
+        Duration::from_secs(if self.large_records { 600 } else { 240 })
+    }
+
     /// The most payload a worker may have in hand: its budget, and of each subscription an event that
     /// waits for room.
     pub(crate) fn memory_max(&self) -> u64 {

@@ -26,8 +26,6 @@ use crate::scenario::{FAILOVER, MEMORY_MAX, PRELUDE, Scenario, Start};
 
 const STREAM: &str = "orders";
 const KEYS: usize = 24;
-/// After the faults have stopped, all must be well within this time.
-const HEALING_MAX: Duration = Duration::from_secs(240);
 /// Owners that did not change for so long, longer than a round of the largest fleet, must not change
 /// any more.
 const QUIET: Duration = Duration::from_secs(30);
@@ -419,7 +417,7 @@ impl World {
             if now - since > QUIET {
                 return Ok(since - began);
             }
-            if since - began > HEALING_MAX {
+            if since - began > self.scenario.healing_max() {
                 return Err(well.err().unwrap_or_else(|| "leases wander".to_owned()));
             }
             if well.is_err()
