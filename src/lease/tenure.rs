@@ -7,7 +7,7 @@ use crate::planted::{Bug, planted};
 use crate::types::{Moment, WorkerId};
 
 /// What a worker knows of a row it holds, and what the answers to its writes mean: still held, in
-/// doubt, or lost. [`HeldLease`](super::HeldLease) carries the writes out.
+/// doubt, or lost. `HeldLease` carries the writes out.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tenure {
     /// The row as this worker last wrote it or, once lost, as it was last seen.

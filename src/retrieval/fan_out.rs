@@ -30,6 +30,10 @@ const STALL_MAX: Duration = Duration::from_secs(10);
 const PROBE_MIN: Duration = Duration::from_secs(30);
 const PROBE_MAX: Duration = Duration::from_secs(300);
 
+/// How long the registered consumer is looked for at a time, and while the shard is polled.
+const SEARCH_MAX: Duration = Duration::from_secs(20);
+const PROBE_PATIENCE: Duration = Duration::from_secs(3);
+
 /// How a shard is read with enhanced fan-out.
 #[derive(Debug, Clone)]
 pub(crate) struct FanOut {
@@ -155,7 +159,7 @@ impl<'a> Subscriber<'a> {
         &mut self,
         position: &Position,
     ) -> Result<(Box<dyn Subscription>, SystemTime), StreamError> {
-        let consumer = self.fan_out.registration.arn().await?;
+        let consumer = self.consumer().await?;
         let sent = self.spec.clock.wall();
         let subscribed = match self.request(&consumer, &position.next_iterator()).await {
             Err(error) if error.kind() == StreamErrorKind::InvalidArgument => match position.alternative() {
@@ -171,6 +175,21 @@ impl<'a> Subscriber<'a> {
             self.fan_out.registration.forget(&consumer).await;
         }
         Ok((subscribed?, sent))
+    }
+
+    /// The registered consumer. The search for it is given up after some time and begun again, so that
+    /// polling is not held up by it; what it has achieved is kept by the service.
+    async fn consumer(&self) -> Result<ConsumerArn, StreamError> {
+        let patience = match self.fan_out.fall_back_after {
+            _ if self.has_fallen_back => PROBE_PATIENCE,
+            Some(patience) => patience.min(SEARCH_MAX),
+            None => SEARCH_MAX,
+        };
+        let found = self.spec.clock.timeout(patience, self.fan_out.registration.arn()).await;
+        found.unwrap_or_else(|elapsed| {
+            let error = self.spec.error(StreamErrorKind::Unavailable, "DescribeStreamConsumer");
+            Err(error.with_source(elapsed))
+        })
     }
 
     async fn request(
@@ -198,24 +217,45 @@ impl<'a> Subscriber<'a> {
     /// is asked for, and the service holds what it has.
     async fn receive(
         &mut self,
-        mut subscription: Box<dyn Subscription>,
+        subscription: Box<dyn Subscription>,
         subscribed: SystemTime,
         position: &mut Position,
         inlet: &Inlet,
     ) -> Result<Ended, StreamError> {
+        let (mut subscription, mut events) = (Some(subscription), 0_u64);
         loop {
+            let Some(open) = &mut subscription else { return Ok(Ended::Continues) };
             let room = self.spec.clock.timeout(STALL_MAX, self.room(inlet)).await;
-            let Ok(memory) = room else { return Ok(Ended::Continues) };
-            let event = match self.spec.clock.timeout(SILENCE_MAX, subscription.next()).await {
+            let Ok(mut memory) = room else { return Ok(Ended::Continues) };
+            let event = match self.spec.clock.timeout(SILENCE_MAX, open.next()).await {
                 Ok(Some(event)) => event?,
-                Ok(None) => return Ok(Ended::Continues),
+                Ok(None) if events > 0 => return Ok(Ended::Continues),
+                // Even an idle shard has events: whatever ended this, it was not its time.
+                Ok(None) => {
+                    let error = self.spec.error(StreamErrorKind::Unavailable, SUBSCRIBE_TO_SHARD);
+                    return Err(error.with_source("the subscription ended without an event"));
+                }
                 Err(_) if planted(Bug::WaitsForeverForEvents) => std::future::pending().await,
                 Err(elapsed) => {
                     let error = self.spec.error(StreamErrorKind::Unavailable, SUBSCRIBE_TO_SHARD);
                     return Err(error.with_source(elapsed));
                 }
             };
-            if let Some(children) = self.accept(event, subscribed, memory, position, inlet).await? {
+            events += 1;
+            let cost = cost(&event.records);
+            if !memory.try_resize(cost) {
+                // Given back first: whoever holds memory must not wait for more.
+                drop(memory);
+                let reserve = self.spec.budget.reserve(cost);
+                memory = match self.spec.clock.timeout(STALL_MAX, reserve).await {
+                    Ok(memory) => memory,
+                    Err(_) => {
+                        subscription = None;
+                        self.spec.budget.reserve(cost).await
+                    }
+                };
+            }
+            if let Some(children) = self.accept(event, subscribed, memory, position, inlet)? {
                 return Ok(Ended::Shard(children));
             }
         }
@@ -223,11 +263,11 @@ impl<'a> Subscriber<'a> {
 
     /// Moves on with an event, or refuses it, and then nothing has changed. Returns the children of the
     /// shard if it was the last.
-    async fn accept(
+    fn accept(
         &mut self,
         event: SubscriptionEvent,
         subscribed: SystemTime,
-        memory: MemoryPermit,
+        permit: MemoryPermit,
         position: &mut Position,
         inlet: &Inlet,
     ) -> Result<Option<Vec<ChildShard>>, StreamError> {
@@ -236,13 +276,11 @@ impl<'a> Subscriber<'a> {
         if !ends_consistently(is_end, &child_shards) && !planted(Bug::TrustsAnyShardEnd) {
             return Err(self.spec.error(StreamErrorKind::Malformed, SUBSCRIBE_TO_SHARD));
         }
-        let cost = cost(&records);
-        self.event_cost = cost;
+        self.event_cost = cost(&records);
         self.pacer.event_arrived();
         if std::mem::take(&mut self.has_fallen_back) {
             self.spec.observer.observe(FetchEvent::ReturnedToFanOut);
         }
-        let permit = self.room_for(cost, memory).await;
 
         let is_at_tip = millis_behind_latest == Some(0);
         let millis_behind_latest = millis_behind_latest.unwrap_or(0);
@@ -270,16 +308,6 @@ impl<'a> Subscriber<'a> {
     async fn room(&self, inlet: &Inlet) -> MemoryPermit {
         inlet.room().await;
         self.spec.budget.reserve(self.event_cost).await
-    }
-
-    /// Memory for an event that is here already. What was reserved goes back first if it does not
-    /// suffice: whoever holds memory must not wait for more.
-    async fn room_for(&self, cost: u64, mut reserved: MemoryPermit) -> MemoryPermit {
-        if reserved.try_resize(cost) {
-            return reserved;
-        }
-        drop(reserved);
-        self.spec.budget.reserve(cost).await
     }
 
     /// Whether it is the shard that is not found, rather than the consumer.

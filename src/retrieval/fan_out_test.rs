@@ -277,6 +277,27 @@ async fn without_fan_out_the_shard_is_polled_until_it_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_consumer_that_cannot_be_found_holds_polling_up_no_longer_than_said() {
+    for fault in [Fault::Error(StreamErrorKind::Throttled), Fault::NoAnswer(30 * SECOND)] {
+        let mut bench = Bench::new();
+        bench.fall_back_after = Some(2 * SECOND);
+        bench.every(1, "DescribeStreamConsumer", fault);
+        bench.put(10, 100);
+        let mut retrieval = bench.start();
+        let (mut numbers, _) = take(&mut retrieval, 20 * SECOND).await;
+        assert_eq!((numbers.len(), bench.saw("fell back")), (10, 1), "{fault:?}");
+        // Nor do the attempts to return to fan-out.
+        for _ in 0..60 {
+            bench.put(1, 100);
+            let (more, _) = take(&mut retrieval, 10 * SECOND).await;
+            assert_eq!(more.len(), 1, "{fault:?}");
+            numbers.extend(more);
+        }
+        assert_eq!(numbers, up_to(70));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_end_of_the_shard_comes_with_its_children() {
     let bench = Bench::new();
     let mut retrieval = bench.start();
