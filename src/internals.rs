@@ -8,9 +8,7 @@ use aws_sdk_dynamodb::Client;
 use bytes::Bytes;
 
 use crate::consumer::{ConsumerBuilder, World};
-use crate::lease::{
-    DynamoDbLeaseStore, Lease, LeaseStore, LeaseWrite, OwnerIndex, StoreError, WriteOutcome, row_after,
-};
+use crate::lease::{DynamoDbLeaseStore, Lease, LeaseStore, LeaseWrite, WriteOutcome, row_after};
 use crate::overseer::Hub;
 use crate::overseer::assign::independent::{Rules, plan_assignment};
 use crate::overseer::shard_sync::plan_child_leases;
@@ -40,25 +38,6 @@ pub fn dynamodb_lease_store(
 ) -> Arc<dyn LeaseStore> {
     let store = DynamoDbLeaseStore::new(client, table, Clock::system());
     Arc::new(store.with_scan_segments(segments).with_request_timeout(request_timeout))
-}
-
-/// Starts to create the index from owners to leases, unless it is there.
-///
-/// # Errors
-///
-/// If the table is missing or DynamoDB refuses.
-pub async fn create_owner_index(client: Client, table: &str) -> Result<(), StoreError> {
-    DynamoDbLeaseStore::new(client, table, Clock::system()).create_owner_index().await
-}
-
-/// Whether the index from owners to leases can be read.
-///
-/// # Errors
-///
-/// If DynamoDB refuses or does not answer.
-pub async fn owner_index_is_active(client: Client, table: &str) -> Result<bool, StoreError> {
-    let store = DynamoDbLeaseStore::new(client, table, Clock::system());
-    Ok(store.owner_index().await? == OwnerIndex::Active)
 }
 
 /// Puts a consumer into a simulated world: its clock shows `wall` now, follows tokio's clock at

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 
 use super::memory::keys_owned_by;
 use super::{
-    Created, Lease, LeaseScan, LeaseStore, LeaseWrite, MemoryLeaseStore, StoreError, StoreErrorKind,
-    TableSpec, WriteOutcome,
+    Condition, Created, EntityKind, EntityOutcome, Item, Lease, LeaseScan, LeaseStore, LeaseWrite,
+    MemoryLeaseStore, StoreError, StoreErrorKind, TableSpec, WriteOutcome,
 };
 use crate::runtime::Clock;
 use crate::types::{LeaseKey, WorkerId};
@@ -19,6 +19,9 @@ const LEASE: &str = "GetLease";
 const KEYS_OWNED_BY: &str = "ListLeaseKeysForWorker";
 const CREATE: &str = "CreateLease";
 const DELETE_ENDED: &str = "DeleteLease";
+const ENSURE_OWNER_INDEX: &str = "EnsureOwnerIndex";
+const ENTITY: &str = "GetEntity";
+const DELETE_ENTITY: &str = "DeleteEntity";
 
 /// One worker's unreliable way to a lease table in memory. Before each request a hook is asked what
 /// is to go wrong with it; with a hook that always answers the same, so does the table.
@@ -42,7 +45,8 @@ pub struct FaultyLeaseStore {
 
 /// Decides what goes wrong with a request, given its operation and its row, if it is about one. The
 /// operations are those of [`LeaseWrite::operation`], and `EnsureTable`, `ListLeases`, `GetLease`,
-/// `ListLeaseKeysForWorker`, `CreateLease` and `DeleteLease`.
+/// `ListLeaseKeysForWorker`, `CreateLease`, `DeleteLease`, `EnsureOwnerIndex`, `GetEntity` and
+/// `DeleteEntity`.
 pub type FaultHook = Arc<dyn Fn(&'static str, Option<&LeaseKey>) -> Fault + Send + Sync>;
 
 /// What goes wrong with one request; by default nothing.
@@ -168,6 +172,35 @@ impl LeaseStore for FaultyLeaseStore {
     async fn delete_ended(&self, key: &LeaseKey) -> Result<(), StoreError> {
         let fault = self.fault(DELETE_ENDED, Some(key));
         send(fault, DELETE_ENDED, Some(key), self.table.delete_ended(key)).await
+    }
+
+    async fn ensure_owner_index(&self) -> Result<bool, StoreError> {
+        let fault = self.fault(ENSURE_OWNER_INDEX, None);
+        send(fault, ENSURE_OWNER_INDEX, None, self.table.ensure_owner_index()).await
+    }
+
+    async fn entity(&self, kind: EntityKind, key: &LeaseKey) -> Result<Option<Item>, StoreError> {
+        let fault = self.fault(ENTITY, Some(key));
+        send(fault, ENTITY, Some(key), self.table.entity(kind, key)).await
+    }
+
+    async fn apply_to_entity(
+        &self,
+        kind: EntityKind,
+        write: &LeaseWrite,
+    ) -> Result<EntityOutcome, StoreError> {
+        let fault = self.fault(write.operation, Some(&write.key));
+        send(fault, write.operation, Some(&write.key), self.table.apply_to_entity(kind, write)).await
+    }
+
+    async fn delete_entity(
+        &self,
+        kind: EntityKind,
+        key: &LeaseKey,
+        conditions: &[Condition],
+    ) -> Result<(), StoreError> {
+        let fault = self.fault(DELETE_ENTITY, Some(key));
+        send(fault, DELETE_ENTITY, Some(key), self.table.delete_entity(kind, key, conditions)).await
     }
 }
 

@@ -38,6 +38,9 @@ pub(crate) struct HeldLease {
     tenure: Mutex<Tenure>,
     /// To be stored with the next checkpoint.
     children: Mutex<BTreeSet<ShardId>>,
+    /// When the handoff became known, if there is one.
+    handoff_since: Mutex<Option<Moment>>,
+    handoff: CancellationToken,
     lost: CancellationToken,
 }
 
@@ -73,6 +76,8 @@ impl HeldLease {
             writing: tokio::sync::Mutex::new(seed),
             tenure: Mutex::new(Tenure::new(lease, taken)),
             children: Mutex::default(),
+            handoff_since: Mutex::default(),
+            handoff: CancellationToken::new(),
             lost: CancellationToken::new(),
         }
     }
@@ -98,6 +103,17 @@ impl HeldLease {
     /// Cancelled when the lease is lost or given up.
     pub(crate) fn lost(&self) -> &CancellationToken {
         &self.lost
+    }
+
+    /// Cancelled when the leader asks for the lease on behalf of another worker, which waits until
+    /// this one gives it [back](Self::release).
+    pub(crate) fn handoff(&self) -> &CancellationToken {
+        &self.handoff
+    }
+
+    /// When that became known.
+    pub(crate) fn handoff_since(&self) -> Option<Moment> {
+        *lock(&self.handoff_since)
     }
 
     /// Whether this worker may still act on the lease. Notices expiry by itself, however long the
@@ -146,16 +162,22 @@ impl HeldLease {
         *lock(&self.children) = children;
     }
 
-    /// Gives the lease back, so that any worker can take it at once. It counts as lost afterwards,
-    /// whatever the outcome.
+    /// Gives the lease back, so that any worker can take it at once or, in a handoff, the one it is
+    /// for. It counts as lost afterwards, whatever the outcome.
     pub(crate) async fn release(&self) -> Result<Lease, HeldError> {
-        let outcome =
-            self.write(RETRIES, |lease| Ok(LeaseWrite::release(lease, &self.worker)), |_| false).await;
+        let before = self.lease();
+        let build = |lease: &Lease| {
+            let finish = LeaseWrite::finish_handoff(lease);
+            Ok(finish.unwrap_or_else(|| LeaseWrite::release(lease, &self.worker)))
+        };
+        let outcome = self.write(RETRIES, build, |_| false).await;
         self.lost.cancel();
         let lease = self.lease();
+        let is_given =
+            lease.owner.is_none() || before.checkpoint_owner.is_some() && lease.owner == before.owner;
         match outcome {
             // An attempt whose answer was lost had landed.
-            Err(HeldError::Lost) if lease.owner.is_none() => Ok(lease),
+            Err(HeldError::Lost) if is_given && lease.checkpoint_owner.is_none() => Ok(lease),
             outcome => outcome.map(|()| lease),
         }
     }
@@ -184,10 +206,11 @@ impl HeldLease {
             match self.store.apply(&write).await {
                 Ok(outcome) => {
                     let settled = self.tenure().settle(sent, outcome, &self.worker);
+                    self.notice_handoff();
                     match settled {
                         Settled::Written => return Ok(()),
                         Settled::EarlierWritten if is_done(&self.lease()) => return Ok(()),
-                        Settled::EarlierWritten => {}
+                        Settled::EarlierWritten | Settled::HandoffBegan => {}
                         Settled::Lost => {
                             self.lost.cancel();
                             return Err(HeldError::Lost);
@@ -204,6 +227,15 @@ impl HeldLease {
                     }
                 }
             }
+        }
+    }
+
+    /// A write has shown the row.
+    fn notice_handoff(&self) {
+        if self.tenure().lease.checkpoint_owner.as_ref() == Some(&self.worker) && !self.handoff.is_cancelled()
+        {
+            *lock(&self.handoff_since) = Some(self.clock.now());
+            self.handoff.cancel();
         }
     }
 

@@ -173,3 +173,73 @@ async fn a_released_lease_is_free_and_never_written_again() {
     assert!(matches!(fixture.held.checkpoint(&at(5)).await, Err(HeldError::Lost)));
     assert_eq!(fixture.row().await.owner, None);
 }
+
+impl Fixture {
+    async fn start_handoff(&self) {
+        let write = LeaseWrite::start_handoff(self.held.key(), &"me".into(), &"next".into());
+        applied(self.table.apply(&write).await.unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handoff_is_noticed_by_a_renewal_and_the_lease_goes_on_being_held() {
+    let fixture = fixture([]).await;
+    fixture.start_handoff().await;
+    assert!(!fixture.held.handoff().is_cancelled());
+    fixture.clock.sleep(F / 3).await;
+    fixture.held.renew(None).await.unwrap();
+    assert!(fixture.held.handoff().is_cancelled() && fixture.held.is_valid());
+    assert_eq!(fixture.held.handoff_since(), Some(fixture.clock.now()));
+    assert_eq!(fixture.held.renewed(), fixture.clock.now());
+    fixture.held.checkpoint(&at(5)).await.unwrap();
+    let row = fixture.row().await;
+    assert_eq!((row.counter, &row.checkpoint), (3, &at(5)));
+    assert_eq!(row.checkpoint_owner, Some("me".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handoff_is_noticed_by_a_checkpoint() {
+    let fixture = fixture([]).await;
+    fixture.start_handoff().await;
+    fixture.held.checkpoint(&at(5)).await.unwrap();
+    assert!(fixture.held.handoff().is_cancelled() && fixture.held.is_valid());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_in_handoff_is_given_to_the_next_owner() {
+    let fixture = fixture([]).await;
+    fixture.start_handoff().await;
+    fixture.held.renew(None).await.unwrap();
+    let given = fixture.held.release().await.unwrap();
+    assert_eq!((given.owner, given.checkpoint_owner, given.counter), (Some("next".into()), None, 3));
+    assert_eq!(given.owner_switches, 0, "a handoff that ends as planned is no switch");
+    assert!(!fixture.held.is_valid());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handoff_that_began_unnoticed_is_finished_by_a_release() {
+    let fixture = fixture([]).await;
+    fixture.start_handoff().await;
+    let given = fixture.held.release().await.unwrap();
+    assert_eq!((given.owner, given.checkpoint_owner), (Some("next".into()), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_whose_answer_was_lost_is_known_again_in_a_handoff() {
+    let fixture = fixture([Fault::answer_lost()]).await;
+    assert!(fixture.held.renew(None).await.is_err() || fixture.held.is_valid());
+    fixture.start_handoff().await;
+    fixture.held.renew(None).await.unwrap();
+    assert!(fixture.held.handoff().is_cancelled() && fixture.held.is_valid());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_the_leader_took_out_of_a_handoff_is_lost() {
+    let fixture = fixture([]).await;
+    fixture.start_handoff().await;
+    fixture.held.renew(None).await.unwrap();
+    let row = fixture.row().await;
+    applied(fixture.table.apply(&LeaseWrite::assign(&row, &"third".into())).await.unwrap());
+    assert!(matches!(fixture.held.release().await, Err(HeldError::Lost)));
+    assert_eq!(fixture.row().await.owner, Some("third".into()));
+}

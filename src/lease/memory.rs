@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use super::decimal::Decimal;
 use super::{
-    Attribute, Condition, Created, Item, Lease, LeaseScan, LeaseStore, LeaseWrite, StoreError,
-    StoreErrorKind, TableSpec, Update, WriteOutcome, names,
+    Attribute, Condition, Created, EntityKind, EntityOutcome, Item, Lease, LeaseScan, LeaseStore, LeaseWrite,
+    StoreError, StoreErrorKind, TableSpec, Update, WriteOutcome, names,
 };
 use crate::types::{LeaseKey, WorkerId};
 
@@ -112,6 +112,12 @@ impl Table {
             self.history.pop_front();
         }
         self.history.push_back((key, before));
+    }
+
+    fn delete(&mut self, key: &LeaseKey, conditions: &[Condition]) {
+        if self.rows.get(key).is_some_and(|row| conditions.iter().all(|condition| condition.holds(row))) {
+            self.put(key.clone(), None);
+        }
     }
 
     fn update(&mut self, write: &LeaseWrite) -> Result<WriteOutcome, StoreError> {
@@ -219,10 +225,39 @@ impl LeaseStore for MemoryLeaseStore {
     }
 
     async fn delete_ended(&self, key: &LeaseKey) -> Result<(), StoreError> {
+        self.table().delete(key, &[Condition::ended()]);
+        Ok(())
+    }
+
+    async fn ensure_owner_index(&self) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    async fn entity(&self, _kind: EntityKind, key: &LeaseKey) -> Result<Option<Item>, StoreError> {
+        Ok(self.table().rows.get(key).cloned())
+    }
+
+    async fn apply_to_entity(
+        &self,
+        _kind: EntityKind,
+        write: &LeaseWrite,
+    ) -> Result<EntityOutcome, StoreError> {
         let mut table = self.table();
-        if table.rows.get(key).is_some_and(|row| Condition::ended().holds(row)) {
-            table.put(key.clone(), None);
-        }
+        let current = table.rows.get(&write.key);
+        let after = row_after(write, current)
+            .map_err(|reason| malformed(write.operation, &write.key).with_source(reason))?;
+        let Some(item) = after else { return Ok(EntityOutcome::Refused(current.cloned())) };
+        table.put(write.key.clone(), Some(item.clone()));
+        Ok(EntityOutcome::Applied(item))
+    }
+
+    async fn delete_entity(
+        &self,
+        _kind: EntityKind,
+        key: &LeaseKey,
+        conditions: &[Condition],
+    ) -> Result<(), StoreError> {
+        self.table().delete(key, conditions);
         Ok(())
     }
 }

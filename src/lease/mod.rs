@@ -5,13 +5,14 @@ mod arbitrary;
 mod codec;
 mod decimal;
 mod dynamodb;
+mod entity;
 mod error;
 #[cfg(feature = "test-util")]
 mod faulty;
 mod held;
 mod item;
 mod memory;
-mod names;
+pub(crate) mod names;
 mod relay;
 mod row;
 mod store;
@@ -19,8 +20,7 @@ pub(crate) mod tenure;
 mod write;
 
 pub(crate) use self::dynamodb::DynamoDbLeaseStore;
-#[cfg(feature = "internals")]
-pub(crate) use self::dynamodb::OwnerIndex;
+pub use self::entity::{EntityKind, EntityOutcome};
 pub use self::error::{StoreError, StoreErrorKind};
 #[cfg(feature = "test-util")]
 pub use self::faulty::{Fault, FaultHook, FaultyLeaseStore};

@@ -7,7 +7,8 @@ use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Created, Lease, LeaseScan, LeaseStore, LeaseWrite, StoreError, StoreErrorKind, TableSpec, WriteOutcome,
+    Condition, Created, EntityKind, EntityOutcome, Item, Lease, LeaseScan, LeaseStore, LeaseWrite,
+    StoreError, StoreErrorKind, TableSpec, WriteOutcome,
 };
 use crate::types::{LeaseKey, WorkerId};
 
@@ -80,5 +81,33 @@ impl LeaseStore for RelayedStore {
     async fn delete_ended(&self, key: &LeaseKey) -> Result<(), StoreError> {
         let key = key.clone();
         self.relay("DeleteItem", |store| async move { store.delete_ended(&key).await }).await
+    }
+    async fn ensure_owner_index(&self) -> Result<bool, StoreError> {
+        self.relay("UpdateTable", |store| async move { store.ensure_owner_index().await }).await
+    }
+
+    async fn entity(&self, kind: EntityKind, key: &LeaseKey) -> Result<Option<Item>, StoreError> {
+        let key = key.clone();
+        self.relay("GetItem", |store| async move { store.entity(kind, &key).await }).await
+    }
+
+    async fn apply_to_entity(
+        &self,
+        kind: EntityKind,
+        write: &LeaseWrite,
+    ) -> Result<EntityOutcome, StoreError> {
+        let write = write.clone();
+        self.relay("UpdateItem", |store| async move { store.apply_to_entity(kind, &write).await }).await
+    }
+
+    async fn delete_entity(
+        &self,
+        kind: EntityKind,
+        key: &LeaseKey,
+        conditions: &[Condition],
+    ) -> Result<(), StoreError> {
+        let (key, conditions) = (key.clone(), conditions.to_vec());
+        self.relay("DeleteItem", |store| async move { store.delete_entity(kind, &key, &conditions).await })
+            .await
     }
 }

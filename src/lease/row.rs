@@ -66,6 +66,12 @@ impl Lease {
             checkpoint_owner: None,
         }
     }
+
+    /// Who works on the shard: the owner or, during a handoff, still the old one.
+    #[must_use]
+    pub fn actual_owner(&self) -> Option<&WorkerId> {
+        self.checkpoint_owner.as_ref().or(self.owner.as_ref())
+    }
 }
 
 /// The prepared but not yet committed half of a two-phase checkpoint.

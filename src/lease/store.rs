@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Item, Lease, LeaseWrite, StoreError, UnreadableRow};
+use super::{Condition, EntityKind, EntityOutcome, Item, Lease, LeaseWrite, StoreError, UnreadableRow};
 use crate::types::{LeaseKey, WorkerId};
 
 /// A lease table. Implemented over DynamoDB and in memory; one conformance suite holds both to the
@@ -17,7 +17,7 @@ use crate::types::{LeaseKey, WorkerId};
 ///   retries, because only it knows what a write that may or may not have landed means. Reads may
 ///   take several requests, each bounded by that timeout, to page and to get over a throttled one.
 /// - Rows that cannot be read are reported by [`scan`](Self::scan), never changed or deleted. Rows of
-///   other kinds (an `entityType` other than `LEASE`) are not leases and are skipped in silence.
+///   other kinds (an `entityType` other than `LEASE`) are not leases, whatever else is in them.
 /// - Attributes this crate does not know survive every write.
 ///
 /// # Assumptions it may make
@@ -54,6 +54,28 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     /// Deletes a row if it is still at `SHARD_END`, and leaves any other alone; a row that is gone
     /// already counts as deleted.
     async fn delete_ended(&self, key: &LeaseKey) -> Result<(), StoreError>;
+
+    /// Makes sure that the index `LeaseOwnerToLeaseKeyIndex` is there or being made. Whether
+    /// [`keys_owned_by`](Self::keys_owned_by) can be asked already.
+    async fn ensure_owner_index(&self) -> Result<bool, StoreError>;
+
+    /// A row that is no lease, as it is now (a consistent read).
+    async fn entity(&self, kind: EntityKind, key: &LeaseKey) -> Result<Option<Item>, StoreError>;
+
+    /// Carries out one conditional write of a row that is no lease.
+    async fn apply_to_entity(
+        &self,
+        kind: EntityKind,
+        write: &LeaseWrite,
+    ) -> Result<EntityOutcome, StoreError>;
+
+    /// Deletes a row that is no lease if all of `conditions` hold, and leaves it alone otherwise.
+    async fn delete_entity(
+        &self,
+        kind: EntityKind,
+        key: &LeaseKey,
+        conditions: &[Condition],
+    ) -> Result<(), StoreError>;
 }
 
 /// What a scan found.
@@ -64,27 +86,31 @@ pub struct LeaseScan {
     pub leases: Vec<Lease>,
     /// Rows that look like leases but cannot be read.
     pub unreadable: Vec<UnreadableRow>,
+    /// Rows of other kinds: the leader's lock, what workers tell of themselves.
+    pub entities: Vec<Item>,
 }
 
 impl LeaseScan {
     /// A scan that found `leases` and rows it could not read.
     #[must_use]
     pub fn new(leases: Vec<Lease>, unreadable: Vec<UnreadableRow>) -> Self {
-        Self { leases, unreadable }
+        Self { leases, unreadable, entities: Vec::new() }
     }
 
     /// Adds what another part of the same scan found.
     pub(super) fn extend(&mut self, other: Self) {
         self.leases.extend(other.leases);
         self.unreadable.extend(other.unreadable);
+        self.entities.extend(other.entities);
     }
 
-    /// Reads rows, leaving those of other kinds out.
+    /// Reads rows.
     pub(super) fn from_items<'a>(items: impl IntoIterator<Item = &'a Item>) -> Self {
         let mut scan = Self::default();
         for item in items {
             match Lease::from_item(item) {
-                Ok(lease) => scan.leases.extend(lease),
+                Ok(Some(lease)) => scan.leases.push(lease),
+                Ok(None) => scan.entities.push(item.clone()),
                 Err(unreadable) => scan.unreadable.push(unreadable),
             }
         }
@@ -133,6 +159,9 @@ pub struct TableSpec {
     pub point_in_time_recovery: bool,
     /// How long to wait for the table to become ready (600 s).
     pub wait_max: Duration,
+    /// Whether the table is created with the index `LeaseOwnerToLeaseKeyIndex`, which fleets run by a
+    /// leader need (set by the coordination mode).
+    pub owner_index: bool,
 }
 
 impl Default for TableSpec {
@@ -143,6 +172,7 @@ impl Default for TableSpec {
             deletion_protection: false,
             point_in_time_recovery: false,
             wait_max: Duration::from_secs(600),
+            owner_index: false,
         }
     }
 }

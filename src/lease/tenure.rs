@@ -34,6 +34,8 @@ pub enum Settled {
     /// It was refused because an earlier write, whose answer was lost, had landed. The row is as that
     /// one left it, and still held.
     EarlierWritten,
+    /// It was refused because the leader has begun to hand the lease over. It is still held.
+    HandoffBegan,
     /// The row is somebody else's now, or gone.
     Lost,
 }
@@ -72,6 +74,11 @@ impl Tenure {
                     self.know(*row, since);
                     Settled::EarlierWritten
                 }
+                _ if self.is_handoff_of_ours(&row, worker) => {
+                    self.lease = *row;
+                    self.not_written(sent);
+                    Settled::HandoffBegan
+                }
                 _ => {
                     self.lease = *row;
                     Settled::Lost
@@ -94,7 +101,14 @@ impl Tenure {
     }
 
     fn is_our_lost_write(&self, row: &Lease, worker: &WorkerId) -> bool {
-        let is_ours = row.owner.as_ref() == Some(worker) && row.counter == self.lease.counter + 1;
+        let is_ours = row.actual_owner() == Some(worker) && row.counter == self.lease.counter + 1;
         is_ours || planted(Bug::RefusalTakenForOurs)
+    }
+
+    /// Nobody has written to the row but the leader, who named the next owner.
+    fn is_handoff_of_ours(&self, row: &Lease, worker: &WorkerId) -> bool {
+        row.checkpoint_owner.as_ref() == Some(worker)
+            && self.lease.checkpoint_owner.is_none()
+            && row.counter == self.lease.counter
     }
 }

@@ -250,7 +250,7 @@ impl ShardConsumer {
         if !self.held.is_valid() && !planted(Bug::DeliversWithoutLease) {
             return ControlFlow::Break(Input::LeaseGone);
         }
-        if self.worker.stopping.is_cancelled() {
+        if self.worker.stopping.is_cancelled() || self.held.handoff().is_cancelled() {
             return ControlFlow::Break(Input::ShutdownRequested);
         }
         let count = records.len() as u64;
@@ -368,5 +368,6 @@ pub(super) async fn interruption(held: &HeldLease, stopping: &CancellationToken)
         biased;
         () = held.lost().cancelled() => Input::LeaseGone,
         () = stopping.cancelled() => Input::ShutdownRequested,
+        () = held.handoff().cancelled() => Input::ShutdownRequested,
     }
 }

@@ -56,6 +56,11 @@ impl ShardConsumer {
         let children: Vec<_> = self.children.iter().map(|child| child.id.clone()).collect();
         tracing::info!(?children, "shard ended");
         self.worker.events.emit(Event::ShardEnded { shard: self.held.shard_id().clone(), children });
+        if self.held.handoff().is_cancelled()
+            && let Err(error) = self.held.release().await
+        {
+            tracing::debug!(%error, "the handoff of an ended shard is left to the leader");
+        }
         self.worker.hub.publish(self.held.lease());
         Input::Told
     }

@@ -60,14 +60,7 @@ impl Table {
 
     /// Makes the index of owners readable.
     pub(crate) async fn index_owners(&self) {
-        if let Behind::DynamoDb(client, name) = &self.behind {
-            internals::create_owner_index(client.clone(), name).await.unwrap();
-            internals::create_owner_index(client.clone(), name).await.unwrap();
-            wait_for("the index", || async {
-                internals::owner_index_is_active(client.clone(), name).await.unwrap()
-            })
-            .await;
-        }
+        wait_for("the index", || async { self.store.ensure_owner_index().await.unwrap() }).await;
     }
 
     pub(crate) async fn apply(&self, write: &LeaseWrite) -> WriteOutcome {

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use kinesis_consumer::lease::{
-    Created, FaultyLeaseStore, Lease, LeaseScan, LeaseStore, LeaseWrite, StoreError, TableSpec, WriteOutcome,
+    Condition, Created, EntityKind, EntityOutcome, FaultyLeaseStore, Item, Lease, LeaseScan, LeaseStore,
+    LeaseWrite, StoreError, TableSpec, WriteOutcome,
 };
 use kinesis_consumer::stream::{
     ConsumerDescription, IteratorPosition, RecordsPage, ShardIterator, ShardPage, ShardPageRequest,
@@ -63,6 +64,31 @@ impl LeaseStore for WatchedTable {
 
     async fn delete_ended(&self, key: &LeaseKey) -> Result<(), StoreError> {
         self.table.delete_ended(key).await
+    }
+
+    async fn ensure_owner_index(&self) -> Result<bool, StoreError> {
+        self.table.ensure_owner_index().await
+    }
+
+    async fn entity(&self, kind: EntityKind, key: &LeaseKey) -> Result<Option<Item>, StoreError> {
+        self.table.entity(kind, key).await
+    }
+
+    async fn apply_to_entity(
+        &self,
+        kind: EntityKind,
+        write: &LeaseWrite,
+    ) -> Result<EntityOutcome, StoreError> {
+        self.table.apply_to_entity(kind, write).await
+    }
+
+    async fn delete_entity(
+        &self,
+        kind: EntityKind,
+        key: &LeaseKey,
+        conditions: &[Condition],
+    ) -> Result<(), StoreError> {
+        self.table.delete_entity(kind, key, conditions).await
     }
 }
 

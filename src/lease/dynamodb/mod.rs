@@ -3,7 +3,7 @@
 mod attribute;
 mod expression;
 mod failure;
-#[cfg(feature = "internals")]
+mod legacy;
 mod owner_index;
 mod table;
 
@@ -21,15 +21,16 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use futures_util::future::try_join_all;
+use tokio::sync::OnceCell;
 
 use self::attribute::{SdkItem, from_sdk_item, to_sdk_item};
 use self::expression::Expressions;
 use self::failure::Request;
-#[cfg(feature = "internals")]
-pub(crate) use self::owner_index::OwnerIndex;
+use self::legacy::{LegacyTables, Place, conditions_to_place, from_place, to_place};
+use self::owner_index::OwnerIndex;
 use super::{
-    Attribute, Condition, Created, Item, Lease, LeaseScan, LeaseStore, LeaseWrite, StoreError,
-    StoreErrorKind, TableSpec, WriteOutcome, names,
+    Attribute, Condition, Created, EntityKind, EntityOutcome, Item, Lease, LeaseScan, LeaseStore, LeaseWrite,
+    StoreError, StoreErrorKind, TableSpec, WriteOutcome, names,
 };
 use crate::runtime::Clock;
 use crate::types::{LeaseKey, Moment, WorkerId};
@@ -54,6 +55,9 @@ pub(crate) struct DynamoDbLeaseStore {
     /// unnoticed would be refused, and look like a race lost to another worker.
     writes: Client,
     table: String,
+    /// By whose name tables of KCL 3.0 to 3.4 are looked for; `None`: they are not.
+    application: Option<String>,
+    legacy: OnceCell<LegacyTables>,
     request_timeout: Duration,
     /// Configured scan segments; `None` derives them from the table's size.
     segments: Option<u32>,
@@ -69,6 +73,8 @@ impl DynamoDbLeaseStore {
             reads: client,
             writes: Client::from_conf(single_attempt),
             table: table.into(),
+            application: None,
+            legacy: OnceCell::new(),
             request_timeout: REQUEST_TIMEOUT,
             segments: None,
             segments_cached: Mutex::new(None),
@@ -79,6 +85,12 @@ impl DynamoDbLeaseStore {
     /// Gives each request at most `timeout`, the SDK's retries of a read included (60 s).
     pub(crate) fn with_request_timeout(self, timeout: Duration) -> Self {
         Self { request_timeout: timeout, ..self }
+    }
+
+    /// Looks for tables that KCL 3.0 to 3.4 made for `application`, and keeps rows that are no leases in
+    /// them as long as the fleet does.
+    pub(crate) fn with_legacy_tables_of(self, application: &str) -> Self {
+        Self { application: Some(application.to_owned()), ..self }
     }
 
     /// Scans in `segments` parts at once; `None` derives their number from the table's size.
@@ -122,10 +134,63 @@ impl DynamoDbLeaseStore {
     }
 
     async fn item(&self, operation: &'static str, key: &LeaseKey) -> Result<Option<Item>, StoreError> {
-        let read = self.reads.get_item().table_name(&self.table).consistent_read(true);
-        let response = read.key(names::LEASE_KEY, key_value(key)).send();
-        let answer = self.send(self.row_request(operation, "GetItem", key), response).await?;
-        Ok(answer.item.map(from_sdk_item))
+        self.item_at(operation, &self.own_place(), key).await
+    }
+
+    fn own_place(&self) -> Place {
+        Place { table: self.table.clone(), key: names::LEASE_KEY }
+    }
+
+    /// Carries out one conditional write; the row as it is now, whether the conditions held or not.
+    async fn write_at(
+        &self,
+        place: &Place,
+        write: &LeaseWrite,
+    ) -> Result<Result<Item, Option<Item>>, StoreError> {
+        let expressions = Expressions::new(&write.conditions, &write.updates);
+        let update = self.writes.update_item().table_name(&place.table);
+        let update = update
+            .key(place.key, key_value(&write.key))
+            .set_condition_expression(expressions.condition.clone())
+            .set_update_expression(expressions.update.clone())
+            .set_expression_attribute_names(expressions.attribute_names())
+            .set_expression_attribute_values(expressions.attribute_values())
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let request = self.row_request(write.operation, "UpdateItem", &write.key);
+        match self.answer(request, update.send()).await? {
+            Ok(answer) => Ok(Ok(from_sdk_item(answer.attributes.unwrap_or_default()))),
+            // Endpoints that do not send the row along are asked for it; so is DynamoDB if there is none.
+            Err(SdkError::ServiceError(answer)) if is_refusal(answer.err().code()) => {
+                Ok(Err(match refusing_row(answer.into_err()) {
+                    Some(row) => Some(from_sdk_item(row)),
+                    None => self.item_at(write.operation, place, &write.key).await?,
+                }))
+            }
+            Err(failure) => Err(request.failed(&failure)),
+        }
+    }
+
+    async fn delete_at(
+        &self,
+        operation: &'static str,
+        place: &Place,
+        key: &LeaseKey,
+        conditions: &[Condition],
+    ) -> Result<(), StoreError> {
+        let expressions = Expressions::new(conditions, &[]);
+        let delete = self.writes.delete_item().table_name(&place.table);
+        let delete = delete
+            .key(place.key, key_value(key))
+            .set_condition_expression(expressions.condition.clone())
+            .set_expression_attribute_names(expressions.attribute_names())
+            .set_expression_attribute_values(expressions.attribute_values());
+        let request = self.row_request(operation, "DeleteItem", key);
+        match self.answer(request, delete.send()).await? {
+            Ok(_) => Ok(()),
+            Err(failure) if is_refused(&failure) => Ok(()),
+            Err(failure) => Err(request.failed(&failure)),
+        }
     }
 
     async fn scan_segment(&self, segment: u32, segments: u32) -> Result<LeaseScan, StoreError> {
@@ -159,16 +224,6 @@ impl DynamoDbLeaseStore {
         *self.segments_cached.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, segments));
         Ok(segments)
     }
-
-    /// The outcome of a write whose condition did not hold. Endpoints that do not send the row along
-    /// are asked for it; so is DynamoDB if there is none.
-    async fn refused(&self, write: &LeaseWrite, row: Option<SdkItem>) -> Result<WriteOutcome, StoreError> {
-        let row = match row {
-            Some(row) => Some(from_sdk_item(row)),
-            None => self.item(write.operation, &write.key).await?,
-        };
-        Ok(WriteOutcome::refused_by(row.as_ref()))
-    }
 }
 
 #[async_trait]
@@ -184,6 +239,7 @@ impl LeaseStore for DynamoDbLeaseStore {
         for part in try_join_all(parts).await? {
             scan.extend(part);
         }
+        scan.entities.extend(self.legacy_metrics().await?);
         scan.leases.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         Ok(scan)
     }
@@ -237,24 +293,11 @@ impl LeaseStore for DynamoDbLeaseStore {
     }
 
     async fn apply(&self, write: &LeaseWrite) -> Result<WriteOutcome, StoreError> {
-        let expressions = Expressions::new(&write.conditions, &write.updates);
-        let update = self.writes.update_item().table_name(&self.table);
-        let update = update
-            .key(names::LEASE_KEY, key_value(&write.key))
-            .set_condition_expression(expressions.condition.clone())
-            .set_update_expression(expressions.update.clone())
-            .set_expression_attribute_names(expressions.attribute_names())
-            .set_expression_attribute_values(expressions.attribute_values())
-            .return_values(ReturnValue::AllNew)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let request = self.row_request(write.operation, "UpdateItem", &write.key);
-        let row = match self.answer(request, update.send()).await? {
-            Ok(answer) => from_sdk_item(answer.attributes.unwrap_or_default()),
-            Err(SdkError::ServiceError(answer)) if is_refusal(answer.err().code()) => {
-                return self.refused(write, refusing_row(answer.into_err())).await;
-            }
-            Err(failure) => return Err(request.failed(&failure)),
+        let row = match self.write_at(&self.own_place(), write).await? {
+            Ok(row) => row,
+            Err(row) => return Ok(WriteOutcome::refused_by(row.as_ref())),
         };
+        let request = self.row_request(write.operation, "UpdateItem", &write.key);
         let malformed = request.error(StoreErrorKind::Malformed);
         match Lease::from_item(&row) {
             Ok(Some(lease)) => Ok(WriteOutcome::Applied(Box::new(lease))),
@@ -264,19 +307,47 @@ impl LeaseStore for DynamoDbLeaseStore {
     }
 
     async fn delete_ended(&self, key: &LeaseKey) -> Result<(), StoreError> {
-        let expressions = Expressions::new(&[Condition::ended()], &[]);
-        let delete = self.writes.delete_item().table_name(&self.table);
-        let delete = delete
-            .key(names::LEASE_KEY, key_value(key))
-            .set_condition_expression(expressions.condition.clone())
-            .set_expression_attribute_names(expressions.attribute_names())
-            .set_expression_attribute_values(expressions.attribute_values());
-        let request = self.row_request("DeleteLease", "DeleteItem", key);
-        match self.answer(request, delete.send()).await? {
-            Ok(_) => Ok(()),
-            Err(failure) if is_refused(&failure) => Ok(()),
-            Err(failure) => Err(request.failed(&failure)),
+        self.delete_at("DeleteLease", &self.own_place(), key, &[Condition::ended()]).await
+    }
+
+    async fn ensure_owner_index(&self) -> Result<bool, StoreError> {
+        match self.owner_index().await? {
+            OwnerIndex::Active => Ok(true),
+            OwnerIndex::Building => Ok(false),
+            OwnerIndex::Missing => self.create_owner_index().await.map(|()| false),
         }
+    }
+
+    async fn entity(&self, kind: EntityKind, key: &LeaseKey) -> Result<Option<Item>, StoreError> {
+        let place = self.place_of(kind).await?;
+        let row = self.item_at("GetEntity", &place, key).await?;
+        Ok(row.map(|row| from_place(row, &place, kind)))
+    }
+
+    async fn apply_to_entity(
+        &self,
+        kind: EntityKind,
+        write: &LeaseWrite,
+    ) -> Result<EntityOutcome, StoreError> {
+        let place = self.place_of(kind).await?;
+        let outcome = self.write_at(&place, &to_place(write, &place)).await?;
+        let here = |row| from_place(row, &place, kind);
+        Ok(match outcome {
+            Ok(row) => EntityOutcome::Applied(here(row)),
+            Err(row) => EntityOutcome::Refused(row.map(here)),
+        })
+    }
+
+    async fn delete_entity(
+        &self,
+        kind: EntityKind,
+        key: &LeaseKey,
+        conditions: &[Condition],
+    ) -> Result<(), StoreError> {
+        let place = self.place_of(kind).await?;
+        let mut conditions = conditions.to_vec();
+        conditions_to_place(&mut conditions, &place);
+        self.delete_at("DeleteEntity", &place, key, &conditions).await
     }
 }
 

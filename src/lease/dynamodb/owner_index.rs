@@ -1,11 +1,10 @@
 //! The index from owners to their leases. Fleets that a leader runs (KCL 3.x) need it; workers of KCL
-//! 2.x and of `Independent` mode do not, and must not pay for it, so nothing in this version but the
-//! tests creates it.
+//! 2.x and of `Independent` mode do not, and must not pay for it.
 
 use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata};
 use aws_sdk_dynamodb::types::{
-    CreateGlobalSecondaryIndexAction, GlobalSecondaryIndexUpdate, IndexStatus, KeyType, Projection,
-    ProjectionType, ProvisionedThroughput, TableDescription,
+    CreateGlobalSecondaryIndexAction, GlobalSecondaryIndex, GlobalSecondaryIndexUpdate, IndexStatus, KeyType,
+    Projection, ProjectionType, ProvisionedThroughput, TableDescription,
 };
 
 use super::DynamoDbLeaseStore;
@@ -36,9 +35,7 @@ impl DynamoDbLeaseStore {
         })
     }
 
-    /// Starts to create `LeaseOwnerToLeaseKeyIndex`, unless it is there or somebody else has. For
-    /// leader-run fleets (KCL 3.x): workers of KCL 2.x and of `Independent` mode do not need it, and
-    /// must not pay for it.
+    /// Starts to create `LeaseOwnerToLeaseKeyIndex`, unless it is there or somebody else has.
     pub(crate) async fn create_owner_index(&self) -> Result<(), StoreError> {
         let request = self.request("CreateOwnerIndex", "UpdateTable");
         let Some(table) = self.describe().await? else {
@@ -73,6 +70,26 @@ fn owner_index(table: &TableDescription) -> Result<CreateGlobalSecondaryIndexAct
         })
         .transpose()?;
     CreateGlobalSecondaryIndexAction::builder()
+        .index_name(names::OWNER_INDEX)
+        .key_schema(key(names::LEASE_OWNER, KeyType::Hash)?)
+        .key_schema(key(names::LEASE_KEY, KeyType::Range)?)
+        .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
+        .set_provisioned_throughput(capacity)
+        .build()
+}
+
+/// The index of a table that is created with it: ready as soon as the table is, where one that is added
+/// later takes minutes.
+pub(super) fn owner_index_with_table(
+    provisioned: Option<(u32, u32)>,
+) -> Result<GlobalSecondaryIndex, BuildError> {
+    let capacity = provisioned
+        .map(|(reads, writes)| {
+            let capacity = ProvisionedThroughput::builder().read_capacity_units(reads.into());
+            capacity.write_capacity_units(writes.into()).build()
+        })
+        .transpose()?;
+    GlobalSecondaryIndex::builder()
         .index_name(names::OWNER_INDEX)
         .key_schema(key(names::LEASE_OWNER, KeyType::Hash)?)
         .key_schema(key(names::LEASE_KEY, KeyType::Range)?)

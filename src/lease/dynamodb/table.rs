@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::types::{
 };
 
 use super::DynamoDbLeaseStore;
+use super::owner_index::owner_index_with_table;
 use crate::lease::{StoreError, StoreErrorKind, TableSpec, names};
 use crate::types::Moment;
 
@@ -126,10 +127,15 @@ fn table_as_specified(
     create: CreateTableFluentBuilder,
     spec: &TableSpec,
 ) -> Result<CreateTableFluentBuilder, BuildError> {
+    let attributes: &[&str] =
+        if spec.owner_index { &[names::LEASE_KEY, names::LEASE_OWNER] } else { &[names::LEASE_KEY] };
     let mut create = create
         .key_schema(key(names::LEASE_KEY, KeyType::Hash)?)
-        .set_attribute_definitions(Some(text_attributes(&[names::LEASE_KEY])?))
+        .set_attribute_definitions(Some(text_attributes(attributes)?))
         .deletion_protection_enabled(spec.deletion_protection);
+    if spec.owner_index {
+        create = create.global_secondary_indexes(owner_index_with_table(spec.provisioned)?);
+    }
     for (name, value) in &spec.tags {
         create = create.tags(Tag::builder().key(name).value(value).build()?);
     }
