@@ -27,7 +27,7 @@ pub enum Event {
         /// The lease.
         lease: LeaseKey,
     },
-    /// This worker gave a lease back at shutdown.
+    /// This worker gave a lease back, at shutdown or because the leader asked for it.
     LeaseReleased {
         /// The lease.
         lease: LeaseKey,
@@ -105,6 +105,10 @@ pub enum Event {
         /// The shard.
         shard: ShardId,
     },
+    /// This worker is the leader of the fleet now, and assigns leases to all workers.
+    LeadershipGained,
+    /// This worker is the leader no longer.
+    LeadershipLost,
     /// A round of lease coordination failed. It is tried again.
     CoordinationFailed {
         /// What was being done.

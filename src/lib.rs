@@ -64,7 +64,8 @@ pub mod internals;
 
 pub use crate::checkpoint::{Checkpointer, PreparedCheckpoint};
 pub use crate::config::{
-    CoordinationConfig, CoordinationMode, FanOutConsumer, LeaseConfig, ManagementConfig, Settings,
+    AssignmentStrategy, CoordinationConfig, CoordinationMode, FanOutConsumer, LeaderConfig, LeaseConfig,
+    ManagementConfig, Settings,
 };
 pub use crate::consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Health, Status, StopReason};
 pub use crate::error::{Error, ErrorKind};

@@ -67,6 +67,18 @@ pub enum Bug {
     RetakesFromTheLiving,
     /// The end of a shard is stored whoever holds the lease, with a counter that is right.
     EndIgnoresCounter,
+    /// The leader's lock is taken after an eighth of the time it is good for.
+    LeadsTooEarly,
+    /// The leader's lock is taken whatever has become of it.
+    LockIgnoresVersion,
+    /// A lease in handoff is taken up by its next owner before the old one has given it back.
+    TakesUpBeforeHandoff,
+    /// Leases are assigned to workers that have told nothing for long.
+    AssignsToTheSilent,
+    /// A lease in handoff is given back before its processor has heard of it.
+    HandsOverUnasked,
+    /// A worker that is the leader no longer goes on assigning.
+    LeadsForever,
 }
 
 #[cfg(feature = "internals")]

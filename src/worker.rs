@@ -5,12 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{CoordinationConfig, ManagementConfig};
 use crate::events::{Event, EventSink};
 use crate::lease::LeaseStore;
 use crate::metrics::Metrics;
+use crate::overseer::leader::Election;
+use crate::overseer::migration::ProtocolCell;
 use crate::overseer::{Holdings, Hub, Unfinished};
 use crate::processor::ShardRecordProcessorFactory;
 use crate::retrieval::{FanOut, RetrievalConfig, WorkerBudget};
@@ -43,6 +46,13 @@ pub(crate) struct Worker {
     pub(crate) holdings: Holdings,
     pub(crate) hub: Hub,
     pub(crate) unfinished: Unfinished,
+    /// Which protocol the fleet is at.
+    pub(crate) protocol: ProtocolCell,
+    pub(crate) election: Election,
+    /// Whether this worker tells how busy its CPU is.
+    pub(crate) measures_cpu: bool,
+    /// Wakes the overseer before its next round is due.
+    pub(crate) wake: Notify,
     pub(crate) metrics: Metrics,
     pub(crate) events: EventSink,
     /// Cancelled when the worker is asked to shut down.

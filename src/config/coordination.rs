@@ -15,6 +15,94 @@ pub enum CoordinationMode {
     /// 2.x, and of fleets of this crate alone.
     #[default]
     Independent,
+    /// One worker, the leader, assigns leases to all, by how busy they are: the protocol of KCL 3.x,
+    /// and of fleets that workers of KCL 3.x take part in (`CLIENT_VERSION_CONFIG_3X`).
+    ///
+    /// A fleet that ran in another mode is moved through the two modes below first.
+    Leader,
+    /// The first step from `Independent` or KCL 2.x: the same as `Independent`, until the fleet's row
+    /// says otherwise (`CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1`). Once every worker runs in
+    /// this mode, rows that are no leases do no harm.
+    CompatibleWith2xPhase1,
+    /// The second step: workers tell how busy they are. When all have done so for ten minutes, the
+    /// fleet is run by a leader (`CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X`).
+    CompatibleWith2x,
+}
+
+/// How the leader assigns leases ([`CoordinationMode::Leader`]).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AssignmentStrategy {
+    /// So that all workers are equally busy (`WORKER_UTILIZATION_AWARE`).
+    #[default]
+    WorkerUtilizationAware,
+    /// So that all workers have equally many leases (`LEASE_COUNT_BASED`).
+    LeaseCountBased,
+}
+
+/// What only concerns fleets that a leader runs. Workers that may become leader should agree on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeaderConfig {
+    /// For how long a leader that says nothing more stays leader (1 s to 1 h). `None`, the default, is
+    /// twice the failover time (KCL: 120 s). The leader writes four times as often, once per fleet.
+    pub lease_duration: Option<Duration>,
+    /// How leases are assigned. Default: by how busy workers are.
+    pub assignment_strategy: AssignmentStrategy,
+    /// Whether a lease that moves is first asked back from the worker that processes it, so that
+    /// nothing is processed twice (`isGracefulLeaseHandoffEnabled`; default true).
+    pub graceful_handoff: bool,
+    /// How long the processor may take to let go of a shard that moves
+    /// (`gracefulLeaseHandoffTimeoutMillis`; 1 ms to 1 h, default 30 s).
+    pub graceful_handoff_timeout: Duration,
+    /// By how much a worker may be busier or less busy than the average before leases are moved
+    /// (`reBalanceThresholdPercentage`; 1 to 100, default 10).
+    pub rebalance_threshold_percentage: u32,
+    /// How much of what a worker has too much of is moved at once (`dampeningPercentage`; 1 to 100,
+    /// default 60).
+    pub dampening_percentage: u32,
+    /// Whether a lease is moved that is more than what is to be moved, if no smaller one is there
+    /// (`allowThroughputOvershoot`; default true).
+    pub allow_throughput_overshoot: bool,
+    /// The most KiB per second that one worker is given (`maxThroughputPerHostKBps`); `None`, the
+    /// default, is no limit.
+    pub max_throughput_kib_per_second: Option<u64>,
+    /// How often this worker tells how busy it is (`workerMetricsReporterFreqInMillis`; 1 s to 30 s,
+    /// default 30 s). Workers that have told nothing for 60 s get no leases.
+    pub worker_metrics_interval: Duration,
+    /// Whether it tells how busy its CPU is (KCL's `disableWorkerMetrics`, turned round; default true).
+    /// If not, it is judged by the throughput of its leases alone.
+    pub measure_cpu: bool,
+}
+
+impl Default for LeaderConfig {
+    fn default() -> Self {
+        Self {
+            lease_duration: None,
+            assignment_strategy: AssignmentStrategy::default(),
+            graceful_handoff: true,
+            graceful_handoff_timeout: Duration::from_secs(30),
+            rebalance_threshold_percentage: 10,
+            dampening_percentage: 60,
+            allow_throughput_overshoot: true,
+            max_throughput_kib_per_second: None,
+            worker_metrics_interval: Duration::from_secs(30),
+            measure_cpu: true,
+        }
+    }
+}
+
+impl LeaderConfig {
+    fn validate(&self) -> Result<(), Error> {
+        if let Some(duration) = self.lease_duration {
+            check_duration("leader.lease_duration", duration, SECOND..=HOUR)?;
+        }
+        let millisecond = Duration::from_millis(1);
+        check_duration("leader.graceful_handoff_timeout", self.graceful_handoff_timeout, millisecond..=HOUR)?;
+        check("leader.rebalance_threshold_percentage", self.rebalance_threshold_percentage, 1..=100)?;
+        check("leader.dampening_percentage", self.dampening_percentage, 1..=100)?;
+        check_duration("leader.worker_metrics_interval", self.worker_metrics_interval, SECOND..=SECOND * 30)
+    }
 }
 
 /// Timing and rules of lease coordination. The defaults are KCL's unless stated.
@@ -23,6 +111,8 @@ pub enum CoordinationMode {
 pub struct CoordinationConfig {
     /// The protocol. Default: [`CoordinationMode::Independent`].
     pub mode: CoordinationMode,
+    /// What only concerns fleets that a leader runs.
+    pub leader: LeaderConfig,
     /// How long a lease may go without renewal before others take it over (`failoverTimeMillis`; 1 s
     /// to 1 h, default 10 s). Must be the same for every worker of the fleet. Renewals are sent three
     /// times as often.
@@ -78,6 +168,7 @@ impl Default for CoordinationConfig {
     fn default() -> Self {
         Self {
             mode: CoordinationMode::default(),
+            leader: LeaderConfig::default(),
             failover_time: Duration::from_secs(10),
             lease_assignment_interval: None,
             request_timeout: None,
@@ -100,6 +191,7 @@ impl CoordinationConfig {
     pub(crate) fn validate(&self) -> Result<(), Error> {
         let ms = Duration::from_millis;
         check_duration("failover_time", self.failover_time, SECOND..=HOUR)?;
+        self.leader.validate()?;
         if let Some(interval) = self.lease_assignment_interval {
             check_duration("lease_assignment_interval", interval, ms(100)..=HOUR)?;
         }
@@ -129,6 +221,17 @@ impl CoordinationConfig {
             let groups = u32::try_from(workers.div_ceil(4)).unwrap_or(u32::MAX).max(1);
             (self.failover_time / 4).saturating_mul(groups).min(self.failover_time * 2)
         })
+    }
+
+    /// The time between two rounds of a worker in a fleet that a leader runs. It neither grows with the
+    /// fleet, as the leader alone scans, nor costs more than a look into the index otherwise.
+    pub(crate) fn led_interval(&self) -> Duration {
+        self.lease_assignment_interval.unwrap_or(self.failover_time / 4)
+    }
+
+    /// For how long the leader's lock is good after each heartbeat.
+    pub(crate) fn leader_lease_duration(&self) -> Duration {
+        self.leader.lease_duration.unwrap_or(self.failover_time * 2)
     }
 
     /// The time one request to the lease table may take.

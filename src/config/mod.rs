@@ -5,7 +5,7 @@ mod environment;
 mod lease;
 mod range;
 
-pub use self::coordination::{CoordinationConfig, CoordinationMode};
+pub use self::coordination::{AssignmentStrategy, CoordinationConfig, CoordinationMode, LeaderConfig};
 pub use self::environment::Settings;
 pub use self::lease::{FanOutConsumer, LeaseConfig, ManagementConfig};
 pub(crate) use self::range::{check, check_duration};

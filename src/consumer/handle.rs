@@ -57,6 +57,8 @@ pub struct Status {
     pub stream: StreamId,
     /// Whether all is well.
     pub health: Health,
+    /// The leader as far as this worker knows, in a fleet that has one.
+    pub leader: Option<WorkerId>,
     /// The leases this worker holds and how their shards are doing, in the order of lease keys.
     pub shards: Vec<ShardStatus>,
 }
@@ -100,6 +102,7 @@ impl ConsumerHandle {
             application: worker.application.to_string(),
             stream: worker.stream.clone(),
             health,
+            leader: worker.election.leader(),
             shards,
         }
     }

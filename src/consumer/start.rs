@@ -2,17 +2,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::builder::{LeaseSource, Parts, StreamSource};
 use super::handle::{ConsumerHandle, Finished, Running};
-use crate::config::LeaseConfig;
+use crate::config::{CoordinationMode, LeaseConfig};
 use crate::error::{Error, ErrorKind};
 use crate::events::EventSink;
 use crate::lease::{DynamoDbLeaseStore, LeaseStore, RelayedStore, StoreError, TableSpec};
 use crate::metrics::{Metrics, Operation, names};
-use crate::overseer::{Holdings, Overseer, Unfinished, initial_filter, renewer};
+use crate::overseer::leader::{self, Election};
+use crate::overseer::migration::{self, ClientVersion, ProtocolCell};
+use crate::overseer::{Holdings, Overseer, Unfinished, initial_filter, renewer, worker_metrics};
 use crate::retrieval::{FanOut, RetrievalConfig, WorkerBudget};
 use crate::runtime::{Backoff, Coordination};
 use crate::stream::list::list_shards;
@@ -46,7 +48,8 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         LeaseSource::DynamoDb(client) => {
             let store = DynamoDbLeaseStore::new(client, parts.table_name, clock.clone())
                 .with_request_timeout(parts.coordination.store_timeout())
-                .with_scan_segments(parts.coordination.scan_total_segments);
+                .with_scan_segments(parts.coordination.scan_total_segments)
+                .with_legacy_tables_of(&parts.application);
             Arc::new(RelayedStore::new(Arc::new(store), coordination.handle().clone()))
         }
         LeaseSource::Given(store) => store,
@@ -73,6 +76,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         parts.cloudwatch,
         parts.metrics_sinks,
     );
+    let measures_cpu = parts.coordination.leader.measure_cpu && !parts.on_current_runtime;
     let worker = Arc::new(Worker {
         id: parts.worker_id,
         application: parts.application.into(),
@@ -91,17 +95,23 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         holdings: Holdings::default(),
         hub: parts.hub,
         unfinished: Unfinished::default(),
+        protocol: ProtocolCell::default(),
+        election: Election::default(),
+        measures_cpu,
+        wake: Notify::new(),
         metrics,
         events: EventSink::new(),
         stopping: CancellationToken::new(),
         clock,
     });
 
-    let (table, filter) = (parts.table, initial_filter(worker.management.start_strategy));
+    let filter = initial_filter(worker.management.start_strategy);
+    let table =
+        TableSpec { owner_index: worker.coordination.mode == CoordinationMode::Leader, ..parts.table };
     let preparing = Arc::clone(&worker);
     let prepared = coordination.spawn(async move {
         let worker = preparing;
-        tokio::try_join!(async { ensure_table(&worker, &table).await.map_err(Error::from) }, async {
+        tokio::try_join!(async { prepare_table(&worker, &table).await.map_err(Error::from) }, async {
             let seed = worker.seeds.seed();
             let listing = list_shards(&*worker.api, &worker.clock, &worker.stream, Some(filter), seed);
             listing.await.map_err(Error::from)
@@ -112,7 +122,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         .map_err(|error| Error::new(ErrorKind::Internal, "the start failed").with_source(error))?;
     let mut report = worker.metrics.operation(Operation::SchedulerInitialize);
     report.add(names::INITIALIZE_SUCCESS, u64::from(prepared.is_ok()));
-    let ((), shards) = prepared?;
+    let (version, shards) = prepared?;
 
     let (finished_tx, finished) = watch::channel(None);
     let running = Arc::clone(&worker);
@@ -126,7 +136,10 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
             let left_behind = tokio::select! {
                 biased;
                 left_behind = overseer.run() => left_behind,
-                () = renewer::run(running) => 0,
+                () = renewer::run(Arc::clone(&running)) => 0,
+                () = leader::run(Arc::clone(&running)) => 0,
+                () = worker_metrics::run(Arc::clone(&running)) => 0,
+                () = migration::run(running, version) => 0,
             };
             metrics_stop.cancel();
             left_behind
@@ -143,6 +156,15 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         let _ = finished_tx.send(Some(Finished { left_behind }));
     });
     Ok(ConsumerHandle::new(Running { worker, finished, _main: main, _coordination: coordination }))
+}
+
+/// Makes sure that there is a table, and finds out which protocol its fleet is at.
+async fn prepare_table(worker: &Worker, table: &TableSpec) -> Result<ClientVersion, StoreError> {
+    ensure_table(worker, table).await?;
+    if worker.coordination.mode == CoordinationMode::Independent {
+        return Ok(ClientVersion::Init);
+    }
+    migration::initialize(worker).await
 }
 
 async fn ensure_table(worker: &Worker, table: &TableSpec) -> Result<(), StoreError> {

@@ -40,9 +40,17 @@ impl Attribute {
     }
 
     /// The text, if it is one.
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Self::S(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The number, if it is one.
+    pub(crate) fn float(&self) -> Option<f64> {
+        match self {
+            Self::N(text) => text.parse().ok().filter(|number: &f64| number.is_finite()),
             _ => None,
         }
     }

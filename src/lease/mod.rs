@@ -27,7 +27,7 @@ pub use self::faulty::{Fault, FaultHook, FaultyLeaseStore};
 pub(crate) use self::held::{HeldError, HeldLease};
 pub use self::item::{Attribute, Item};
 pub use self::memory::MemoryLeaseStore;
-#[cfg(feature = "internals")]
+#[cfg(any(test, feature = "internals"))]
 pub(crate) use self::memory::row_after;
 pub(crate) use self::relay::RelayedStore;
 pub use self::row::{Lease, PendingCheckpoint, Throughput, UnreadableRow};

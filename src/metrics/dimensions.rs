@@ -11,6 +11,10 @@ pub(crate) enum Operation {
     PeriodicShardSyncManager,
     RenewAllLeases,
     TakeLeases,
+    LeaseDiscovery,
+    LeaseAssignmentManager,
+    WorkerMetricStatsReporter,
+    Migration,
     SchedulerInitialize,
 }
 
@@ -34,13 +38,20 @@ impl Operation {
             Self::PeriodicShardSyncManager => "PeriodicShardSyncManager",
             Self::RenewAllLeases => "RenewAllLeases",
             Self::TakeLeases => "TakeLeases",
+            Self::LeaseDiscovery => "LeaseDiscovery",
+            Self::LeaseAssignmentManager => "LeaseAssignmentManager",
+            Self::WorkerMetricStatsReporter => "WorkerMetricStatsReporter",
+            Self::Migration => "Migration",
             Self::SchedulerInitialize => "Scheduler:Initialize",
         }
     }
 
     /// Whether KCL reports it by worker.
     pub(crate) const fn is_by_worker(self) -> bool {
-        matches!(self, Self::RenewAllLeases | Self::TakeLeases)
+        matches!(
+            self,
+            Self::RenewAllLeases | Self::TakeLeases | Self::LeaseDiscovery | Self::WorkerMetricStatsReporter
+        )
     }
 }
 

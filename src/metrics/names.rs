@@ -124,6 +124,24 @@ pub(crate) const TOTAL_LEASES: Metric = Metric::detailed("TotalLeases", Unit::Co
 pub(crate) const LIST_LEASES: Outcome = outcome!("ListLeases");
 pub(crate) const TAKE_LEASE: Outcome = outcome!("TakeLease");
 
+// LeaseDiscovery
+pub(crate) const NEW_LEASES_DISCOVERED: Metric = Metric::detailed("NewLeasesDiscovered", Unit::Count);
+pub(crate) const OWNER_MISMATCH: Metric = Metric::detailed("OwnerMismatch", Unit::Count);
+pub(crate) const LIST_LEASE_KEYS: Metric =
+    Metric::detailed("ListLeaseKeysForWorker.Time", Unit::Milliseconds);
+
+// LeaseAssignmentManager
+pub(crate) const LEASE_REASSIGNMENTS: Metric = Metric::summary("NumOfLeasesReassignment", Unit::Count);
+pub(crate) const FORCE_LEADER_RELEASE: Metric = Metric::summary("ForceLeaderRelease", Unit::Count);
+pub(crate) const WORKERS_WITH_INVALID_ENTRY: Metric =
+    Metric::summary("NumWorkersWithInvalidEntry", Unit::Count);
+pub(crate) const FAILED_ASSIGNMENTS: Metric = Metric::detailed("FailedAssignmentCount", Unit::Count);
+
+// Migration
+pub(crate) const GSI_READY: Metric = Metric::summary("GsiReadyStatus", Unit::Count).gauge();
+pub(crate) const WORKER_METRICS_READY: Metric =
+    Metric::summary("WorkerMetricsReadyStatus", Unit::Count).gauge();
+
 // Scheduler:Initialize
 pub(crate) const INITIALIZE_SUCCESS: Metric = Metric::summary("Initialize.Success", Unit::Count);
 

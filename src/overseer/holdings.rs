@@ -35,6 +35,10 @@ impl Holdings {
         }
     }
 
+    pub(crate) fn contains(&self, key: &LeaseKey) -> bool {
+        self.lock().contains_key(key)
+    }
+
     pub(crate) fn keys(&self) -> BTreeSet<LeaseKey> {
         self.lock().keys().cloned().collect()
     }

@@ -6,12 +6,15 @@ pub(crate) mod audit;
 pub(crate) mod cleanup;
 mod holdings;
 mod hub;
+pub(crate) mod leader;
+pub(crate) mod migration;
 pub(crate) mod renewer;
 mod rounds;
 pub(crate) mod shard_sync;
 mod sync;
 mod unfinished;
 pub(crate) mod view;
+pub(crate) mod worker_metrics;
 
 pub(crate) use self::holdings::Holdings;
 pub(crate) use self::hub::Hub;

@@ -25,6 +25,7 @@ pub(crate) async fn run(worker: Arc<Worker>) {
     let permits = Semaphore::new(CONCURRENT_RENEWALS);
     let mut meters: BTreeMap<LeaseKey, Meter> = BTreeMap::new();
     let mut under_way = FuturesUnordered::new();
+    let mut handing_over = FuturesUnordered::new();
     let mut next = worker.clock.now() + interval;
     loop {
         tokio::select! {
@@ -34,6 +35,7 @@ pub(crate) async fn run(worker: Arc<Worker>) {
                     meter.is_renewing = false;
                 }
             }
+            Some(()) = handing_over.next() => {}
             () = worker.clock.sleep_until(next) => {
                 let now = worker.clock.now();
                 next = next.max(now) + interval;
@@ -41,6 +43,11 @@ pub(crate) async fn run(worker: Arc<Worker>) {
                 worker.metrics.operation(Operation::RenewAllLeases).add(names::CURRENT_LEASES, holdings.len() as u64);
                 meters.retain(|key, _| holdings.iter().any(|holding| holding.held.key() == key));
                 for holding in holdings {
+                    let is_overdue = |since| now.since(since) >= worker.coordination.leader.graceful_handoff_timeout;
+                    if holding.held.handoff_since().is_some_and(is_overdue) {
+                        handing_over.push(hand_over(holding));
+                        continue;
+                    }
                     let meter = meters.entry(holding.held.key().clone()).or_insert_with(|| Meter::new(&holding, now));
                     if !meter.is_renewing && now.since(holding.held.renewed()) > interval / 2 {
                         meter.is_renewing = true;
@@ -50,6 +57,15 @@ pub(crate) async fn run(worker: Arc<Worker>) {
                 }
             }
         }
+    }
+}
+
+/// Gives a lease away whose processor has not let go of it in the time given (KCL's
+/// `LeaseGracefulShutdownHandler`).
+async fn hand_over(holding: Holding) {
+    tracing::warn!(lease = %holding.held.key(), "the processor has not returned in time for the handoff");
+    if let Err(error) = holding.held.release().await {
+        tracing::info!(lease = %holding.held.key(), %error, "the handoff is left to the leader");
     }
 }
 

@@ -10,9 +10,11 @@ use tokio::task::JoinSet;
 use super::assign::independent::{AssignmentPlan, Rules, Take, plan_assignment};
 use super::audit::HoleTracker;
 use super::holdings::Holding;
+use super::leader::{Leading, resign};
+use super::migration::Protocol;
 use super::view::View;
 use crate::events::Event;
-use crate::lease::{HeldLease, Lease, LeaseWrite, StoreError, WriteOutcome};
+use crate::lease::{HeldLease, Item, Lease, LeaseWrite, StoreError, WriteOutcome};
 use crate::metrics::{Operation, names};
 use crate::shard::{Ending, ShardConsumer, StatusCell};
 use crate::stream::Shard;
@@ -34,7 +36,7 @@ const ROUND_MIN: Duration = Duration::from_millis(20);
 pub(crate) struct Overseer {
     pub(super) worker: Arc<Worker>,
     user_runtime: Handle,
-    rng: fastrand::Rng,
+    pub(super) rng: fastrand::Rng,
     pub(super) view: View,
     news: broadcast::Receiver<Lease>,
     consumers: JoinSet<(LeaseKey, Ending)>,
@@ -48,6 +50,9 @@ pub(crate) struct Overseer {
     pub(super) ranges_looked_up: BTreeSet<LeaseKey>,
     /// The workers that were alive in the last plan.
     workers: usize,
+    pub(super) leading: Leading,
+    /// Whether the index from owners to leases can be read.
+    pub(super) has_owner_index: bool,
     pub(super) next_round: Moment,
     pub(super) next_audit: Moment,
     pub(super) next_cleanup: Moment,
@@ -68,6 +73,8 @@ impl Overseer {
             scanned: now,
             ranges_looked_up: BTreeSet::new(),
             workers: 1,
+            leading: Leading::default(),
+            has_owner_index: false,
             next_round: now,
             next_audit: now + worker.coordination.audit_interval,
             next_cleanup: now + worker.coordination.lease_cleanup_interval,
@@ -87,17 +94,20 @@ impl Overseer {
                 () = worker.stopping.cancelled() => break,
                 Some(ended) = self.consumers.join_next() => {
                     self.consumer_ended(ended);
-                    self.assign().await;
+                    self.act_on_news().await;
                 }
                 news = self.news.recv() => {
                     if self.hear(news) {
-                        self.assign().await;
+                        self.act_on_news().await;
                     }
                 }
+                () = worker.wake.notified() => self.round().await,
                 () = worker.clock.sleep_until(self.next_round) => self.round().await,
             }
         }
-        self.drain().await
+        // Another worker may lead, and assign what this one is about to give back.
+        let ((), left_behind) = tokio::join!(resign(&worker, None), self.drain());
+        left_behind
     }
 
     /// Every consumer has seen the stop by itself; waits for them, within bounds.
@@ -120,8 +130,27 @@ impl Overseer {
 
     async fn round(&mut self) {
         self.next_round = self.due_after(self.worker.clock.now());
+        match self.duty() {
+            Duty::Independent => self.independent_round().await,
+            Duty::Leader => self.leader_round().await,
+            Duty::Follower => self.follower_round().await,
+        }
+        self.next_round = self.next_round.max(self.worker.clock.now() + ROUND_MIN);
+    }
+
+    fn duty(&self) -> Duty {
+        if self.worker.protocol.get() != Protocol::Led {
+            Duty::Independent
+        } else if self.worker.election.leads(self.worker.clock.now()) {
+            Duty::Leader
+        } else {
+            Duty::Follower
+        }
+    }
+
+    async fn independent_round(&mut self) {
         match self.scan().await {
-            Ok(()) => {
+            Ok(_) => {
                 self.create_missing_leases().await;
                 self.assign().await;
                 self.clean_up().await;
@@ -131,17 +160,20 @@ impl Overseer {
                 self.worker.coordination_failed("ListLeases", &error);
             }
         }
-        self.next_round = self.next_round.max(self.worker.clock.now() + ROUND_MIN);
     }
 
     /// When the next round is due after one that started now. Workers that were started together
     /// need not scan together.
     fn due_after(&mut self, started: Moment) -> Moment {
-        let interval = self.worker.coordination.assignment_interval(self.workers);
+        let interval = match self.duty() {
+            Duty::Independent => self.worker.coordination.assignment_interval(self.workers),
+            Duty::Leader | Duty::Follower => self.worker.coordination.led_interval(),
+        };
         started + interval.mul_f64(0.9 + 0.2 * self.rng.f64())
     }
 
-    async fn scan(&mut self) -> Result<(), StoreError> {
+    /// Returns the rows that are no leases.
+    pub(super) async fn scan(&mut self) -> Result<Vec<Item>, StoreError> {
         let since = self.worker.clock.now();
         let scan = self.worker.store.scan().await;
         let now = self.worker.clock.now();
@@ -158,7 +190,7 @@ impl Overseer {
         }
         self.reported_unreadable = unreadable;
         self.publish_unfinished();
-        Ok(())
+        Ok(scan.entities)
     }
 
     /// Takes in what workers of this process tell of rows, all such news at once. Whether there may be
@@ -172,6 +204,8 @@ impl Overseer {
         });
         for lease in first.into_iter().chain(std::iter::from_fn(|| self.news.try_recv().ok())) {
             is_something_free |= lease.owner.is_none() || lease.checkpoint.is_shard_end();
+            is_something_free |=
+                lease.owner.as_ref() == Some(&self.worker.id) && !self.worker.holdings.contains(&lease.key);
             if lease.owner.as_ref().is_some_and(|owner| *owner != self.worker.id) {
                 self.worker.holdings.lose(&lease);
             }
@@ -202,6 +236,21 @@ impl Overseer {
             .map(|observed| observed.lease.key.clone())
             .collect();
         self.worker.unfinished.publish(unfinished);
+    }
+
+    /// Something may have become free, or this worker's.
+    async fn act_on_news(&mut self) {
+        if self.worker.stopping.is_cancelled() {
+            return;
+        }
+        match self.duty() {
+            Duty::Independent => self.assign().await,
+            Duty::Leader if self.leading.is_leader => {
+                self.take_up_from_view().await;
+                self.assign_to_all().await;
+            }
+            Duty::Leader | Duty::Follower => self.take_up_from_view().await,
+        }
     }
 
     fn plan(&mut self) -> AssignmentPlan {
@@ -264,7 +313,7 @@ impl Overseer {
         );
     }
 
-    fn start_consumer(&mut self, lease: Lease, previous: Lease, taken: Moment) {
+    pub(super) fn start_consumer(&mut self, lease: Lease, previous: Lease, taken: Moment) {
         let worker = Arc::clone(&self.worker);
         let key = lease.key.clone();
         worker.events.emit(Event::LeaseGained {
@@ -286,6 +335,17 @@ impl Overseer {
         let consumer = ShardConsumer::new(worker, held, status);
         self.consumers.spawn_on(async move { (key, consumer.run().await) }, &self.user_runtime);
     }
+}
+
+/// What an overseer does in its rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Duty {
+    /// Takes for itself.
+    Independent,
+    /// Assigns to all.
+    Leader,
+    /// Takes up what it is assigned.
+    Follower,
 }
 
 /// What became of an attempt to take a lease.

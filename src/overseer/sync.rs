@@ -8,6 +8,7 @@ use futures_util::{StreamExt, stream};
 
 use super::audit::Audit;
 use super::cleanup::plan_cleanup;
+use super::migration::{Protocol, leads};
 use super::rounds::{CONCURRENT_WRITES, Overseer};
 use super::shard_sync::{ShardSyncPlan, plan_shard_sync};
 use crate::events::Event;
@@ -167,7 +168,7 @@ impl Overseer {
     }
 
     /// Deletes the rows of shards that are finished and no longer needed. One worker of the fleet
-    /// does it: the first by name of those that are alive.
+    /// does it: its leader or, in a fleet without, the one that leads by the rules of KCL 2.x.
     pub(super) async fn clean_up(&mut self) {
         let worker = Arc::clone(&self.worker);
         let now = worker.clock.now();
@@ -176,7 +177,8 @@ impl Overseer {
         }
         self.next_cleanup = now + worker.coordination.lease_cleanup_interval;
         let failover_time = worker.coordination.failover_time;
-        if self.view.live_owners(failover_time, now).any(|owner| *owner < worker.id) {
+        let is_led = worker.protocol.get() == Protocol::Led;
+        if !is_led && !leads(&worker.id, self.view.live_owners(failover_time, now)) {
             return;
         }
         let leases: Vec<&Lease> = self.view.leases().collect();

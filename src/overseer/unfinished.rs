@@ -29,6 +29,12 @@ impl Unfinished {
         self.changed.notify_waiters();
     }
 
+    /// Nobody has looked at the whole table: each of those who wait has to look for itself.
+    pub(crate) fn suspect(&self) {
+        *self.lock() = Arc::default();
+        self.changed.notify_waiters();
+    }
+
     /// The leases now.
     pub(crate) fn keys(&self) -> Arc<BTreeSet<LeaseKey>> {
         Arc::clone(&self.lock())

@@ -22,6 +22,11 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
+    /// When its counter was last seen to change; `None` if it has never been renewed.
+    pub(crate) fn changed(&self) -> Option<Moment> {
+        self.changed
+    }
+
     /// Whether nobody has renewed the lease for longer than `time`.
     pub(crate) fn is_stale(&self, time: Duration, now: Moment) -> bool {
         self.changed.is_none_or(|changed| now.since(changed) > time)

@@ -41,6 +41,15 @@ impl Scripted {
     }
 }
 
+/// Makes processors that never return from their first batch.
+pub(crate) fn stuck_in_first_batch() -> impl ShardRecordProcessorFactory + 'static {
+    Scripted::new(|told, _| async move {
+        if let Told::Records(_) = told {
+            std::future::pending::<()>().await;
+        }
+    })
+}
+
 #[async_trait]
 impl ShardRecordProcessorFactory for Scripted {
     async fn initialize(&self, checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor> {

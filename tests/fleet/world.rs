@@ -172,7 +172,12 @@ impl World {
 
     /// Waits until every record was heard, for at most `limit` of virtual time.
     pub(crate) async fn all_heard_within(&self, limit: Duration) {
-        until(limit, || self.missing().is_empty(), || format!("not heard: {:?}", self.missing())).await;
+        let what = || {
+            let missing = self.missing();
+            let some: Vec<_> = missing.iter().take(8).collect();
+            format!("{} not heard, such as {some:?}; {:#?}", missing.len(), self.leases())
+        };
+        until(limit, || self.missing().is_empty(), what).await;
     }
 
     /// The order of every key: each record is the one after the one before, or an earlier one, from

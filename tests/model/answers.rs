@@ -75,6 +75,7 @@ pub(crate) fn carry_out(
             Settled::Written => break,
             Settled::EarlierWritten if write == Write::Renew => break,
             Settled::EarlierWritten => {}
+            Settled::HandoffBegan => return Err("takes: a handoff in a fleet without a leader".into()),
             Settled::Lost => {
                 is_lost = true;
                 break;

@@ -1,3 +1,5 @@
 //! Who should hold what: pure plans from what was seen.
 
 pub(crate) mod independent;
+pub(crate) mod leader;
+mod variance;

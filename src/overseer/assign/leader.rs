@@ -1,0 +1,172 @@
+//! Who gets which lease in a fleet that a leader runs (KCL's `LeaseAssignmentManager`).
+//!
+//! Differences, which leave the rules of rows alone: shards that have ended are neither counted nor
+//! assigned (rows that are finished are deleted from what a scan shows); a lease in handoff counts for
+//! its next owner, so that the next plan does not move more of the same; and a handoff that is overdue
+//! is completed by the leader.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use super::variance::Fleet;
+use crate::config::AssignmentStrategy;
+use crate::lease::Lease;
+use crate::overseer::view::{Observed, View};
+use crate::overseer::worker_metrics::WorkerStats;
+use crate::planted::{Bug, planted};
+use crate::types::{LeaseKey, Moment, WorkerId};
+
+/// What a leader goes by when it plans.
+#[derive(Debug, Clone)]
+pub(crate) struct LeaderRules {
+    pub(crate) strategy: AssignmentStrategy,
+    pub(crate) failover_time: Duration,
+    /// The most leases one worker is given.
+    pub(crate) max_leases: usize,
+    /// The most KiB per second one worker is given.
+    pub(crate) max_throughput: f64,
+    /// By what part of the average a worker may be off it before leases are moved.
+    pub(crate) threshold: f64,
+    /// What part of a surplus is moved at once.
+    pub(crate) dampening: f64,
+    pub(crate) allow_overshoot: bool,
+    pub(crate) graceful_handoff: bool,
+}
+
+/// What the leader is to change, and the numbers behind it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct LeaderPlan {
+    pub(crate) moves: Vec<Move>,
+    /// Workers that have told lately how busy they are.
+    pub(crate) workers: usize,
+    /// Leases of shards that have not ended.
+    pub(crate) leases: usize,
+    /// Leases nobody owns or renews.
+    pub(crate) expired: usize,
+    /// Those of them that no worker could be given.
+    pub(crate) spillover: usize,
+}
+
+/// A lease to assign.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Move {
+    /// As it was last seen.
+    pub(crate) lease: Lease,
+    pub(crate) to: WorkerId,
+    pub(crate) reason: Reason,
+    /// The worker that processes it is asked first.
+    pub(crate) is_graceful: bool,
+}
+
+/// Why a lease is assigned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Unassigned,
+    Expired,
+    Overdue,
+    Rebalance,
+}
+
+/// Plans one run: leases without a living owner go to the workers that are least busy, then, if asked
+/// for, leases move from busy workers to others. `workers` have told lately how busy they are; a
+/// handoff that `is_pending` says of is left to run.
+pub(crate) fn plan_leader_assignment(
+    view: &View,
+    workers: &[WorkerStats],
+    is_pending: impl Fn(&LeaseKey) -> bool,
+    rules: &LeaderRules,
+    rebalance: bool,
+    now: Moment,
+    rng: &mut fastrand::Rng,
+) -> LeaderPlan {
+    let running: Vec<&Observed> =
+        view.iter().filter(|observed| !observed.lease.checkpoint.is_shard_end()).collect();
+    let expires_after =
+        if planted(Bug::TakesTooEarly) { rules.failover_time / 4 } else { rules.failover_time };
+    let is_adrift =
+        |observed: &&Observed| observed.lease.owner.is_none() || observed.is_stale(expires_after, now);
+    let (mut adrift, held): (Vec<&Observed>, Vec<&Observed>) = running.iter().copied().partition(is_adrift);
+    let mut plan = LeaderPlan {
+        workers: workers.len(),
+        leases: running.len(),
+        expired: adrift.len(),
+        ..LeaderPlan::default()
+    };
+    let mut fleet = Fleet::new(workers, &running, rules);
+    let mut owned: BTreeMap<&WorkerId, Vec<&Lease>> = BTreeMap::new();
+    for Observed { lease, .. } in held.iter().copied() {
+        let Some(owner) = &lease.owner else { continue };
+        fleet.count(owner, lease);
+        let is_settled = lease.checkpoint_owner.is_none();
+        if is_settled {
+            owned.entry(owner).or_default().push(lease);
+        } else if !is_pending(&lease.key) && fleet.has(owner) {
+            let (lease, to) = (lease.clone(), owner.clone());
+            plan.moves.push(Move { lease, to, reason: Reason::Overdue, is_graceful: false });
+        }
+    }
+    fleet.rank();
+    // Those that have waited longest first.
+    adrift.sort_by_key(|observed| observed.changed());
+    for Observed { lease, .. } in adrift {
+        let Some(to) = fleet.place(lease) else {
+            plan.spillover += 1;
+            continue;
+        };
+        // A worker finds by itself what names it.
+        if lease.owner.as_ref() == Some(&to) && lease.checkpoint_owner.is_none() {
+            continue;
+        }
+        let reason = if lease.owner.is_none() { Reason::Unassigned } else { Reason::Expired };
+        plan.moves.push(Move { lease: lease.clone(), to, reason, is_graceful: false });
+    }
+    if rebalance {
+        let moved = match rules.strategy {
+            AssignmentStrategy::WorkerUtilizationAware => fleet.rebalance(&owned, rng),
+            AssignmentStrategy::LeaseCountBased => fleet.level(&owned, rng),
+        };
+        plan.moves.extend(moved.into_iter().map(|(lease, to)| Move {
+            lease: lease.clone(),
+            to,
+            reason: Reason::Rebalance,
+            is_graceful: rules.graceful_handoff,
+        }));
+    }
+    plan
+}
+
+/// Workers that have leases and renew none of them.
+pub(crate) fn expired_owners(view: &View, failover_time: Duration, now: Moment) -> BTreeSet<WorkerId> {
+    let mut expired = BTreeSet::new();
+    let mut living = BTreeSet::new();
+    for observed in view.iter().filter(|observed| !observed.lease.checkpoint.is_shard_end()) {
+        if let Some(owner) = observed.lease.actual_owner() {
+            let is_stale = observed.is_stale(failover_time, now);
+            if is_stale { &mut expired } else { &mut living }.insert(owner);
+        }
+    }
+    expired.difference(&living).map(|owner| (*owner).clone()).collect()
+}
+
+impl fmt::Display for Move {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = if self.is_graceful { "hand over" } else { "assign" };
+        write!(f, "{verb} {} to {} ({})", self.lease.key, self.to, self.reason)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unassigned => "it has no owner",
+            Self::Expired => "its owner has not renewed it",
+            Self::Overdue => "its old owner has not given it back in time",
+            Self::Rebalance => "its owner is busier than others",
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "leader_test.rs"]
+mod tests;

@@ -1,0 +1,123 @@
+//! How a worker finds the leases it was assigned (KCL's `DynamoDBLeaseDiscoverer`).
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
+
+use crate::lease::{Lease, LeaseWrite, StoreError, WriteOutcome};
+use crate::metrics::{Operation, names};
+use crate::overseer::rounds::{CONCURRENT_WRITES, Overseer};
+use crate::planted::{Bug, planted};
+use crate::types::{LeaseKey, Moment};
+use crate::worker::Worker;
+
+impl Overseer {
+    /// Looks into the index of owners and takes up what names this worker.
+    pub(in crate::overseer) async fn follower_round(&mut self) {
+        self.leading.is_leader = false;
+        let worker = Arc::clone(&self.worker);
+        let since = worker.clock.now();
+        let found = self.assigned_to_us().await;
+        let took = worker.clock.now().since(since);
+        let mut report = worker.metrics.operation(Operation::LeaseDiscovery);
+        report.outcome(names::RUN, found.is_ok(), took).add(names::LIST_LEASE_KEYS, took);
+        match found {
+            Ok(leases) => {
+                let new = self.take_up(leases).await;
+                report.add(names::NEW_LEASES_DISCOVERED, new);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for assigned leases; trying again");
+                worker.coordination_failed("ListLeaseKeysForWorker", &error);
+            }
+        }
+        // Consumers that wait for parents cannot tell from a scan when to look.
+        worker.unfinished.suspect();
+    }
+
+    /// As they are now, those that the index tells to be this worker's and that it does not hold. Until
+    /// the index can be read, a scan tells.
+    async fn assigned_to_us(&mut self) -> Result<Vec<Lease>, StoreError> {
+        let worker = Arc::clone(&self.worker);
+        if !self.has_owner_index {
+            self.has_owner_index = worker.store.ensure_owner_index().await?;
+        }
+        if !self.has_owner_index {
+            let leases = worker.store.scan().await?.leases;
+            return Ok(leases.into_iter().filter(|lease| !self.is_held(&lease.key)).collect());
+        }
+        let keys = worker.store.keys_owned_by(&worker.id).await?;
+        let unknown = keys.into_iter().filter(|key| !self.is_held(key));
+        let rows: Vec<Result<Option<Lease>, StoreError>> = stream::iter(unknown)
+            .map(|key| {
+                let worker = Arc::clone(&worker);
+                async move { worker.store.lease(&key).await }
+            })
+            .buffered(CONCURRENT_WRITES)
+            .collect()
+            .await;
+        // One that cannot be read keeps no other from being taken up.
+        let mut leases = Vec::new();
+        for row in rows {
+            match row {
+                Ok(lease) => leases.extend(lease),
+                Err(error) => worker.coordination_failed("GetLease", &error),
+            }
+        }
+        Ok(leases)
+    }
+
+    /// Takes up what the last scan shows to be this worker's.
+    pub(in crate::overseer) async fn take_up_from_view(&mut self) {
+        let leases = self.view.leases().filter(|lease| !self.is_held(&lease.key)).cloned().collect();
+        self.take_up(leases).await;
+    }
+
+    /// Starts a consumer for each of `leases` that names this worker and that nobody else still works
+    /// on. Each is renewed first: only a write shows that it is ours.
+    pub(in crate::overseer) async fn take_up(&mut self, leases: Vec<Lease>) -> u64 {
+        let worker = Arc::clone(&self.worker);
+        let ours = leases.into_iter().filter(|lease| is_ours(&worker, lease));
+        let mut renewed = stream::iter(ours)
+            .map(|lease| {
+                let worker = Arc::clone(&worker);
+                async move { renew(&worker, lease).await }
+            })
+            .buffered(CONCURRENT_WRITES);
+        let mut started = 0;
+        while let Some(outcome) = renewed.next().await {
+            let Some((previous, lease, sent)) = outcome else { continue };
+            self.view.learn(lease.clone(), sent);
+            if !self.is_held(&lease.key) && !worker.stopping.is_cancelled() {
+                started += 1;
+                self.start_consumer(lease, previous, sent);
+            }
+        }
+        started
+    }
+
+    pub(in crate::overseer) fn is_held(&self, key: &LeaseKey) -> bool {
+        self.worker.holdings.contains(key)
+    }
+}
+
+fn is_ours(worker: &Worker, lease: &Lease) -> bool {
+    let is_free = lease.checkpoint_owner.is_none() || planted(Bug::TakesUpBeforeHandoff);
+    lease.owner.as_ref() == Some(&worker.id) && is_free && !lease.checkpoint.is_shard_end()
+}
+
+async fn renew(worker: &Worker, lease: Lease) -> Option<(Lease, Lease, Moment)> {
+    let sent = worker.clock.now();
+    match worker.store.apply(&LeaseWrite::renew(&lease, None)).await {
+        Ok(WriteOutcome::Applied(renewed)) => Some((lease, *renewed, sent)),
+        Ok(WriteOutcome::Refused(_)) => {
+            worker.metrics.operation(Operation::LeaseDiscovery).add(names::OWNER_MISMATCH, 1_u32);
+            None
+        }
+        Err(error) => {
+            tracing::warn!(lease = %lease.key, %error, "cannot take up a lease; trying again");
+            worker.coordination_failed("TakeUpLease", &error);
+            None
+        }
+    }
+}

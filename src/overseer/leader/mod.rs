@@ -1,0 +1,9 @@
+//! Fleets that a leader runs (KCL 3.x): one worker holds a lock and assigns leases to all.
+
+mod discovery;
+mod election;
+mod lock;
+mod round;
+
+pub(crate) use self::election::{Election, resign, run};
+pub(crate) use self::round::Leading;

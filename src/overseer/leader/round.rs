@@ -1,0 +1,253 @@
+//! A run of the leader: what it does in each round beside what every overseer does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+
+use super::election::resign;
+use crate::lease::{EntityKind, Lease, LeaseWrite, WriteOutcome};
+use crate::metrics::{Operation, names};
+use crate::overseer::assign::leader::{
+    LeaderPlan, LeaderRules, Move, expired_owners, plan_leader_assignment,
+};
+use crate::overseer::rounds::{CONCURRENT_WRITES, Overseer};
+use crate::overseer::worker_metrics::WorkerStats;
+use crate::planted::{Bug, planted};
+use crate::types::{LeaseKey, Moment, WorkerId};
+use crate::worker::Worker;
+
+/// Failed runs in a row after which a leader lets another try.
+const FAILURES_MAX: u32 = 3;
+/// Runs of KCL's leader, each of twice the failover time, from one rebalancing to the next.
+const REBALANCE_RUNS: u32 = 3 * 2;
+
+/// What a leader remembers from run to run.
+#[derive(Debug, Default)]
+pub(crate) struct Leading {
+    /// Whether the last round was a leader's.
+    pub(in crate::overseer) is_leader: bool,
+    failures: u32,
+    /// Until when the old owners of leases in handoff may take their time.
+    handoffs: BTreeMap<LeaseKey, Moment>,
+    /// What workers told, as of the last scan.
+    workers: Vec<WorkerStats>,
+    /// Workers whose leases ran out, with when they last told something: they get none until they tell
+    /// something new. A row in the table outlives its worker by a minute.
+    stopped: BTreeMap<WorkerId, u64>,
+    /// Those that were active when leases were last rebalanced, and when that was.
+    rebalanced: Option<(BTreeSet<WorkerId>, Moment)>,
+}
+
+impl Overseer {
+    /// Scans, creates what is missing, assigns, and deletes what is finished. After some failures in a row
+    /// leadership is given up.
+    pub(in crate::overseer) async fn leader_round(&mut self) {
+        if !self.leading.is_leader {
+            // What was seen before may be long ago.
+            self.view = crate::overseer::view::View::default();
+            self.leading = Leading { is_leader: true, ..Leading::default() };
+        }
+        let scanned = self.scan().await;
+        let worker = Arc::clone(&self.worker);
+        match scanned {
+            Ok(entities) => {
+                let active = self.note_workers(&entities).await;
+                self.leading.workers = active;
+                self.create_missing_leases().await;
+                self.take_up_from_view().await;
+                let is_written = self.assign_to_all().await;
+                self.leading.failures = if is_written { 0 } else { self.leading.failures + 1 };
+                self.clean_up().await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot scan the lease table; trying again");
+                worker.coordination_failed("ListLeases", &error);
+                self.leading.failures += 1;
+            }
+        }
+        if self.leading.failures >= FAILURES_MAX {
+            tracing::warn!("giving leadership up after {FAILURES_MAX} failed runs");
+            worker
+                .metrics
+                .operation(Operation::LeaseAssignmentManager)
+                .add(names::FORCE_LEADER_RELEASE, 1_u32);
+            self.leading = Leading::default();
+            let now = worker.clock.now();
+            resign(&worker, Some(now + worker.coordination.leader_lease_duration())).await;
+        }
+    }
+
+    /// The workers that can be given leases; rows of workers that are long gone are deleted.
+    async fn note_workers(&mut self, entities: &[crate::lease::Item]) -> Vec<WorkerStats> {
+        let worker = Arc::clone(&self.worker);
+        let wall = worker.clock.wall();
+        let mut active = Vec::new();
+        let mut invalid = 0_u32;
+        for row in entities {
+            match WorkerStats::from_item(row) {
+                Ok(Some(stats)) if stats.is_active(wall) || planted(Bug::AssignsToTheSilent) => {
+                    active.push(stats);
+                }
+                Ok(Some(stats)) if stats.is_abandoned(wall) => {
+                    let (kind, key) = (EntityKind::WorkerMetricStats, stats.worker.as_str().into());
+                    if let Err(error) = worker.store.delete_entity(kind, &key, &[stats.unchanged()]).await {
+                        worker.coordination_failed("DeleteWorkerMetrics", &error);
+                    }
+                }
+                Ok(_) => {}
+                Err(reason) => {
+                    tracing::warn!(reason, "what a worker tells of itself cannot be read");
+                    invalid += 1;
+                }
+            }
+        }
+        worker
+            .metrics
+            .operation(Operation::LeaseAssignmentManager)
+            .add(names::WORKERS_WITH_INVALID_ENTRY, invalid);
+        active
+    }
+
+    /// Plans by what is known and writes what is planned. False if nothing could be written.
+    pub(in crate::overseer) async fn assign_to_all(&mut self) -> bool {
+        let worker = Arc::clone(&self.worker);
+        let since = worker.clock.now();
+        self.note_handoffs(since);
+        let plan = self.plan_for_all(since);
+        let mut report = worker.metrics.operation(Operation::LeaseAssignmentManager);
+        report
+            .add(names::TOTAL_LEASES, plan.leases as u64)
+            .add(names::NUM_WORKERS, plan.workers as u64)
+            .add(names::EXPIRED_LEASES, plan.expired as u64)
+            .add(names::LEASE_SPILLOVER, plan.spillover as u64)
+            .add(names::LEASE_REASSIGNMENTS, plan.moves.len() as u64);
+        let (planned, mut failed) = (plan.moves.len(), 0);
+        let mut written =
+            stream::iter(plan.moves).map(|moved| write(&worker, moved)).buffered(CONCURRENT_WRITES);
+        while let Some(outcome) = written.next().await {
+            match outcome {
+                Written::Landed { moved, lease, sent } => self.moved(&moved, *lease, sent),
+                Written::Refused(Some(lease)) => self.view.learn(*lease, worker.clock.now()),
+                Written::Refused(None) | Written::NotLeader => {}
+                Written::Failed => failed += 1,
+            }
+        }
+        report.add(names::FAILED_ASSIGNMENTS, failed as u64);
+        let is_written = planned == 0 || failed < planned;
+        report.outcome(names::RUN, is_written, worker.clock.now().since(since));
+        is_written
+    }
+
+    /// A handoff that another leader began has all the time it would have had.
+    fn note_handoffs(&mut self, now: Moment) {
+        let until = now + self.handoff_time();
+        let in_handoff = self.view.leases().filter(|lease| lease.checkpoint_owner.is_some());
+        let deadline = |lease: &Lease| {
+            let known = self.leading.handoffs.get(&lease.key).copied();
+            (lease.key.clone(), known.unwrap_or(until))
+        };
+        self.leading.handoffs = in_handoff.map(deadline).collect();
+    }
+
+    fn handoff_time(&self) -> Duration {
+        self.worker.coordination.leader.graceful_handoff_timeout + self.worker.coordination.failover_time
+    }
+
+    fn plan_for_all(&mut self, now: Moment) -> LeaderPlan {
+        let coordination = &self.worker.coordination;
+        let leader = &coordination.leader;
+        let rules = LeaderRules {
+            strategy: leader.assignment_strategy,
+            failover_time: coordination.failover_time,
+            max_leases: self.worker.management.max_leases,
+            #[expect(clippy::cast_precision_loss, reason = "a limit")]
+            max_throughput: leader.max_throughput_kib_per_second.map_or(f64::INFINITY, |limit| limit as f64),
+            threshold: f64::from(leader.rebalance_threshold_percentage) / 100.0,
+            dampening: f64::from(leader.dampening_percentage) / 100.0,
+            allow_overshoot: leader.allow_throughput_overshoot,
+            graceful_handoff: leader.graceful_handoff,
+        };
+        let expired = expired_owners(&self.view, coordination.failover_time, now);
+        let leading = &mut self.leading;
+        for stats in leading.workers.iter().filter(|stats| expired.contains(&stats.worker)) {
+            leading.stopped.insert(stats.worker.clone(), stats.updated);
+        }
+        let stopped = &leading.stopped;
+        leading.workers.retain(|stats| stopped.get(&stats.worker) != Some(&stats.updated));
+        let names: BTreeSet<WorkerId> =
+            self.leading.workers.iter().map(|stats| stats.worker.clone()).collect();
+        // What workers tell of their CPUs shows a move only after a while; the throughput of leases, and
+        // their number, at once.
+        let is_measured = self.leading.workers.iter().any(|stats| !stats.samples.is_empty());
+        let every = if is_measured { coordination.failover_time * REBALANCE_RUNS } else { Duration::ZERO };
+        let rebalance = self
+            .leading
+            .rebalanced
+            .as_ref()
+            .is_none_or(|(workers, at)| *workers != names || now.since(*at) >= every);
+        if rebalance {
+            self.leading.rebalanced = Some((names, now));
+        }
+        let handoffs = &self.leading.handoffs;
+        plan_leader_assignment(
+            &self.view,
+            &self.leading.workers,
+            |key| handoffs.get(key).is_some_and(|until| now < *until),
+            &rules,
+            rebalance,
+            now,
+            &mut self.rng,
+        )
+    }
+
+    /// A lease was assigned or a handoff begun.
+    fn moved(&mut self, moved: &Move, lease: Lease, sent: Moment) {
+        let worker = Arc::clone(&self.worker);
+        tracing::info!(lease = %lease.key, to = %moved.to, reason = %moved.reason, graceful = moved.is_graceful, "lease assigned");
+        if moved.is_graceful {
+            self.leading.handoffs.insert(lease.key.clone(), sent + self.handoff_time());
+        }
+        self.view.learn(lease.clone(), sent);
+        worker.hub.publish(lease.clone());
+        if !moved.is_graceful && lease.owner.as_ref() == Some(&worker.id) && !self.is_held(&lease.key) {
+            // The write that assigned it is as good as one that takes it.
+            self.start_consumer(lease, moved.lease.clone(), sent);
+        }
+    }
+}
+
+/// What became of an attempt to assign a lease.
+enum Written {
+    Landed {
+        moved: Box<Move>,
+        lease: Box<Lease>,
+        sent: Moment,
+    },
+    /// The owners have changed; with the row as it is now.
+    Refused(Option<Box<Lease>>),
+    /// Another worker is leader by now, and plans.
+    NotLeader,
+    Failed,
+}
+
+async fn write(worker: &Worker, moved: Move) -> Written {
+    let sent = worker.clock.now();
+    if !worker.election.leads(sent) && !planted(Bug::LeadsForever) {
+        return Written::NotLeader;
+    }
+    let write = match &moved.lease.owner {
+        Some(from) if moved.is_graceful => LeaseWrite::start_handoff(&moved.lease.key, from, &moved.to),
+        _ => LeaseWrite::assign(&moved.lease, &moved.to),
+    };
+    match worker.store.apply(&write).await {
+        Ok(WriteOutcome::Applied(lease)) => Written::Landed { moved: Box::new(moved), lease, sent },
+        Ok(WriteOutcome::Refused(lease)) => Written::Refused(lease),
+        Err(error) => {
+            tracing::warn!(lease = %moved.lease.key, %error, "cannot assign a lease; trying again");
+            worker.coordination_failed("AssignLease", &error);
+            Written::Failed
+        }
+    }
+}

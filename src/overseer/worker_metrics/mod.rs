@@ -1,0 +1,10 @@
+//! How busy workers are, as they tell the leader in rows of the lease table.
+
+mod cpu;
+mod report;
+mod stats;
+
+pub(crate) use self::report::run;
+#[cfg(test)]
+pub(crate) use self::stats::CPU;
+pub(crate) use self::stats::WorkerStats;
