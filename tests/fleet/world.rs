@@ -47,6 +47,7 @@ pub(crate) struct World {
     pub(crate) kinesis: SimulatedKinesis,
     pub(crate) table: MemoryLeaseStore,
     wall: SystemTime,
+    began: tokio::time::Instant,
     log: Arc<Mutex<Vec<Entry>>>,
     written: Mutex<BTreeMap<String, u64>>,
 }
@@ -61,6 +62,7 @@ impl World {
             kinesis,
             table: MemoryLeaseStore::default(),
             wall,
+            began: tokio::time::Instant::now(),
             log: Arc::default(),
             written: Mutex::default(),
         }
@@ -100,7 +102,7 @@ impl World {
                 start_strategy: StartStrategy::Oldest,
                 ..ManagementConfig::default()
             });
-        in_simulation(builder, self.wall, 1.0, seed)
+        in_simulation(builder, self.wall + self.began.elapsed(), 1.0, seed)
     }
 
     pub(crate) async fn start(&self, name: &str) -> ConsumerHandle {

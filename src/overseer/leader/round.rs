@@ -13,7 +13,7 @@ use crate::overseer::assign::leader::{
     LeaderPlan, LeaderRules, Move, expired_owners, plan_leader_assignment,
 };
 use crate::overseer::rounds::{CONCURRENT_WRITES, Overseer};
-use crate::overseer::worker_metrics::WorkerStats;
+use crate::overseer::worker_metrics::{Heard, WorkerStats};
 use crate::planted::{Bug, planted};
 use crate::types::{LeaseKey, Moment, WorkerId};
 use crate::worker::Worker;
@@ -33,6 +33,7 @@ pub(crate) struct Leading {
     handoffs: BTreeMap<LeaseKey, Moment>,
     /// What workers told, as of the last scan.
     workers: Vec<WorkerStats>,
+    heard: Heard,
     /// Workers whose leases ran out, with when they last told something: they get none until they tell
     /// something new. A row in the table outlives its worker by a minute.
     stopped: BTreeMap<WorkerId, u64>,
@@ -82,14 +83,12 @@ impl Overseer {
     /// The workers that can be given leases; rows of workers that are long gone are deleted.
     async fn note_workers(&mut self, entities: &[crate::lease::Item]) -> Vec<WorkerStats> {
         let worker = Arc::clone(&self.worker);
-        let wall = worker.clock.wall();
+        let (wall, now) = (worker.clock.wall(), worker.clock.now());
         let mut active = Vec::new();
         let mut invalid = 0_u32;
         for row in entities {
             match WorkerStats::from_item(row) {
-                Ok(Some(stats)) if stats.is_active(wall) || planted(Bug::AssignsToTheSilent) => {
-                    active.push(stats);
-                }
+                Ok(Some(stats)) if self.leading.heard.is_active(&stats, wall, now) => active.push(stats),
                 Ok(Some(stats)) if stats.is_abandoned(wall) => {
                     let (kind, key) = (EntityKind::WorkerMetricStats, stats.worker.as_str().into());
                     if let Err(error) = worker.store.delete_entity(kind, &key, &[stats.unchanged()]).await {

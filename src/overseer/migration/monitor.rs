@@ -130,7 +130,7 @@ fn all_report(scan: &LeaseScan, owners: &BTreeSet<&WorkerId>, wall: SystemTime) 
         .entities
         .iter()
         .filter_map(|row| WorkerStats::from_item(row).ok().flatten())
-        .filter(|stats| stats.is_active(wall))
+        .filter(|stats| stats.age(wall) < PERIOD && stats.is_valid())
         .map(|stats| stats.worker)
         .collect();
     let mut running = scan.leases.iter().filter(|lease| !lease.checkpoint.is_shard_end());

@@ -1,9 +1,11 @@
 //! How busy workers are, as they tell the leader in rows of the lease table.
 
 mod cpu;
+mod heard;
 mod report;
 mod stats;
 
+pub(crate) use self::heard::Heard;
 pub(crate) use self::report::run;
 #[cfg(test)]
 pub(crate) use self::stats::CPU;

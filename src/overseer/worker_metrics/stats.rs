@@ -17,8 +17,9 @@ pub(crate) const CPU: &str = "C";
 const FAILED: f64 = -1.0;
 /// Samples that are kept (`noOfPersistedMetricsPerWorkerMetrics`).
 const SAMPLES_MAX: usize = 10;
-/// A worker that has told nothing for longer gets no leases.
-const FRESH: Duration = Duration::from_secs(60);
+/// A row that tells nothing new for longer is of a worker that is gone
+/// (`staleWorkerMetricsEntryCleanupDuration`).
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 /// How much the latest sample weighs (`workerMetricsEMAAlpha`).
 const ALPHA: f64 = 0.5;
 /// What this crate supports: rows that are no leases in the lease table (KCL 3.5).
@@ -109,13 +110,13 @@ impl WorkerStats {
         self.limits.insert(metric.to_owned(), limit);
     }
 
-    /// Whether leases may be given to it: it has told so lately, and all of its metrics could be had.
-    pub(crate) fn is_active(&self, wall: SystemTime) -> bool {
-        let age = epoch_seconds(wall).saturating_sub(self.updated);
-        age <= FRESH.as_secs() && self.is_valid()
+    /// How long ago it was told, by the clocks of the worker and of whoever asks.
+    pub(crate) fn age(&self, wall: SystemTime) -> Duration {
+        Duration::from_secs(epoch_seconds(wall).saturating_sub(self.updated))
     }
 
-    fn is_valid(&self) -> bool {
+    /// Whether all of its metrics make sense and could be had the last time.
+    pub(crate) fn is_valid(&self) -> bool {
         self.samples.iter().all(|(metric, values)| {
             let is_number = |value: &f64| *value == FAILED || (0.0..=100.0).contains(value);
             let has_limit = self.limits.get(metric).is_some_and(|limit| (0.0..=100.0).contains(limit));
@@ -131,7 +132,7 @@ impl WorkerStats {
 
     /// Whether the row of a worker that is gone may be deleted: it has told nothing for a day.
     pub(crate) fn is_abandoned(&self, wall: SystemTime) -> bool {
-        epoch_seconds(wall).saturating_sub(self.updated) > 24 * 60 * 60
+        self.age(wall) > ABANDONED
     }
 
     /// What must be true of the row for it to be deleted as seen.
@@ -186,19 +187,17 @@ mod tests {
     }
 
     #[test]
-    fn leases_go_to_workers_that_have_told_all_lately() {
-        let silent = stored(&WorkerStats::new("wA".into()), 1000);
-        assert!(silent.is_active(wall(1000)) && silent.is_active(wall(1060)) && silent.is_active(wall(900)));
-        assert!(!silent.is_active(wall(1061)));
+    fn leases_go_to_workers_that_could_tell_all() {
+        assert!(WorkerStats::new("wA".into()).is_valid());
         let mut failing = WorkerStats::new("wA".into());
         failing.push(CPU, Some(1.0), 100.0);
-        assert!(stored(&failing, 1000).is_active(wall(1000)));
+        assert!(stored(&failing, 1000).is_valid());
         failing.push(CPU, None, 100.0);
-        assert!(!stored(&failing, 1000).is_active(wall(1000)));
+        assert!(!stored(&failing, 1000).is_valid());
         let mut unlimited = WorkerStats::new("wA".into());
         unlimited.push(CPU, Some(1.0), 100.0);
         unlimited.limits.clear();
-        assert!(!stored(&unlimited, 1000).is_active(wall(1000)));
+        assert!(!stored(&unlimited, 1000).is_valid());
     }
 
     #[test]
