@@ -221,7 +221,7 @@ mod the_plain_way {
             match unpack(&record.data) {
                 Some(message) => push_all(&mut user_records, &record, message, range),
                 None => user_records.push(UserRecord {
-                    data: record.data.into(),
+                    data: record.data.to_vec(),
                     partition_key: record.partition_key.to_string(),
                     explicit_hash_key: None,
                     sequence_number: record.sequence_number,

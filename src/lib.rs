@@ -77,7 +77,8 @@ pub use crate::shard::{ShardState, ShardStatus};
 pub use crate::types::{
     Checkpoint, ConsumerArn, EncryptionType, ExplicitHashKey, ExtendedSequenceNumber, HashKeyRange,
     KinesisClientRecord, LeaseKey, Moment, ParseCheckpointError, ParseHashKeyError, ParseSequenceNumberError,
-    ParseStreamError, PartitionKey, Record, SequenceNumber, ShardId, StartStrategy, StreamId, WorkerId,
+    ParseStreamError, PartitionKey, Payload, Record, SequenceNumber, ShardId, StartStrategy, StreamId,
+    WorkerId,
 };
 
 /// The code in the README compiles and runs.

@@ -2,7 +2,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::num::NonZeroUsize;
 
-use super::index::{Index, Open, Parts};
+use super::index::{Index, Parts};
 use super::md5::{DIGEST_BYTES, Hasher};
 use super::{Counts, MAGIC, Malformation};
 use crate::types::{ExtendedSequenceNumber, HashKeyRange, KinesisClientRecord, Record};
@@ -84,7 +84,6 @@ impl Deaggregator {
             records: records.into_iter(),
             plans: plans.into_iter(),
             index,
-            open: None,
             batch_records_max: batch_records_max.get(),
             remaining: counts.user_records,
             counts,
@@ -94,10 +93,15 @@ impl Deaggregator {
     /// Plans by what can be told from the outside of each record, its digest included.
     fn verify(&self, records: &[Record], after: Option<&ExtendedSequenceNumber>) -> Vec<Plan> {
         let mut plans: Vec<Plan> = records.iter().map(|record| Plan::new(record, after)).collect();
-        let (messages, expected): (Vec<&[u8]>, Vec<&[u8; DIGEST_BYTES]>) = (records.iter().zip(&plans))
-            .filter(|(_, plan)| matches!(plan.fate, Fate::Verified))
-            .filter_map(|(record, _)| split(&record.data))
-            .unzip();
+        let mut messages = Vec::with_capacity(records.len());
+        let mut expected = Vec::with_capacity(records.len());
+        for (record, _) in records.iter().zip(&plans).filter(|(_, plan)| matches!(plan.fate, Fate::Verified))
+        {
+            if let Some((message, digest)) = split(&record.data) {
+                messages.push(message);
+                expected.push(digest);
+            }
+        }
         let right = self.hasher.digests(&messages).into_iter().zip(expected).map(|(is, said)| is == *said);
         let candidates = plans.iter_mut().filter(|plan| matches!(plan.fate, Fate::Verified));
         for (plan, right) in candidates.zip(right) {
@@ -112,7 +116,7 @@ impl Deaggregator {
 /// What to do with a Kinesis record.
 struct Plan {
     fate: Fate,
-    /// How many user records at its start are left out, because they have been processed.
+    /// How many user records at its start are left out, because they have been processed or handed on.
     skip: usize,
 }
 
@@ -186,8 +190,6 @@ pub struct Batches {
     records: std::vec::IntoIter<Record>,
     plans: std::vec::IntoIter<Plan>,
     index: Index,
-    /// The aggregate being handed on.
-    open: Option<Open>,
     batch_records_max: usize,
     /// How many records are still to be handed on.
     remaining: u64,
@@ -220,22 +222,22 @@ impl Iterator for Batches {
         let size = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(self.batch_records_max);
         let mut batch = Vec::with_capacity(size);
         while batch.len() < size {
-            if let Some(open) = &mut self.open {
-                if self.index.hand_on(open, &mut batch, size) {
-                    self.open = None;
-                }
-                continue;
-            }
-            let (Some(record), Some(plan)) = (self.records.next(), self.plans.next()) else {
+            let (Some(record), Some(plan)) =
+                (self.records.as_slice().first(), self.plans.as_mut_slice().first_mut())
+            else {
                 break;
             };
-            match plan.fate {
-                Fate::Aggregate(parts) => {
-                    self.open = Some(self.index.open(record, parts, plan.skip));
+            if let Fate::Aggregate(parts) = &plan.fate {
+                let end = parts.entries.len().min(plan.skip + (size - batch.len()));
+                self.index.hand_on(record, parts, plan.skip..end, &mut batch);
+                plan.skip = end;
+                if end < parts.entries.len() {
+                    continue;
                 }
-                Fate::Drop => {}
-                Fate::Plain | Fate::Malformed(_) | Fate::Verified => batch.push(record.into()),
             }
+            let whole = !matches!(plan.fate, Fate::Drop | Fate::Aggregate(_));
+            batch.extend(self.records.next().filter(|_| whole).map(KinesisClientRecord::from));
+            self.plans.next();
         }
         self.remaining -= batch.len() as u64;
         (!batch.is_empty()).then_some(batch)
@@ -295,8 +297,10 @@ mod tests {
         let after = ExtendedSequenceNumber::new(2_u128.into(), 1);
         let batches = Deaggregator::new(None).deaggregate(page, Some(&after), BATCH);
         assert_eq!(batches.counts().already_processed, 3);
-        let seen: Vec<_> =
-            batches.flatten().map(|record| (record.record.data, record.sub_sequence_number)).collect();
+        let seen: Vec<_> = batches
+            .flatten()
+            .map(|record| (record.record.data.to_bytes(), record.sub_sequence_number))
+            .collect();
         assert_eq!(seen, [("c".into(), 2), ("d".into(), 3), ("plain".into(), 0)]);
     }
 

@@ -1,6 +1,9 @@
 use super::Malformation;
 use super::wire::{Reader, Span, Tag};
 
+/// The tag of user records in an aggregate.
+pub(super) const RECORDS: Tag = Tag::delimited(3);
+
 const PARTITION_KEY_INDEX: Tag = Tag::varint(1);
 const EXPLICIT_HASH_KEY_INDEX: Tag = Tag::varint(2);
 const DATA: Tag = Tag::delimited(3);
@@ -25,16 +28,19 @@ impl Entry {
     /// A user record that is not delivered.
     pub(super) const LEFT_OUT: u32 = u32::MAX;
 
-    /// Reads a user record as producers write most of them: a partition key index and data of less
-    /// than 16 KiB, in this order, and nothing else. `None` if it is another one, or malformed.
+    /// Reads a user record, tag and length included, as producers write most of them: a partition key
+    /// index and data of less than 16 KiB, in this order, and nothing else. `None` if `message`, which
+    /// ends at `end`, goes on with something else; else the record and what follows it.
     #[inline]
-    pub(super) fn read_usual(reader: &Reader<'_>) -> Option<Self> {
-        let record = reader.rest();
+    pub(super) fn read_usual(message: &[u8], end: u32) -> Option<(Self, &[u8])> {
+        let (record_len, record) = read_short_varint(message.strip_prefix(&RECORDS.short())?)?;
         let (partition_key, rest) = read_short_varint(record.strip_prefix(&PARTITION_KEY_INDEX.short())?)?;
         let (len, data) = read_short_varint(rest.strip_prefix(&DATA.short())?)?;
-        let data_is_last = data.len() == len as usize;
-        let data = Span { start: reader.end().checked_sub(len)?, len };
-        data_is_last.then_some(Self { partition_key, explicit_hash_key: Self::NONE, data })
+        let after = data.get(len as usize..)?;
+        let is_all = record.len() - after.len() == record_len as usize;
+        let start = end.checked_sub(u32::try_from(data.len()).ok()?)?;
+        let entry = Self { partition_key, explicit_hash_key: Self::NONE, data: Span { start, len } };
+        is_all.then_some((entry, after))
     }
 
     /// Reads any user record.

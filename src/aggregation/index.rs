@@ -1,17 +1,16 @@
 use std::ops::Range;
 
-use bytes::Bytes;
-
-use super::entry::Entry;
+use super::entry::{Entry, RECORDS};
 use super::hash_key::{HashKey, parse_hash_key};
 use super::md5::{DIGEST_BYTES, Hasher};
 use super::wire::{Reader, Span, Tag};
 use super::{MAGIC, Malformation};
-use crate::types::{ExplicitHashKey, HashKeyRange, KinesisClientRecord, PartitionKey, Record};
+use crate::types::{
+    ExplicitHashKey, HashKeyRange, KinesisClientRecord, PartitionKey, Payload, Record, SequenceNumber,
+};
 
 const PARTITION_KEY_TABLE: Tag = Tag::delimited(1);
 const EXPLICIT_HASH_KEY_TABLE: Tag = Tag::delimited(2);
-const RECORDS: Tag = Tag::delimited(3);
 
 /// How many partition keys are hashed at a time: enough to fill the lanes, few enough to cost no
 /// memory to speak of.
@@ -36,7 +35,7 @@ pub(super) struct Parts {
     pub(super) entries: Range<usize>,
     partition_keys: Range<usize>,
     explicit_hash_keys: Range<usize>,
-    /// Whether no user record has an explicit hash key or is left out.
+    /// Whether no user record has an explicit hash key or is left out, and no partition key is kept.
     plain: bool,
 }
 
@@ -72,16 +71,6 @@ enum Place {
     Unreachable,
 }
 
-/// An aggregate whose user records are being handed on.
-pub(super) struct Open {
-    record: Record,
-    parts: Parts,
-    /// Its table of partition keys, if its records share them; else each is made when it is needed.
-    partition_keys: Vec<PartitionKey>,
-    /// The sub-sequence number of the next user record.
-    next: usize,
-}
-
 /// How the user records of an aggregate fared.
 #[derive(Default)]
 pub(super) struct Settled {
@@ -93,7 +82,7 @@ pub(super) struct Settled {
 
 impl Index {
     /// Reads an aggregate; leaves nothing behind of one that is malformed.
-    pub(super) fn read(&mut self, data: &Bytes, range: &HashKeyRange) -> Result<Parts, Malformation> {
+    pub(super) fn read(&mut self, data: &Payload, range: &HashKeyRange) -> Result<Parts, Malformation> {
         let before = [
             self.entries.len(),
             self.partition_keys.len(),
@@ -106,7 +95,7 @@ impl Index {
                 entries: before[0]..self.entries.len(),
                 partition_keys: before[1]..self.partition_keys.len(),
                 explicit_hash_keys: before[2]..self.explicit_hash_keys.len(),
-                plain: before[2] == self.explicit_hash_keys.len(),
+                plain: before[2..4] == [self.explicit_hash_keys.len(), self.kept_partition_keys.len()],
             };
             self.resolve(data, &parts, range).map(|()| parts)
         });
@@ -120,21 +109,17 @@ impl Index {
         outcome
     }
 
-    fn read_message(&mut self, data: &Bytes) -> Result<(), Malformation> {
+    fn read_message(&mut self, data: &Payload) -> Result<(), Malformation> {
         if u32::try_from(data.len()).is_err() {
             return Err(Malformation::Protobuf);
         }
         let end = data.len().saturating_sub(DIGEST_BYTES);
         let mut reader = Reader::new(&data[..end], MAGIC.len());
-        while let Some(tag) = reader.tag()? {
+        loop {
+            self.read_usual_records(&mut reader);
+            let Some(tag) = reader.tag()? else { return Ok(()) };
             match tag {
-                RECORDS => {
-                    let record = reader.message()?;
-                    match Entry::read_usual(&record) {
-                        Some(entry) => self.entries.push(entry),
-                        None => self.entries.push(Entry::read(record)?),
-                    }
-                }
+                RECORDS => self.entries.push(Entry::read(reader.message()?)?),
                 PARTITION_KEY_TABLE => {
                     let span = reader.delimited()?;
                     self.add_partition_key(data, span);
@@ -147,16 +132,26 @@ impl Index {
                 other => reader.skip(other)?,
             }
         }
-        Ok(())
     }
 
-    fn add_partition_key(&mut self, data: &Bytes, span: Span) {
+    /// Reads user records up to the first that is unusual, or to the first other field.
+    fn read_usual_records(&mut self, reader: &mut Reader<'_>) {
+        let end = reader.end();
+        let mut rest = reader.rest();
+        while let Some((entry, after)) = Entry::read_usual(rest, end) {
+            self.entries.push(entry);
+            rest = after;
+        }
+        reader.skip_to(rest);
+    }
+
+    fn add_partition_key(&mut self, data: &Payload, span: Span) {
         let slot = match u8::try_from(span.len) {
             Ok(len) if len <= PartitionKey::INLINE_MAX && is_utf8(&data[span.range()]) => {
                 PartitionKeySlot { at: span.start, len, kept: false, place: Place::Unasked }
             }
             _ => {
-                let key = PartitionKey::from_utf8_lossy(data.slice(span.range()));
+                let key = PartitionKey::from_utf8_lossy(data.slice(span.range()).into());
                 let at = keep(&mut self.kept_partition_keys, key);
                 PartitionKeySlot { at, len: 0, kept: true, place: Place::Unasked }
             }
@@ -165,7 +160,7 @@ impl Index {
     }
 
     /// Follows the user records' references into the tables, which may stand behind them.
-    fn resolve(&mut self, data: &Bytes, parts: &Parts, range: &HashKeyRange) -> Result<(), Malformation> {
+    fn resolve(&mut self, data: &Payload, parts: &Parts, range: &HashKeyRange) -> Result<(), Malformation> {
         let partition_keys = &mut self.partition_keys[parts.partition_keys.clone()];
         let explicit_hash_keys = &mut self.explicit_hash_keys[parts.explicit_hash_keys.clone()];
         for entry in &self.entries[parts.entries.clone()] {
@@ -179,7 +174,7 @@ impl Index {
                 .get_mut(entry.explicit_hash_key as usize)
                 .ok_or(Malformation::TableIndex)?;
             if slot.place == Place::Unasked {
-                let key = ExplicitHashKey::from_utf8_lossy(data.slice(slot.span.range()));
+                let key = ExplicitHashKey::from_utf8_lossy(data.slice(slot.span.range()).into());
                 slot.place = match parse_hash_key(&key).ok_or(Malformation::HashKey)? {
                     HashKey::Valid(key) => Place::of(key, range),
                     HashKey::Unreachable => Place::Unreachable,
@@ -248,47 +243,33 @@ impl Index {
         settled
     }
 
-    /// Gets an aggregate ready to be handed on.
-    pub(super) fn open(&self, record: Record, parts: Parts, skip: usize) -> Open {
-        let slots = &self.partition_keys[parts.partition_keys.clone()];
-        let shared = slots.len() <= parts.entries.len() / 2;
-        let partition_keys = if shared { slots } else { &[] };
-        let partition_keys =
-            partition_keys.iter().map(|slot| self.partition_key(&record.data, slot)).collect();
-        Open { record, parts, partition_keys, next: skip }
-    }
-
-    /// Appends the next user records of `open` to `batch`, until that has `size` or none are left:
-    /// whether none are left.
-    pub(super) fn hand_on(&self, open: &mut Open, batch: &mut Vec<KinesisClientRecord>, size: usize) -> bool {
-        let Open { record, parts, .. } = &*open;
-        let numbers = open.next..parts.entries.len().min(open.next + size.saturating_sub(batch.len()));
+    /// Appends the user records of an aggregate with these numbers to `batch`.
+    pub(super) fn hand_on(
+        &self,
+        record: &Record,
+        parts: &Parts,
+        numbers: Range<usize>,
+        batch: &mut Vec<KinesisClientRecord>,
+    ) {
         let entries = self.entries[parts.entries.clone()][numbers.clone()].iter().zip(numbers.start as u64..);
         let slots = &self.partition_keys[parts.partition_keys.clone()];
-        // One loop for each shape of aggregate: with fewer choices to make for every record, the
-        // compiler writes it straight into the batch.
-        let shared = |entry: &Entry| open.partition_keys[entry.partition_key as usize].clone();
-        let unique = |entry: &Entry| self.partition_key(&record.data, &slots[entry.partition_key as usize]);
-        match (parts.plain, open.partition_keys.is_empty()) {
-            (true, false) => {
-                batch.extend(
-                    entries.map(|(entry, number)| open.user_record(entry, number, shared(entry), None)),
-                );
-            }
-            (true, true) => {
-                batch.extend(
-                    entries.map(|(entry, number)| open.user_record(entry, number, unique(entry), None)),
-                );
-            }
-            (false, _) => {
-                let delivered = entries.filter(|(entry, _)| entry.partition_key != Entry::LEFT_OUT);
-                batch.extend(delivered.map(|(entry, number)| {
-                    open.user_record(entry, number, unique(entry), self.explicit_hash_key(parts, entry))
-                }));
-            }
+        let data = &record.data[..];
+        match record.sequence_number.words() {
+            // The usual aggregate has a loop of its own: with nothing to choose for every record, the
+            // compiler writes it straight into the batch.
+            Some(words) if parts.plain => batch.extend(entries.map(|(entry, number)| {
+                let partition_key = slots[entry.partition_key as usize].inline(data);
+                user_record(record, SequenceNumber::from_words(words), entry, number, partition_key, None)
+            })),
+            _ => batch.extend(entries.filter(|(entry, _)| entry.partition_key != Entry::LEFT_OUT).map(
+                |(entry, number)| {
+                    let partition_key = self.partition_key(data, &slots[entry.partition_key as usize]);
+                    let explicit_hash_key = self.explicit_hash_key(parts, entry);
+                    let sequence_number = record.sequence_number.clone();
+                    user_record(record, sequence_number, entry, number, partition_key, explicit_hash_key)
+                },
+            )),
         }
-        open.next = numbers.end;
-        open.next == open.parts.entries.len()
     }
 
     fn explicit_hash_key(&self, parts: &Parts, entry: &Entry) -> Option<ExplicitHashKey> {
@@ -298,37 +279,32 @@ impl Index {
         })
     }
 
-    #[inline]
     fn partition_key(&self, data: &[u8], slot: &PartitionKeySlot) -> PartitionKey {
-        if slot.kept {
-            self.kept_partition_keys[slot.at as usize].clone()
-        } else {
-            PartitionKey::inline(data, slot.at as usize, slot.len)
-        }
+        if slot.kept { self.kept_partition_keys[slot.at as usize].clone() } else { slot.inline(data) }
     }
 }
 
-impl Open {
-    #[inline]
-    fn user_record(
-        &self,
-        entry: &Entry,
-        number: u64,
-        partition_key: PartitionKey,
-        explicit_hash_key: Option<ExplicitHashKey>,
-    ) -> KinesisClientRecord {
-        KinesisClientRecord {
-            record: Record {
-                data: self.record.data.slice(entry.data.range()),
-                partition_key,
-                sequence_number: self.record.sequence_number.clone(),
-                approximate_arrival_timestamp: self.record.approximate_arrival_timestamp,
-                encryption_type: self.record.encryption_type,
-            },
-            sub_sequence_number: number,
-            aggregated: true,
-            explicit_hash_key,
-        }
+#[inline]
+fn user_record(
+    outer: &Record,
+    sequence_number: SequenceNumber,
+    entry: &Entry,
+    number: u64,
+    partition_key: PartitionKey,
+    explicit_hash_key: Option<ExplicitHashKey>,
+) -> KinesisClientRecord {
+    KinesisClientRecord {
+        record: Record {
+            partition_key,
+            sequence_number,
+            approximate_arrival_timestamp: outer.approximate_arrival_timestamp,
+            encryption_type: outer.encryption_type,
+            // Last, so that what it is made of stays in registers: nothing that follows can fail.
+            data: outer.data.slice(entry.data.range()),
+        },
+        sub_sequence_number: number,
+        aggregated: true,
+        explicit_hash_key,
     }
 }
 
@@ -339,6 +315,12 @@ impl Place {
 }
 
 impl PartitionKeySlot {
+    /// The key, if it is not kept.
+    #[inline]
+    fn inline(&self, data: &[u8]) -> PartitionKey {
+        PartitionKey::inline(data, self.at as usize, self.len)
+    }
+
     fn text<'a>(&self, data: &'a [u8], kept: &'a [PartitionKey]) -> &'a [u8] {
         let at = self.at as usize;
         if self.kept { kept[at].as_bytes() } else { &data[at..at + usize::from(self.len)] }

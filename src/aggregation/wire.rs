@@ -63,6 +63,12 @@ impl<'a> Reader<'a> {
         self.bytes.get(self.at..).unwrap_or_default()
     }
 
+    /// Goes on where the last `rest` bytes of the message begin.
+    #[inline]
+    pub(super) fn skip_to(&mut self, rest: &[u8]) {
+        self.at = self.bytes.len().saturating_sub(rest.len());
+    }
+
     /// Where the message ends.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "records are shorter than 2^32")]

@@ -93,7 +93,7 @@ macro_rules! key {
 key! {
     /// The partition key of a record: what its producer grouped it by.
     ///
-    /// Cheap to clone. A key of up to 38 bytes, a UUID for instance, is held inside; a longer one is a
+    /// Cheap to clone. A key of up to 40 bytes, a UUID for instance, is held inside; a longer one is a
     /// slice of the buffer the record was fetched into.
     PartitionKey
 }
@@ -101,7 +101,7 @@ key! {
 key! {
     /// The explicit hash key of an aggregated user record, in decimal, as its producer wrote it.
     ///
-    /// Cheap to clone. A key of up to 38 bytes is held inside; a longer one is a slice of the buffer
+    /// Cheap to clone. A key of up to 40 bytes is held inside; a longer one is a slice of the buffer
     /// the record was fetched into.
     ExplicitHashKey
 }
@@ -125,14 +125,19 @@ enum Text {
     Inline {
         len: u8,
         /// Zeros from `len` on.
-        bytes: [u8; Text::INLINE_BYTES],
+        bytes: Words,
     },
     Slice(Bytes),
 }
 
+/// Whole words, so that they are copied as such: a text put together in pieces of one size and moved
+/// in pieces of another would have to wait for the processor to sort them out.
+#[derive(Clone, Copy)]
+#[repr(align(8))]
+struct Words([u8; 40]);
+
 impl Text {
-    /// As many as make a text one word longer than a slice.
-    const INLINE_MAX: u8 = 38;
+    const INLINE_MAX: u8 = 40;
     const INLINE_BYTES: usize = Self::INLINE_MAX as usize;
 
     fn short(text: &[u8]) -> Option<Self> {
@@ -152,23 +157,29 @@ impl Text {
         let len = len.min(Self::INLINE_MAX);
         let from = buffer.get(start..).unwrap_or_default();
         let mask = ONES_THEN_ZEROS[N - usize::from(len)..].first_chunk::<N>();
+        let (Some(from), Some(mask)) = (from.first_chunk::<N>(), mask) else {
+            return Self::inline_at_end(from, len);
+        };
+        // To copy all and mask, word by word, is faster than to copy `len` bytes.
+        let words = from.as_chunks().0.iter().zip(mask.as_chunks().0);
         let mut bytes = [0; N];
-        match (from.first_chunk::<N>(), mask) {
-            // To copy all and mask is faster than to copy `len` bytes.
-            (Some(from), Some(mask)) => {
-                for at in 0..N {
-                    bytes[at] = from[at] & mask[at];
-                }
-            }
-            _ => bytes.iter_mut().zip(from).take(len.into()).for_each(|(byte, from)| *byte = *from),
+        for (bytes, (from, mask)) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+            *bytes = (u64::from_ne_bytes(*from) & u64::from_ne_bytes(*mask)).to_ne_bytes();
         }
-        Self::Inline { len, bytes }
+        Self::Inline { len, bytes: Words(bytes) }
+    }
+
+    #[cold]
+    fn inline_at_end(from: &[u8], len: u8) -> Self {
+        let mut bytes = [0; Self::INLINE_BYTES];
+        bytes.iter_mut().zip(from).take(len.into()).for_each(|(byte, from)| *byte = *from);
+        Self::Inline { len, bytes: Words(bytes) }
     }
 
     #[inline]
     fn as_bytes(&self) -> &[u8] {
         match self {
-            Self::Inline { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or(bytes),
+            Self::Inline { len, bytes } => bytes.0.get(..usize::from(*len)).unwrap_or(&bytes.0),
             Self::Slice(bytes) => bytes,
         }
     }
@@ -181,7 +192,7 @@ impl Text {
 
 impl Default for Text {
     fn default() -> Self {
-        Self::Inline { len: 0, bytes: [0; Self::INLINE_BYTES] }
+        Self::Inline { len: 0, bytes: Words([0; Self::INLINE_BYTES]) }
     }
 }
 
@@ -217,7 +228,7 @@ mod tests {
 
     #[test]
     fn text_of_any_length_is_given_back() {
-        assert_eq!(size_of::<PartitionKey>(), 40);
+        assert_eq!(size_of::<PartitionKey>(), 48);
         for len in 0..300 {
             let text = "käse".chars().cycle().take(len).collect::<String>();
             for key in [PartitionKey::from(text.as_str()), text.clone().into()] {
@@ -237,7 +248,7 @@ mod tests {
             let key = PartitionKey::inline(&buffer, 2, 3);
             assert_eq!(key, "key");
             let Text::Inline { bytes, .. } = key.0 else { panic!("short keys are held inside") };
-            assert!(bytes[3..].iter().all(|&byte| byte == 0));
+            assert!(bytes.0[3..].iter().all(|&byte| byte == 0));
             buffer.push(b'x');
         }
     }

@@ -3,7 +3,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::{ExplicitHashKey, ExtendedSequenceNumber, PartitionKey, SequenceNumber};
+use super::{ExplicitHashKey, ExtendedSequenceNumber, PartitionKey, Payload, SequenceNumber};
 
 /// How the service encrypts a record at rest (`EncryptionType` of the Kinesis API).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -22,7 +22,7 @@ pub enum EncryptionType {
 #[non_exhaustive]
 pub struct Record {
     /// The payload: a slice of the fetched buffer, never copied.
-    pub data: Bytes,
+    pub data: Payload,
     /// The partition key.
     pub partition_key: PartitionKey,
     /// The sequence number of the Kinesis record.
@@ -41,7 +41,7 @@ impl Record {
         data: impl Into<Bytes>,
     ) -> Self {
         Self {
-            data: data.into(),
+            data: Payload::from(data.into()),
             partition_key: partition_key.into(),
             sequence_number,
             approximate_arrival_timestamp: None,

@@ -64,15 +64,15 @@ impl SequenceNumber {
     }
 }
 
-/// The simulated service composes and takes apart sequence numbers as Kinesis does.
-#[cfg(feature = "test-util")]
 impl SequenceNumber {
     /// The number with these 64-bit words, most significant first.
+    #[inline]
     pub(crate) fn from_words(words: [u64; 3]) -> Self {
         Self(Repr::Narrow(words))
     }
 
     /// The 64-bit words of the number, most significant first; `None` from 2^192.
+    #[inline]
     pub(crate) fn words(&self) -> Option<[u64; 3]> {
         match &self.0 {
             Repr::Narrow(words) => Some(*words),

@@ -202,8 +202,8 @@ impl Subscription for MeteredSubscription {
 fn count(records: &mut [Record], in_hand: &Arc<AtomicU64>) {
     for record in records {
         in_hand.fetch_add(record.data.len() as u64, Ordering::Relaxed);
-        let counted = Counted { data: record.data.clone(), in_hand: Arc::clone(in_hand) };
-        record.data = Bytes::from_owner(counted);
+        let counted = Counted { data: record.data.to_bytes(), in_hand: Arc::clone(in_hand) };
+        record.data = Bytes::from_owner(counted).into();
     }
 }
 

@@ -1,3 +1,5 @@
+use std::array::from_fn;
+
 use super::kernel::{Block, INITIAL, Kernel, LaneStates, State, compress};
 use super::{DIGEST_BYTES, bytes, end_blocks, pad};
 
@@ -52,6 +54,7 @@ fn compress_bodies<K: Kernel<L>, const L: usize>(kernel: K, messages: &[&[u8]], 
 
 /// Takes the padded ends of all messages into their states.
 fn compress_ends<K: Kernel<L>, const L: usize>(kernel: K, messages: &[&[u8]], states: &mut [State]) {
+    let mut ends = [[[[0; 64]; 2]; L]; GROUPS_MAX];
     for (messages, states) in messages.chunks(L * GROUPS_MAX).zip(states.chunks_mut(L * GROUPS_MAX)) {
         if messages.len() <= ALONE_MAX {
             for (message, state) in messages.iter().zip(states) {
@@ -60,9 +63,9 @@ fn compress_ends<K: Kernel<L>, const L: usize>(kernel: K, messages: &[&[u8]], st
             continue;
         }
         match messages.len().div_ceil(L) {
-            1 => compress_chunk_of_ends::<K, L, 1>(kernel, messages, states),
-            2 => compress_chunk_of_ends::<K, L, 2>(kernel, messages, states),
-            _ => compress_chunk_of_ends::<K, L, GROUPS_MAX>(kernel, messages, states),
+            1 => compress_chunk_of_ends::<K, L, 1>(kernel, messages, states, &mut ends),
+            2 => compress_chunk_of_ends::<K, L, 2>(kernel, messages, states, &mut ends),
+            _ => compress_chunk_of_ends::<K, L, GROUPS_MAX>(kernel, messages, states, &mut ends),
         }
     }
 }
@@ -71,8 +74,8 @@ fn compress_chunk_of_ends<K: Kernel<L>, const L: usize, const G: usize>(
     kernel: K,
     messages: &[&[u8]],
     states: &mut [State],
+    ends: &mut [[[Block; 2]; L]; GROUPS_MAX],
 ) {
-    let mut ends = [[[[0; 64]; 2]; L]; G];
     let mut lane_states: LaneStates<L, G> = [[[0; L]; G]; 4];
     let mut any_has_two = false;
     for (index, (message, state)) in messages.iter().zip(&*states).enumerate() {
@@ -81,8 +84,7 @@ fn compress_chunk_of_ends<K: Kernel<L>, const L: usize, const G: usize>(
             words[index / L][index % L] = *word;
         }
     }
-    let blocks_of =
-        |which: usize| ends.each_ref().map(|lanes| lanes.each_ref().map(|end| &end[which..=which]));
+    let blocks_of = |which: usize| from_fn(|group| ends[group].each_ref().map(|end| &end[which..=which]));
     kernel.compress(&mut lane_states, &blocks_of(0), 1);
     let after_one = lane_states;
     if any_has_two {

@@ -86,16 +86,25 @@ impl Hasher {
 }
 
 /// What MD5 makes of the end of a message: the bytes after its last whole block, a one bit, zeros, and
-/// the message's length in bits. One or two blocks, written to `end`, which is all zeros.
+/// the message's length in bits. One or two blocks, written to `end`.
 fn pad<'a>(message: &[u8], end: &'a mut [Block; 2]) -> &'a [Block] {
     let rest = message.as_chunks::<64>().1;
     let bits = (message.len() as u64).wrapping_mul(8).to_le_bytes();
-    let bytes = end.as_flattened_mut();
+    end[0] = [0; 64];
+    let blocks = match end_blocks(message) {
+        1 => &mut end[..1],
+        _ => {
+            end[1] = [0; 64];
+            &mut end[..]
+        }
+    };
+    let bytes = blocks.as_flattened_mut();
     bytes[..rest.len()].copy_from_slice(rest);
     bytes[rest.len()] = 0x80;
-    let blocks = end_blocks(message);
-    bytes[blocks * 64 - bits.len()..blocks * 64].copy_from_slice(&bits);
-    &end[..blocks]
+    if let Some(length) = bytes.last_chunk_mut() {
+        *length = bits;
+    }
+    blocks
 }
 
 /// How many blocks [`pad`] makes.

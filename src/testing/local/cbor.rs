@@ -104,7 +104,7 @@ fn record_cbor(stored: &StoredRecord) -> &Bytes {
         let members = Wire::map([
             ("SequenceNumber", record.sequence_number.to_string().into()),
             ("ApproximateArrivalTimestamp", record.approximate_arrival_timestamp.into()),
-            ("Data", Wire::Bytes(record.data.clone())),
+            ("Data", Wire::Bytes(record.data.to_bytes())),
             ("PartitionKey", record.partition_key.as_str().into()),
         ]);
         let mut out = Vec::with_capacity(record.data.len() + record.partition_key.len() + 192);
