@@ -34,10 +34,11 @@ impl Entry {
     #[inline]
     pub(super) fn read_usual(message: &[u8], end: u32) -> Option<(Self, &[u8])> {
         let (record_len, record) = read_short_varint(message.strip_prefix(&RECORDS.short())?)?;
+        // What follows is found first, so that the processor can begin with it.
+        let after = record.get(record_len as usize..)?;
         let (partition_key, rest) = read_short_varint(record.strip_prefix(&PARTITION_KEY_INDEX.short())?)?;
         let (len, data) = read_short_varint(rest.strip_prefix(&DATA.short())?)?;
-        let after = data.get(len as usize..)?;
-        let is_all = record.len() - after.len() == record_len as usize;
+        let is_all = data.len().checked_sub(after.len())? == len as usize;
         let start = end.checked_sub(u32::try_from(data.len()).ok()?)?;
         let entry = Self { partition_key, explicit_hash_key: Self::NONE, data: Span { start, len } };
         is_all.then_some((entry, after))

@@ -21,8 +21,6 @@ pub enum EncryptionType {
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
-    /// The payload: a slice of the fetched buffer, never copied.
-    pub data: Payload,
     /// The partition key.
     pub partition_key: PartitionKey,
     /// The sequence number of the Kinesis record.
@@ -31,6 +29,8 @@ pub struct Record {
     pub approximate_arrival_timestamp: Option<SystemTime>,
     /// How the Kinesis record is encrypted at rest.
     pub encryption_type: EncryptionType,
+    /// The payload: a slice of the fetched buffer, never copied.
+    pub data: Payload,
 }
 
 impl Record {
