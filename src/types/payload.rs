@@ -87,3 +87,46 @@ impl fmt::Debug for Payload {
         f.debug_struct("Payload").field("bytes", &self.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_shares_the_buffer_and_so_do_its_bytes() {
+        let buffer = Bytes::from(b"0123456789".to_vec());
+        let start = buffer.as_ptr();
+        let whole = Payload::from(buffer.slice(2..9));
+        let part = whole.slice(1..5).slice(1..3);
+        assert_eq!(part, b"45");
+        assert_eq!(part.as_ptr(), start.wrapping_add(4));
+        let bytes = Bytes::from(part.clone());
+        assert_eq!((bytes.as_ref(), bytes.as_ptr()), (part.as_ref(), part.as_ptr()));
+        drop((whole, part, buffer));
+        assert_eq!(bytes, "45");
+    }
+
+    #[test]
+    fn an_empty_payload_turns_into_empty_bytes() {
+        for payload in [Payload::from(Bytes::new()), Payload::from(Bytes::from_static(b"01")).slice(1..1)] {
+            assert!(payload.is_empty());
+            assert!(payload.to_bytes().is_empty());
+        }
+    }
+
+    #[test]
+    #[expect(clippy::reversed_empty_ranges, reason = "such a range too must do no harm")]
+    fn a_part_that_is_not_inside_is_empty() {
+        let middle = Payload::from(Bytes::from_static(b"0123456789")).slice(3..6);
+        for range in [0..4, 4..5, 2..1, 3..4, usize::MAX..usize::MAX] {
+            assert_eq!(middle.slice(range), b"");
+        }
+        assert_eq!(middle.slice(0..3), b"345");
+    }
+
+    #[test]
+    fn a_payload_is_shown_by_its_size() {
+        let shown = format!("{:?}", Payload::from(Bytes::from_static(b"secret")));
+        assert!(shown.contains('6') && !shown.contains("secret"), "{shown}");
+    }
+}
