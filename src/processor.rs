@@ -28,7 +28,7 @@ use crate::types::KinesisClientRecord;
 /// impl ShardRecordProcessor for Printer {
 ///     async fn process_records(&self, records: Vec<KinesisClientRecord>, millis_behind_latest: i64) {
 ///         for record in &records {
-///             println!("{} {:?}", record.record.partition_key, record.record.data);
+///             println!("{}: {} bytes", record.record.partition_key, record.record.data.len());
 ///         }
 ///         if let Some(last) = records.last() {
 ///             if let Err(error) = self.0.checkpoint(last.extended_sequence_number()).await {

@@ -1,8 +1,6 @@
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-
-use crate::types::{KinesisClientRecord, PartitionKey, Record, SequenceNumber};
+use crate::types::{KinesisClientRecord, PartitionKey, Payload, Record, SequenceNumber};
 
 /// A record as a processor gets it, for calling one in a test: not aggregated, with this sequence
 /// number, and arrived that many seconds after the epoch.
@@ -16,7 +14,7 @@ use crate::types::{KinesisClientRecord, PartitionKey, Record, SequenceNumber};
 pub fn record(
     sequence_number: u64,
     partition_key: impl Into<PartitionKey>,
-    data: impl Into<Bytes>,
+    data: impl Into<Payload>,
 ) -> KinesisClientRecord {
     let number = SequenceNumber::from(u128::from(sequence_number));
     let mut record = Record::new(number, partition_key, data);
@@ -31,7 +29,7 @@ pub fn aggregated_record(
     sequence_number: u64,
     sub_sequence_number: u64,
     partition_key: impl Into<PartitionKey>,
-    data: impl Into<Bytes>,
+    data: impl Into<Payload>,
 ) -> KinesisClientRecord {
     let mut record = record(sequence_number, partition_key, data);
     record.sub_sequence_number = sub_sequence_number;

@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::{Deref, Range};
@@ -8,9 +9,24 @@ use bytes::Bytes;
 /// The bytes of a record: part of the buffer it was fetched into, which is freed when the last
 /// payload in it is dropped.
 ///
-/// Reads as `[u8]`, and turns into [`Bytes`] and back without a copy. It is a type of its own because
-/// an aggregate is cut into one payload per user record, and to clone and drop `Bytes`, through
-/// pointers to functions, takes nearly twice the time it takes to count one more owner and one fewer.
+/// Reads as `[u8]`, and turns into [`Bytes`] and back without a copy.
+///
+/// ```
+/// use bytes::Bytes;
+/// use kinesis_consumer::Payload;
+///
+/// let payload = Payload::from("five!");
+/// assert_eq!(payload.len(), 5);
+/// assert_eq!(payload, "five!");
+/// assert_eq!(std::str::from_utf8(&payload)?, "five!");
+/// let bytes: Bytes = payload.into();
+/// assert_eq!(bytes, "five!");
+/// # Ok::<(), std::str::Utf8Error>(())
+/// ```
+//
+// A type of its own because an aggregate is cut into one payload per user record: to clone and drop
+// `Bytes`, through pointers to functions, takes nearly twice the time it takes to count one more
+// owner and one fewer, and that is a sixth of what small user records cost in all.
 #[derive(Clone)]
 pub struct Payload {
     buffer: Arc<Bytes>,
@@ -55,11 +71,32 @@ impl AsRef<[u8]> for Payload {
     }
 }
 
+impl Borrow<[u8]> for Payload {
+    fn borrow(&self) -> &[u8] {
+        self
+    }
+}
+
 impl From<Bytes> for Payload {
     fn from(bytes: Bytes) -> Self {
         Self { start: 0, end: bytes.len(), buffer: Arc::new(bytes) }
     }
 }
+
+/// Conversions without a copy.
+macro_rules! from {
+    ($($owned:ty),*) => {
+        $(
+            impl From<$owned> for Payload {
+                fn from(bytes: $owned) -> Self {
+                    Bytes::from(bytes).into()
+                }
+            }
+        )*
+    };
+}
+
+from!(Vec<u8>, String, &'static [u8], &'static str);
 
 impl From<Payload> for Bytes {
     fn from(payload: Payload) -> Self {
@@ -75,6 +112,7 @@ impl Hash for Payload {
     }
 }
 
+/// With anything that is bytes.
 impl<B: AsRef<[u8]> + ?Sized> PartialEq<B> for Payload {
     fn eq(&self, other: &B) -> bool {
         **self == *other.as_ref()
@@ -93,40 +131,57 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_shares_the_buffer_and_so_do_its_bytes() {
-        let buffer = Bytes::from(b"0123456789".to_vec());
-        let start = buffer.as_ptr();
-        let whole = Payload::from(buffer.slice(2..9));
-        let part = whole.slice(1..5).slice(1..3);
-        assert_eq!(part, b"45");
-        assert_eq!(part.as_ptr(), start.wrapping_add(4));
-        let bytes = Bytes::from(part.clone());
-        assert_eq!((bytes.as_ref(), bytes.as_ptr()), (part.as_ref(), part.as_ptr()));
-        drop((whole, part, buffer));
-        assert_eq!(bytes, "45");
+    fn bytes_become_a_payload_and_bytes_again_without_a_copy() {
+        let bytes = Bytes::from(b"..payload..".to_vec());
+        let payload = Payload::from(bytes.clone()).slice(2..9);
+        assert_eq!(payload, "payload");
+        assert_eq!(payload.as_ptr(), bytes[2..].as_ptr());
+        assert_eq!(payload.to_bytes().as_ptr(), payload.as_ptr());
+        assert_eq!(Bytes::from(payload.clone()), "payload");
+        assert_eq!(payload.slice(3..7).to_bytes(), "load");
     }
 
     #[test]
-    fn an_empty_payload_turns_into_empty_bytes() {
-        for payload in [Payload::from(Bytes::new()), Payload::from(Bytes::from_static(b"01")).slice(1..1)] {
-            assert!(payload.is_empty());
-            assert!(payload.to_bytes().is_empty());
+    fn what_reaches_beyond_a_payload_is_empty() {
+        let payload = Payload::from("..payload..").slice(2..9);
+        #[expect(clippy::reversed_empty_ranges, reason = "that is what is tested")]
+        let outside = [0..8, 8..9, 7..usize::MAX, 5..4];
+        for range in outside {
+            assert!(payload.slice(range).is_empty());
         }
+        assert!(payload.slice(7..7).is_empty());
+        assert!(payload.slice(0..0).to_bytes().is_empty());
     }
 
     #[test]
-    #[expect(clippy::reversed_empty_ranges, reason = "such a range too must do no harm")]
-    fn a_part_that_is_not_inside_is_empty() {
-        let middle = Payload::from(Bytes::from_static(b"0123456789")).slice(3..6);
-        for range in [0..4, 4..5, 2..1, 3..4, usize::MAX..usize::MAX] {
-            assert_eq!(middle.slice(range), b"");
+    fn the_buffer_is_freed_with_the_last_payload() {
+        let buffer = Arc::new([1_u8; 8]);
+        #[derive(Debug)]
+        struct Buffer(Arc<[u8; 8]>);
+        impl AsRef<[u8]> for Buffer {
+            fn as_ref(&self) -> &[u8] {
+                &*self.0
+            }
         }
-        assert_eq!(middle.slice(0..3), b"345");
+        let whole = Payload::from(Bytes::from_owner(Buffer(Arc::clone(&buffer))));
+        let parts = [whole.slice(0..4), whole.slice(4..8)];
+        drop(whole);
+        assert_eq!(Arc::strong_count(&buffer), 2);
+        drop(parts);
+        assert_eq!(Arc::strong_count(&buffer), 1);
     }
 
     #[test]
-    fn a_payload_is_shown_by_its_size() {
-        let shown = format!("{:?}", Payload::from(Bytes::from_static(b"secret")));
-        assert!(shown.contains('6') && !shown.contains("secret"), "{shown}");
+    fn payloads_are_equal_and_found_by_their_bytes() {
+        let (whole, part) = (Payload::from("part"), Payload::from("a part").slice(2..6));
+        assert_eq!(whole, part);
+        assert_ne!(whole, "parts");
+        let set = std::collections::HashSet::from([part]);
+        assert!(set.contains(&whole) && set.contains(&b"part"[..]));
+    }
+
+    #[test]
+    fn debug_shows_no_data() {
+        assert_eq!(format!("{:?}", Payload::from("secret")), "Payload { bytes: 6, .. }");
     }
 }

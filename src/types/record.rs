@@ -1,8 +1,6 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use bytes::Bytes;
-
 use super::{ExplicitHashKey, ExtendedSequenceNumber, PartitionKey, Payload, SequenceNumber};
 
 /// How the service encrypts a record at rest (`EncryptionType` of the Kinesis API).
@@ -38,10 +36,10 @@ impl Record {
     pub fn new(
         sequence_number: SequenceNumber,
         partition_key: impl Into<PartitionKey>,
-        data: impl Into<Bytes>,
+        data: impl Into<Payload>,
     ) -> Self {
         Self {
-            data: Payload::from(data.into()),
+            data: data.into(),
             partition_key: partition_key.into(),
             sequence_number,
             approximate_arrival_timestamp: None,

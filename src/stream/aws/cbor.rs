@@ -10,7 +10,7 @@ use minicbor::{Decoder, Encoder};
 
 use super::convert::whole_milliseconds;
 use crate::stream::{ChildShard, RecordsPage, ShardIterator};
-use crate::types::{EncryptionType, HashKeyRange, PartitionKey, Record, SequenceNumber, ShardId};
+use crate::types::{EncryptionType, HashKeyRange, PartitionKey, Payload, Record, SequenceNumber, ShardId};
 
 pub(super) const CONTENT_TYPE: &str = "application/x-amz-cbor-1.1";
 
@@ -37,10 +37,11 @@ pub(super) fn request(iterator: &ShardIterator, limit: u32, stream_arn: Option<&
 pub(super) fn page(response: &Bytes) -> Result<RecordsPage, Error> {
     let mut page = RecordsPage::default();
     let mut input = Decoder::new(response);
+    let response = Payload::from(response.clone());
     members(&mut input, |input, name| {
         match name {
             "Records" => elements(input, |input| {
-                page.records.push(record(input, response)?);
+                page.records.push(record(input, &response)?);
                 Ok(())
             })?,
             "NextShardIterator" => page.next_iterator = Some(input.str()?.to_owned().into()),
@@ -74,14 +75,17 @@ pub(super) fn failure(response: &[u8]) -> Option<(String, String)> {
     Some((code?, message))
 }
 
-fn record(input: &mut Decoder<'_>, response: &Bytes) -> Result<Record, Error> {
+fn record(input: &mut Decoder<'_>, response: &Payload) -> Result<Record, Error> {
     let (mut number, mut key, mut data, mut arrived) = (None, PartitionKey::default(), None, None);
     let mut encryption_type = EncryptionType::None;
     members(input, |input, name| {
         match name {
             "SequenceNumber" => number = Some(sequence_number(input)?),
             "PartitionKey" => key = input.str()?.into(),
-            "Data" => data = Some(response.slice_ref(input.bytes()?)),
+            "Data" => {
+                let len = input.bytes()?.len();
+                data = Some(response.slice(input.position() - len..input.position()));
+            }
             "ApproximateArrivalTimestamp" => arrived = Some(time(input)?),
             "EncryptionType" if input.str()? == "KMS" => encryption_type = EncryptionType::Kms,
             "EncryptionType" => {}
