@@ -78,24 +78,37 @@ fn compress_chunk_of_ends<K: Kernel<L>, const L: usize, const G: usize>(
 ) {
     let mut lane_states: LaneStates<L, G> = [[[0; L]; G]; 4];
     let mut any_has_two = false;
-    for (index, (message, state)) in messages.iter().zip(&*states).enumerate() {
-        any_has_two |= pad(message, &mut ends[index / L][index % L]).len() == 2;
-        for (words, word) in lane_states.iter_mut().zip(state) {
-            words[index / L][index % L] = *word;
-        }
+    for (lane, (message, state)) in messages.iter().zip(&*states).enumerate() {
+        any_has_two |= pad(message, &mut ends[lane / L][lane % L]).len() == 2;
+        put(&mut lane_states, lane, *state);
     }
-    let blocks_of = |which: usize| from_fn(|group| ends[group].each_ref().map(|end| &end[which..=which]));
-    kernel.compress(&mut lane_states, &blocks_of(0), 1);
+    let mut blocks: [[&[Block]; L]; G] = [[&[]; L]; G];
+    let mut compress = |which: usize, lane_states: &mut LaneStates<L, G>| {
+        for (block, end) in blocks.as_flattened_mut().iter_mut().zip(ends.as_flattened()) {
+            *block = &end[which..=which];
+        }
+        kernel.compress(lane_states, &blocks, 1);
+    };
+    compress(0, &mut lane_states);
     let after_one = lane_states;
     if any_has_two {
-        kernel.compress(&mut lane_states, &blocks_of(1), 1);
+        compress(1, &mut lane_states);
     }
-    for (index, (message, state)) in messages.iter().zip(states).enumerate() {
-        let lane_states = if end_blocks(message) == 2 { &lane_states } else { &after_one };
-        for (word, words) in state.iter_mut().zip(lane_states) {
-            *word = words[index / L][index % L];
-        }
+    for (lane, (message, state)) in messages.iter().zip(states).enumerate() {
+        *state = get(if end_blocks(message) == 2 { &lane_states } else { &after_one }, lane);
     }
+}
+
+#[inline]
+fn put<const L: usize, const G: usize>(states: &mut LaneStates<L, G>, lane: usize, state: State) {
+    for (word, groups) in state.into_iter().zip(states) {
+        groups[lane / L][lane % L] = word;
+    }
+}
+
+#[inline]
+fn get<const L: usize, const G: usize>(states: &LaneStates<L, G>, lane: usize) -> State {
+    from_fn(|word| states[word][lane / L][lane % L])
 }
 
 /// Takes as many blocks of all `running` messages into their states as the shortest has.
@@ -115,15 +128,13 @@ fn run_groups<K: Kernel<L>, const L: usize, const G: usize>(
     let count = running.iter().map(|message| message.blocks.len()).min().unwrap_or(0);
     let mut lane_states: LaneStates<L, G> = [[[0; L]; G]; 4];
     let mut blocks: [[&[Block]; L]; G] = [[running[0].blocks; L]; G];
-    for (index, message) in running.iter().enumerate() {
-        blocks[index / L][index % L] = message.blocks;
-        for (words, word) in lane_states.iter_mut().zip(states[message.at]) {
-            words[index / L][index % L] = word;
-        }
+    for (lane, message) in running.iter().enumerate() {
+        blocks[lane / L][lane % L] = message.blocks;
+        put(&mut lane_states, lane, states[message.at]);
     }
     kernel.compress(&mut lane_states, &blocks, count);
-    for (index, message) in running.iter_mut().enumerate() {
+    for (lane, message) in running.iter_mut().enumerate() {
         message.blocks = &message.blocks[count..];
-        states[message.at] = lane_states.map(|words| words[index / L][index % L]);
+        states[message.at] = get(&lane_states, lane);
     }
 }

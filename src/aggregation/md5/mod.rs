@@ -99,12 +99,35 @@ fn pad<'a>(message: &[u8], end: &'a mut [Block; 2]) -> &'a [Block] {
         }
     };
     let bytes = blocks.as_flattened_mut();
-    bytes[..rest.len()].copy_from_slice(rest);
+    copy_short(rest, bytes);
     bytes[rest.len()] = 0x80;
     if let Some(length) = bytes.last_chunk_mut() {
         *length = bits;
     }
     blocks
+}
+
+/// Copies less than 64 bytes to the start of `to`: its first and its last few, which may overlap. Keys
+/// are so short that to call `memcpy` would take longer than the copying.
+#[inline]
+fn copy_short(from: &[u8], to: &mut [u8]) {
+    #[inline]
+    fn copy_both_ends<const N: usize>(from: &[u8], to: &mut [u8]) {
+        if let (Some(from), Some(to)) = (from.first_chunk::<N>(), to.first_chunk_mut::<N>()) {
+            *to = *from;
+        }
+        if let (Some(from), Some(to)) = (from.last_chunk::<N>(), to.last_chunk_mut::<N>()) {
+            *to = *from;
+        }
+    }
+    let to = &mut to[..from.len()];
+    match from.len() {
+        0..4 => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
+        4..8 => copy_both_ends::<4>(from, to),
+        8..16 => copy_both_ends::<8>(from, to),
+        16..32 => copy_both_ends::<16>(from, to),
+        _ => copy_both_ends::<32>(from, to),
+    }
 }
 
 /// How many blocks [`pad`] makes.
