@@ -176,7 +176,9 @@ fn partition_key() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         4 => "[a-c]{0,3}".prop_map(String::into_bytes),
         2 => "\\PC{0,80}".prop_map(String::into_bytes),
+        1 => "\\PC{80,300}".prop_map(String::into_bytes),
         1 => vec(any::<u8>(), 0..60),
+        1 => vec(any::<u8>(), 200..400),
     ]
 }
 
@@ -185,6 +187,7 @@ fn explicit_hash_key() -> impl Strategy<Value = Vec<u8>> {
         8 => (0..40_u128).prop_map(|key| key.to_string().into_bytes()),
         4 => any::<u128>().prop_map(|key| key.to_string().into_bytes()),
         1 => "[-+]?[0-9٣५]{0,45}".prop_map(String::into_bytes),
+        1 => "0{30,300}[0-9]{1,2}".prop_map(String::into_bytes),
         1 => partition_key(),
     ]
 }

@@ -72,7 +72,7 @@ impl Deaggregator {
         }
         if self.range != HashKeyRange::FULL {
             let aggregates = records.iter().zip(&plans).filter_map(|(record, plan)| match &plan.fate {
-                Fate::Aggregate(parts) => Some((&record.data[..], parts)),
+                Fate::Aggregate(parts) => Some((&record.data, parts)),
                 _ => None,
             });
             index.place_partition_keys(aggregates, &self.range, self.hasher);

@@ -18,16 +18,16 @@ const HASHED_AT_ONCE: usize = 384;
 
 /// The user records of a page's aggregates, as positions in the records: what is kept of an
 /// aggregate from the time it is read until its records are handed on. 16 bytes for each user record,
-/// 8 for each partition key.
+/// 8 for each partition key, 12 for each explicit hash key.
 #[derive(Default)]
 pub(super) struct Index {
     entries: Vec<Entry>,
     partition_keys: Vec<PartitionKeySlot>,
     explicit_hash_keys: Vec<ExplicitHashKeySlot>,
-    /// The partition keys that are not simply copied out of the record.
-    kept_partition_keys: Vec<PartitionKey>,
-    /// The explicit hash keys that user records have.
-    kept_explicit_hash_keys: Vec<ExplicitHashKey>,
+    /// How many of the partition keys are not inline.
+    unusual: usize,
+    /// The partition keys that are neither text nor short.
+    kept: Vec<PartitionKey>,
 }
 
 /// Which part of an [`Index`] is one aggregate's.
@@ -35,26 +35,37 @@ pub(super) struct Parts {
     pub(super) entries: Range<usize>,
     partition_keys: Range<usize>,
     explicit_hash_keys: Range<usize>,
-    /// Whether no user record has an explicit hash key or is left out, and no partition key is kept.
+    /// Whether no user record has an explicit hash key or is left out, and every partition key is inline.
     plain: bool,
 }
 
 /// An entry of a table of partition keys.
 #[derive(Clone, Copy)]
 struct PartitionKeySlot {
-    /// Where it starts in the record, or its place among those kept.
+    /// Depends on the kind.
     at: u32,
     len: u8,
-    kept: bool,
+    kind: Kind,
     place: Place,
+}
+
+/// What becomes of a partition key, at a bounded cost for each user record that has it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It is copied into user records from `at` on.
+    Inline,
+    /// Longer text: user records have a slice of the record. Its length stands at `at`.
+    Slice,
+    /// Not text, from `at` on: it is made text for every user record.
+    Lossy,
+    /// Not text, and long: it was made text once, and is number `at` of those kept.
+    Kept,
 }
 
 /// An entry of a table of explicit hash keys.
 #[derive(Clone, Copy)]
 struct ExplicitHashKeySlot {
     span: Span,
-    /// Its place among those kept, once [`place`](Self::place) is known.
-    kept: u32,
     place: Place,
 }
 
@@ -82,20 +93,15 @@ pub(super) struct Settled {
 
 impl Index {
     /// Reads an aggregate; leaves nothing behind of one that is malformed.
-    pub(super) fn read(&mut self, data: &Payload, range: &HashKeyRange) -> Result<Parts, Malformation> {
-        let before = [
-            self.entries.len(),
-            self.partition_keys.len(),
-            self.explicit_hash_keys.len(),
-            self.kept_partition_keys.len(),
-            self.kept_explicit_hash_keys.len(),
-        ];
+    pub(super) fn read(&mut self, data: &[u8], range: &HashKeyRange) -> Result<Parts, Malformation> {
+        let before = [self.entries.len(), self.partition_keys.len(), self.explicit_hash_keys.len()];
+        let (unusual, kept) = (self.unusual, self.kept.len());
         let outcome = self.read_message(data).and_then(|()| {
             let parts = Parts {
                 entries: before[0]..self.entries.len(),
                 partition_keys: before[1]..self.partition_keys.len(),
                 explicit_hash_keys: before[2]..self.explicit_hash_keys.len(),
-                plain: before[2..4] == [self.explicit_hash_keys.len(), self.kept_partition_keys.len()],
+                plain: (before[2], unusual) == (self.explicit_hash_keys.len(), self.unusual),
             };
             self.resolve(data, &parts, range).map(|()| parts)
         });
@@ -103,13 +109,12 @@ impl Index {
             self.entries.truncate(before[0]);
             self.partition_keys.truncate(before[1]);
             self.explicit_hash_keys.truncate(before[2]);
-            self.kept_partition_keys.truncate(before[3]);
-            self.kept_explicit_hash_keys.truncate(before[4]);
+            self.kept.truncate(kept);
         }
         outcome
     }
 
-    fn read_message(&mut self, data: &Payload) -> Result<(), Malformation> {
+    fn read_message(&mut self, data: &[u8]) -> Result<(), Malformation> {
         if u32::try_from(data.len()).is_err() {
             return Err(Malformation::Protobuf);
         }
@@ -121,14 +126,12 @@ impl Index {
             match tag {
                 RECORDS => self.entries.push(Entry::read(reader.message()?)?),
                 PARTITION_KEY_TABLE => {
-                    let span = reader.delimited()?;
-                    self.add_partition_key(data, span);
+                    let length_at = reader.at();
+                    self.add_partition_key(data, length_at, reader.delimited()?);
                 }
-                EXPLICIT_HASH_KEY_TABLE => self.explicit_hash_keys.push(ExplicitHashKeySlot {
-                    span: reader.delimited()?,
-                    kept: 0,
-                    place: Place::Unasked,
-                }),
+                EXPLICIT_HASH_KEY_TABLE => self
+                    .explicit_hash_keys
+                    .push(ExplicitHashKeySlot { span: reader.delimited()?, place: Place::Unasked }),
                 other => reader.skip(other)?,
             }
         }
@@ -145,22 +148,20 @@ impl Index {
         reader.skip_to(rest);
     }
 
-    fn add_partition_key(&mut self, data: &Payload, span: Span) {
-        let slot = match u8::try_from(span.len) {
-            Ok(len) if len <= PartitionKey::INLINE_MAX && is_utf8(&data[span.range()]) => {
-                PartitionKeySlot { at: span.start, len, kept: false, place: Place::Unasked }
-            }
-            _ => {
-                let key = PartitionKey::from_utf8_lossy(data.slice(span.range()).into());
-                let at = keep(&mut self.kept_partition_keys, key);
-                PartitionKeySlot { at, len: 0, kept: true, place: Place::Unasked }
-            }
+    fn add_partition_key(&mut self, data: &[u8], length_at: u32, span: Span) {
+        let text = &data[span.range()];
+        let (kind, at, len) = match (is_utf8(text), u8::try_from(span.len)) {
+            (true, Ok(len)) if len <= PartitionKey::INLINE_MAX => (Kind::Inline, span.start, len),
+            (true, _) => (Kind::Slice, length_at, 0),
+            (false, Ok(len)) => (Kind::Lossy, span.start, len),
+            (false, Err(_)) => (Kind::Kept, keep(&mut self.kept, lossy(text)), 0),
         };
-        self.partition_keys.push(slot);
+        self.unusual += usize::from(kind != Kind::Inline);
+        self.partition_keys.push(PartitionKeySlot { at, len, kind, place: Place::Unasked });
     }
 
     /// Follows the user records' references into the tables, which may stand behind them.
-    fn resolve(&mut self, data: &Payload, parts: &Parts, range: &HashKeyRange) -> Result<(), Malformation> {
+    fn resolve(&mut self, data: &[u8], parts: &Parts, range: &HashKeyRange) -> Result<(), Malformation> {
         let partition_keys = &mut self.partition_keys[parts.partition_keys.clone()];
         let explicit_hash_keys = &mut self.explicit_hash_keys[parts.explicit_hash_keys.clone()];
         for entry in &self.entries[parts.entries.clone()] {
@@ -174,12 +175,11 @@ impl Index {
                 .get_mut(entry.explicit_hash_key as usize)
                 .ok_or(Malformation::TableIndex)?;
             if slot.place == Place::Unasked {
-                let key = ExplicitHashKey::from_utf8_lossy(data.slice(slot.span.range()).into());
-                slot.place = match parse_hash_key(&key).ok_or(Malformation::HashKey)? {
+                let text = std::str::from_utf8(&data[slot.span.range()]).ok();
+                slot.place = match text.and_then(parse_hash_key).ok_or(Malformation::HashKey)? {
                     HashKey::Valid(key) => Place::of(key, range),
                     HashKey::Unreachable => Place::Unreachable,
                 };
-                slot.kept = keep(&mut self.kept_explicit_hash_keys, key);
             }
         }
         Ok(())
@@ -189,7 +189,7 @@ impl Index {
     /// aggregates read.
     pub(super) fn place_partition_keys<'a>(
         &mut self,
-        aggregates: impl Iterator<Item = (&'a [u8], &'a Parts)>,
+        aggregates: impl Iterator<Item = (&'a Payload, &'a Parts)>,
         range: &HashKeyRange,
         hasher: Hasher,
     ) {
@@ -203,13 +203,19 @@ impl Index {
         };
         for (data, parts) in aggregates {
             for at in parts.partition_keys.clone() {
-                let slot = self.partition_keys[at];
-                if slot.place == Place::Asked {
-                    asked.push(at);
-                    texts.push(slot.text(data, &self.kept_partition_keys));
-                    if asked.len() == HASHED_AT_ONCE {
-                        hash(&mut asked, &mut texts, &mut self.partition_keys);
-                    }
+                let slot = &mut self.partition_keys[at];
+                if slot.place != Place::Asked {
+                    continue;
+                }
+                if matches!(slot.kind, Kind::Lossy | Kind::Kept) {
+                    let digest = Hasher::digest(slot.key(data, &self.kept).as_bytes());
+                    slot.place = Place::of(u128::from_be_bytes(digest), range);
+                    continue;
+                }
+                asked.push(at);
+                texts.push(&data[slot.range(data)]);
+                if asked.len() == HASHED_AT_ONCE {
+                    hash(&mut asked, &mut texts, &mut self.partition_keys);
                 }
             }
         }
@@ -253,7 +259,7 @@ impl Index {
     ) {
         let entries = self.entries[parts.entries.clone()][numbers.clone()].iter().zip(numbers.start as u64..);
         let slots = &self.partition_keys[parts.partition_keys.clone()];
-        let data = &record.data[..];
+        let data = &record.data;
         match record.sequence_number.words() {
             // The usual aggregate has a loop of its own: with nothing to choose for every record, the
             // compiler writes it straight into the batch.
@@ -263,24 +269,16 @@ impl Index {
             })),
             _ => batch.extend(entries.filter(|(entry, _)| entry.partition_key != Entry::LEFT_OUT).map(
                 |(entry, number)| {
-                    let partition_key = self.partition_key(data, &slots[entry.partition_key as usize]);
-                    let explicit_hash_key = self.explicit_hash_key(parts, entry);
+                    let partition_key = slots[entry.partition_key as usize].key(data, &self.kept);
+                    let explicit_hash_key = (entry.explicit_hash_key != Entry::NONE).then(|| {
+                        let at = parts.explicit_hash_keys.start + entry.explicit_hash_key as usize;
+                        ExplicitHashKey::slice(data, self.explicit_hash_keys[at].span.range())
+                    });
                     let sequence_number = record.sequence_number.clone();
                     user_record(record, sequence_number, entry, number, partition_key, explicit_hash_key)
                 },
             )),
         }
-    }
-
-    fn explicit_hash_key(&self, parts: &Parts, entry: &Entry) -> Option<ExplicitHashKey> {
-        (entry.explicit_hash_key != Entry::NONE).then(|| {
-            let at = parts.explicit_hash_keys.start + entry.explicit_hash_key as usize;
-            self.kept_explicit_hash_keys[self.explicit_hash_keys[at].kept as usize].clone()
-        })
-    }
-
-    fn partition_key(&self, data: &[u8], slot: &PartitionKeySlot) -> PartitionKey {
-        if slot.kept { self.kept_partition_keys[slot.at as usize].clone() } else { slot.inline(data) }
     }
 }
 
@@ -315,25 +313,42 @@ impl Place {
 }
 
 impl PartitionKeySlot {
-    /// The key, if it is not kept.
+    fn key(&self, data: &Payload, kept: &[PartitionKey]) -> PartitionKey {
+        match self.kind {
+            Kind::Inline => self.inline(data),
+            Kind::Slice => PartitionKey::slice(data, self.range(data)),
+            Kind::Lossy => lossy(&data[self.range(data)]),
+            Kind::Kept => kept[self.at as usize].clone(),
+        }
+    }
+
     #[inline]
     fn inline(&self, data: &[u8]) -> PartitionKey {
         PartitionKey::inline(data, self.at as usize, self.len)
     }
 
-    fn text<'a>(&self, data: &'a [u8], kept: &'a [PartitionKey]) -> &'a [u8] {
+    /// Where a key that is not kept lies.
+    fn range(&self, data: &[u8]) -> Range<usize> {
         let at = self.at as usize;
-        if self.kept { kept[at].as_bytes() } else { &data[at..at + usize::from(self.len)] }
+        match self.kind {
+            Kind::Slice => Reader::new(data, at).delimited().map_or(0..0, Span::range),
+            _ => at..at + usize::from(self.len),
+        }
     }
+}
+
+/// The key with U+FFFD for what is not UTF-8.
+fn lossy(text: &[u8]) -> PartitionKey {
+    String::from_utf8_lossy(text).into_owned().into()
+}
+
+/// Adds `key` to `kept` and returns its place there.
+fn keep(kept: &mut Vec<PartitionKey>, key: PartitionKey) -> u32 {
+    kept.push(key);
+    u32::try_from(kept.len() - 1).expect("fewer keys than a page of records has bytes")
 }
 
 /// Most keys are ASCII, which is quickly seen.
 fn is_utf8(text: &[u8]) -> bool {
     text.is_ascii() || std::str::from_utf8(text).is_ok()
-}
-
-/// Adds `key` to `kept` and returns its place there.
-fn keep<K>(kept: &mut Vec<K>, key: K) -> u32 {
-    kept.push(key);
-    u32::try_from(kept.len() - 1).expect("fewer keys than a page of records has bytes")
 }

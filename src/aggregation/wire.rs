@@ -69,6 +69,13 @@ impl<'a> Reader<'a> {
         self.at = self.bytes.len().saturating_sub(rest.len());
     }
 
+    /// Where it has come to.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "records are shorter than 2^32")]
+    pub(super) fn at(&self) -> u32 {
+        self.at as u32
+    }
+
     /// Where the message ends.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "records are shorter than 2^32")]

@@ -1,10 +1,9 @@
-use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
-use bytes::Bytes;
+use super::Payload;
 
 /// Declares a key of a record.
 macro_rules! key {
@@ -21,18 +20,16 @@ macro_rules! key {
                 self.0.as_str()
             }
 
-            /// The text in `bytes`, without a copy if that saves one; what is not UTF-8 becomes U+FFFD.
-            pub(crate) fn from_utf8_lossy(bytes: Bytes) -> Self {
-                match String::from_utf8_lossy(&bytes) {
-                    Cow::Borrowed(_) => Self(Text::short(&bytes).unwrap_or(Text::Slice(bytes))),
-                    Cow::Owned(text) => text.into(),
-                }
+            /// The text at `range` of `payload`, which the caller knows to be UTF-8.
+            pub(crate) fn slice(payload: &Payload, range: Range<usize>) -> Self {
+                let short = Text::short(payload.get(range.clone()).unwrap_or_default());
+                Self(short.unwrap_or_else(|| Text::Slice(payload.slice(range))))
             }
         }
 
         impl From<&str> for $name {
             fn from(text: &str) -> Self {
-                let copy = || Text::Slice(Bytes::copy_from_slice(text.as_bytes()));
+                let copy = || Text::Slice(text.to_owned().into());
                 Self(Text::short(text.as_bytes()).unwrap_or_else(copy))
             }
         }
@@ -127,7 +124,7 @@ enum Text {
         /// Zeros from `len` on.
         bytes: Words,
     },
-    Slice(Bytes),
+    Slice(Payload),
 }
 
 /// Whole words, so that they are copied as such: a text put together in pieces of one size and moved
@@ -235,7 +232,7 @@ mod tests {
                 assert_eq!(key.as_str(), text);
                 assert_eq!(key, text);
                 assert_eq!(key.clone(), key);
-                assert_eq!(PartitionKey::from_utf8_lossy(text.clone().into()), key);
+                assert_eq!(PartitionKey::slice(&text.clone().into(), 0..text.len()), key);
                 assert_ne!(key, format!("{text}x"));
             }
         }
@@ -255,15 +252,9 @@ mod tests {
 
     #[test]
     fn long_keys_are_slices() {
-        let buffer = Bytes::from(vec![b'k'; 256]);
-        let key = PartitionKey::from_utf8_lossy(buffer.slice(10..100));
+        let buffer = Payload::from(vec![b'k'; 256]);
+        let key = PartitionKey::slice(&buffer, 10..100);
         assert_eq!(key.as_bytes().as_ptr(), buffer[10..].as_ptr());
-    }
-
-    #[test]
-    fn bytes_that_are_no_text_are_replaced() {
-        let key = PartitionKey::from_utf8_lossy(Bytes::from_static(b"\xFF\xFEA"));
-        assert_eq!(key, "\u{FFFD}\u{FFFD}A");
     }
 
     #[test]
