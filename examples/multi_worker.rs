@@ -127,7 +127,7 @@ async fn show_leases(handle: ConsumerHandle, number: usize) {
             Event::LeaseGained { lease, .. } => eprintln!("worker {number}: + {lease}"),
             Event::LeaseLost { lease } => eprintln!("worker {number}: - {lease} (lost)"),
             Event::LeaseReleased { lease } => eprintln!("worker {number}: - {lease} (released)"),
-            Event::ShardEnded { shard, children } => {
+            Event::ShardEnded { shard, children, .. } => {
                 eprintln!("worker {number}: {shard} ended, {children:?} follow")
             }
             _ => {}

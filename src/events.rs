@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
-use crate::types::{Checkpoint, LeaseKey, ShardId, WorkerId};
+use crate::types::{Checkpoint, LeaseKey, ShardId, StreamId, WorkerId};
 
 /// How many events a slow listener may be behind before it misses some.
 const CAPACITY: usize = 4096;
@@ -27,7 +27,8 @@ pub enum Event {
         /// The lease.
         lease: LeaseKey,
     },
-    /// This worker gave a lease back, at shutdown or because the leader asked for it.
+    /// This worker gave a lease back: at shutdown, because the stream was removed, or because the leader
+    /// asked for it.
     LeaseReleased {
         /// The lease.
         lease: LeaseKey,
@@ -49,8 +50,19 @@ pub enum Event {
         /// The row and what is wrong with it.
         row: Arc<str>,
     },
+    /// The table has leases of a consumer of several streams, though this one was given a single one, or
+    /// the other way round. They are left alone and what they say is not used, so if the consumer was
+    /// changed from one to the other, its streams are read from their start strategies. Told once.
+    LeasesOfOtherMode {
+        /// One of them.
+        lease: LeaseKey,
+        /// How many there are.
+        count: usize,
+    },
     /// A processor was initialized and records will follow.
     ProcessingStarted {
+        /// The stream.
+        stream: StreamId,
         /// The shard.
         shard: ShardId,
         /// Records up to here are already processed.
@@ -58,6 +70,8 @@ pub enum Event {
     },
     /// A checkpoint was stored.
     Checkpointed {
+        /// The stream.
+        stream: StreamId,
         /// The shard.
         shard: ShardId,
         /// What was stored.
@@ -65,6 +79,8 @@ pub enum Event {
     },
     /// A checkpoint was refused or could not be stored.
     CheckpointFailed {
+        /// The stream.
+        stream: StreamId,
         /// The shard.
         shard: ShardId,
         /// Why.
@@ -72,6 +88,8 @@ pub enum Event {
     },
     /// Every record of a shard was delivered and the processor accepted its end.
     ShardEnded {
+        /// The stream.
+        stream: StreamId,
         /// The shard.
         shard: ShardId,
         /// The shards that follow it.
@@ -80,6 +98,8 @@ pub enum Event {
     /// A call of the processor panicked. Nothing was checkpointed; the shard starts again from its
     /// last checkpoint.
     ProcessorPanicked {
+        /// The stream.
+        stream: StreamId,
         /// The shard.
         shard: ShardId,
         /// The method that panicked.
@@ -87,6 +107,8 @@ pub enum Event {
     },
     /// Records could not be fetched. It is tried again.
     FetchFailed {
+        /// The stream.
+        stream: StreamId,
         /// The shard.
         shard: ShardId,
         /// Why.
@@ -95,6 +117,8 @@ pub enum Event {
     /// Enhanced fan-out has failed for so long that the shard is polled from now on. Subscribing is
     /// tried again every few minutes.
     FanOutUnavailable {
+        /// The stream.
+        stream: StreamId,
         /// The shard.
         shard: ShardId,
         /// The last failure.
@@ -102,6 +126,8 @@ pub enum Event {
     },
     /// Enhanced fan-out works again, and the shard is not polled any more.
     FanOutRestored {
+        /// The stream.
+        stream: StreamId,
         /// The shard.
         shard: ShardId,
     },

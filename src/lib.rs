@@ -51,6 +51,7 @@ mod error;
 mod events;
 mod metrics;
 mod runtime;
+mod streams;
 mod worker;
 
 mod planted;
@@ -65,7 +66,7 @@ pub mod internals;
 pub use crate::checkpoint::{Checkpointer, PreparedCheckpoint};
 pub use crate::config::{
     AssignmentStrategy, CoordinationConfig, CoordinationMode, FanOutConsumer, LeaderConfig, LeaseConfig,
-    ManagementConfig, Settings,
+    ManagementConfig, Settings, StreamConfig,
 };
 pub use crate::consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Health, Status, StopReason};
 pub use crate::error::{Error, ErrorKind};
@@ -74,6 +75,7 @@ pub use crate::metrics::{MetricsConfig, MetricsDimension, MetricsLevel};
 pub use crate::processor::{ShardRecordProcessor, ShardRecordProcessorFactory};
 pub use crate::retrieval::{KinesisProtocol, RetrievalConfig};
 pub use crate::shard::{ShardState, ShardStatus};
+pub use crate::streams::StreamStatus;
 pub use crate::types::{
     Checkpoint, ConsumerArn, EncryptionType, ExplicitHashKey, ExtendedSequenceNumber, HashKeyRange,
     KinesisClientRecord, LeaseKey, Moment, ParseCheckpointError, ParseHashKeyError, ParseSequenceNumberError,

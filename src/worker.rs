@@ -3,12 +3,11 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{CoordinationConfig, ManagementConfig};
+use crate::config::{CoordinationConfig, LeaseConfig, ManagementConfig};
 use crate::events::{Event, EventSink};
 use crate::lease::LeaseStore;
 use crate::metrics::Metrics;
@@ -16,31 +15,28 @@ use crate::overseer::leader::Election;
 use crate::overseer::migration::ProtocolCell;
 use crate::overseer::{Holdings, Hub, Unfinished};
 use crate::processor::ShardRecordProcessorFactory;
-use crate::retrieval::{FanOut, RetrievalConfig, WorkerBudget};
+use crate::retrieval::{RetrievalConfig, WorkerBudget};
 use crate::runtime::{Clock, Seeds};
 use crate::stream::StreamApi;
-use crate::types::{LeaseKey, ShardId, StreamId, WorkerId};
+use crate::streams::Streams;
+use crate::types::WorkerId;
 
 /// One worker: its settings, its ports, and what its loops tell each other.
 pub(crate) struct Worker {
     pub(crate) id: WorkerId,
     pub(crate) application: Arc<str>,
-    pub(crate) stream: StreamId,
+    pub(crate) streams: Streams,
     pub(crate) factory: Arc<dyn ShardRecordProcessorFactory>,
 
     pub(crate) management: ManagementConfig,
     pub(crate) coordination: CoordinationConfig,
     pub(crate) retrieval: RetrievalConfig,
-    pub(crate) records_per_call: u32,
-    /// How shards are subscribed to, if they are not polled.
-    pub(crate) fan_out: Option<FanOut>,
+    pub(crate) lease_config: LeaseConfig,
 
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) api: Arc<dyn StreamApi>,
     pub(crate) clock: Clock,
     pub(crate) seeds: Seeds,
-    /// The wall-clock time from which `LATEST` counts.
-    pub(crate) started: SystemTime,
 
     pub(crate) budget: Arc<WorkerBudget>,
     pub(crate) holdings: Holdings,
@@ -60,11 +56,6 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// The row of the lease table for a shard.
-    pub(crate) fn lease_key(&self, shard: &ShardId) -> LeaseKey {
-        shard.as_str().into()
-    }
-
     /// Tells whoever listens that a step of coordination failed and will be tried again.
     pub(crate) fn coordination_failed(&self, operation: &'static str, error: &dyn StdError) {
         let reason = with_causes(error).into();
@@ -77,7 +68,7 @@ impl fmt::Debug for Worker {
         f.debug_struct("Worker")
             .field("id", &self.id)
             .field("application", &self.application)
-            .field("stream", &self.stream.name())
+            .field("streams", &self.streams.statuses())
             .finish_non_exhaustive()
     }
 }

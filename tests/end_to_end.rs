@@ -14,7 +14,7 @@ use kinesis_consumer::testing::{HttpFault, LocalAws, NewRecord};
 use kinesis_consumer::{
     Checkpointer, Consumer, ConsumerBuilder, CoordinationConfig, Error, ErrorKind, Event, FanOutConsumer,
     KinesisClientRecord, LeaseConfig, ManagementConfig, MetricsConfig, ShardRecordProcessor,
-    ShardRecordProcessorFactory, StartStrategy,
+    ShardRecordProcessorFactory, StartStrategy, StreamConfig,
 };
 
 /// Counts payloads and checkpoints every batch; the first batch may take its time.
@@ -276,7 +276,11 @@ async fn build_names_the_setting_that_is_wrong_and_its_range() {
         (builder().application(""), "application is \"\""),
         (builder().table_name("no spaces"), "table_name is \"no spaces\""),
         (builder().worker_id(""), "worker_id is empty"),
-        (builder().stream("another"), "stream is given more than once"),
+        (builder().stream("another").stream("orders"), "stream orders is given more than once"),
+        (
+            builder().stream(StreamConfig::new("another").with_consumer(FanOutConsumer::Application)),
+            "stream another has a fan-out consumer, but shards are polled",
+        ),
         (Consumer::builder(), "stream is missing"),
         (Consumer::builder().stream(""), "stream is not valid"),
         (Consumer::builder().stream("orders"), "application is missing"),

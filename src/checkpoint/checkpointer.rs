@@ -186,7 +186,11 @@ impl Checkpointer {
         let Decision::Store(checkpoint) = decision else { return Ok(()) };
         self.timed(self.0.parts.held.checkpoint(&checkpoint)).await?;
         self.tracker().store(checkpoint.clone());
-        self.0.parts.events.emit(Event::Checkpointed { shard: self.shard_id().clone(), checkpoint });
+        self.0.parts.events.emit(Event::Checkpointed {
+            stream: self.stream().clone(),
+            shard: self.shard_id().clone(),
+            checkpoint,
+        });
         Ok(())
     }
 
@@ -194,7 +198,8 @@ impl Checkpointer {
         let CheckpointerParts { clock, metrics, .. } = &self.0.parts;
         let since = clock.now();
         let outcome = write.await;
-        let mut report = metrics.operation(Operation::ProcessTask).shard(self.shard_id());
+        let mut report =
+            metrics.operation(Operation::ProcessTask).shard(self.shard_id()).stream(self.stream());
         report.outcome(names::UPDATE_LEASE, outcome.is_ok(), clock.now().since(since));
         outcome.map_err(|error| self.failed(error))
     }
@@ -232,7 +237,11 @@ impl Checkpointer {
 
     fn report(&self, error: Error) -> Error {
         let reason = error.to_string().into();
-        self.0.parts.events.emit(Event::CheckpointFailed { shard: self.shard_id().clone(), reason });
+        self.0.parts.events.emit(Event::CheckpointFailed {
+            stream: self.stream().clone(),
+            shard: self.shard_id().clone(),
+            reason,
+        });
         error
     }
 

@@ -121,6 +121,14 @@ impl LeaseConfig {
             Self::FanOutConfig { .. } => 10_000,
         }
     }
+
+    /// How long fan-out may fail before a shard is polled; `None` for ever.
+    pub(crate) fn fall_back_to_polling_after(&self) -> Option<Duration> {
+        match self {
+            Self::PollingConfig { .. } => None,
+            Self::FanOutConfig { fall_back_to_polling_after, .. } => *fall_back_to_polling_after,
+        }
+    }
 }
 
 impl FanOutConsumer {
@@ -133,7 +141,7 @@ impl FanOutConsumer {
         }
     }
 
-    fn validate(&self, application: &str) -> Result<(), Error> {
+    pub(super) fn validate(&self, application: &str) -> Result<(), Error> {
         let invalid = |message| Err(Error::new(ErrorKind::Invalid, message));
         let name = match self.name(application) {
             Ok(name) => name,

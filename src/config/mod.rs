@@ -4,8 +4,11 @@ mod coordination;
 mod environment;
 mod lease;
 mod range;
+mod stream;
 
 pub use self::coordination::{AssignmentStrategy, CoordinationConfig, CoordinationMode, LeaderConfig};
 pub use self::environment::Settings;
 pub use self::lease::{FanOutConsumer, LeaseConfig, ManagementConfig};
 pub(crate) use self::range::{check, check_duration};
+pub use self::stream::StreamConfig;
+pub(crate) use self::stream::WantedStream;

@@ -3,7 +3,9 @@ use std::sync::Arc;
 
 use aws_config::SdkConfig;
 
-use crate::config::{CoordinationConfig, LeaseConfig, ManagementConfig, Settings};
+use crate::config::{
+    CoordinationConfig, LeaseConfig, ManagementConfig, Settings, StreamConfig, WantedStream,
+};
 use crate::consumer::Consumer;
 use crate::error::{Error, ErrorKind};
 use crate::lease::{LeaseStore, TableSpec};
@@ -13,14 +15,16 @@ use crate::processor::ShardRecordProcessorFactory;
 use crate::retrieval::RetrievalConfig;
 use crate::runtime::{Clock, Seeds};
 use crate::stream::StreamApi;
-use crate::types::{StreamId, WorkerId};
+use crate::types::WorkerId;
 
 /// The settings and components of a consumer. What must be given: stream, application, processor
 /// factory, and AWS clients (or an [`SdkConfig`] to make them from).
 #[derive(Default)]
 #[must_use = "a consumer does nothing until it is built and started"]
 pub struct ConsumerBuilder {
-    streams: Vec<String>,
+    streams: Vec<StreamConfig>,
+    /// Whether `streams` was called.
+    is_multi: bool,
     application: Option<String>,
     table_name: Option<String>,
     worker_id: Option<String>,
@@ -52,7 +56,8 @@ pub(crate) struct World {
 
 /// A builder's settings, checked and complete.
 pub(crate) struct Parts {
-    pub(crate) stream: StreamId,
+    pub(crate) streams: Vec<WantedStream>,
+    pub(crate) is_multi: bool,
     pub(crate) application: String,
     pub(crate) table_name: String,
     pub(crate) worker_id: WorkerId,
@@ -86,9 +91,25 @@ pub(crate) enum LeaseSource {
 }
 
 impl ConsumerBuilder {
-    /// The stream to read, by name or ARN. Required, once.
-    pub fn stream(mut self, name_or_arn: impl Into<String>) -> Self {
-        self.streams.push(name_or_arn.into());
+    /// The stream to read, by name or ARN, or with settings of its own. Required.
+    ///
+    /// Called more than once, it makes a consumer of several streams: see [`streams`](Self::streams).
+    pub fn stream(mut self, stream: impl Into<StreamConfig>) -> Self {
+        self.streams.push(stream.into());
+        self
+    }
+
+    /// The streams to read, in multi-stream mode even if it is one or none: more may be added to the
+    /// running consumer, and removed, with [`ConsumerHandle::add_stream`](crate::ConsumerHandle::add_stream)
+    /// and [`remove_stream`](crate::ConsumerHandle::remove_stream). All workers of an application share
+    /// the leases of all its streams, so give all of them the same.
+    ///
+    /// The keys of leases are `<account>:<stream>:<creation epoch>:<shard>` then, as in KCL's
+    /// multi-stream mode. Leases of a consumer of a single stream are not used, nor are these by one:
+    /// to change from one to the other is to start anew.
+    pub fn streams<S: Into<StreamConfig>>(mut self, streams: impl IntoIterator<Item = S>) -> Self {
+        self.is_multi = true;
+        self.streams.extend(streams.into_iter().map(Into::into));
         self
     }
 
@@ -223,16 +244,12 @@ impl ConsumerBuilder {
     ///
     /// [`ErrorKind::Invalid`], naming the setting that is missing or out of its range.
     pub fn build(self) -> Result<Consumer, Error> {
-        let stream: StreamId = match &self.streams[..] {
-            [stream] => stream.parse().map_err(|error| invalid("stream is not valid").with_source(error))?,
-            [] => return Err(missing("stream", "stream(\"name or ARN\")")),
-            _ => {
-                return Err(invalid(
-                    "stream is given more than once; reading several streams with one consumer is not \
-                     available in this version: start a consumer for each, with an application of its own",
-                ));
-            }
-        };
+        let is_multi = self.is_multi
+            || self.streams.len() > 1
+            || self.streams.iter().any(StreamConfig::is_for_multi_stream_mode);
+        if self.streams.is_empty() && !is_multi {
+            return Err(missing("stream", "stream(\"name or ARN\")"));
+        }
         let application = self.application.ok_or_else(|| missing("application", "application(\"name\")"))?;
         check_table_name("application", &application)?;
         let table_name = self.table_name.unwrap_or_else(|| application.clone());
@@ -252,6 +269,15 @@ impl ConsumerBuilder {
         self.coordination.validate()?;
         self.retrieval.validate()?;
         self.metrics.validate()?;
+        let complete = |stream: StreamConfig| {
+            stream.complete(is_multi, self.management.start_strategy, &self.lease_config, &application)
+        };
+        let streams: Vec<WantedStream> = self.streams.into_iter().map(complete).collect::<Result<_, _>>()?;
+        for (index, stream) in streams.iter().enumerate() {
+            if streams[..index].iter().any(|earlier| earlier.id.may_be(&stream.id)) {
+                return Err(invalid(format!("stream {} is given more than once", stream.id)));
+            }
+        }
         let stream_source = match (self.stream_api, self.kinesis) {
             (Some(api), _) => StreamSource::Given(api),
             (None, Some(client)) => StreamSource::Kinesis(client),
@@ -267,7 +293,8 @@ impl ConsumerBuilder {
             }
         };
         Ok(Consumer(Parts {
-            stream,
+            streams,
+            is_multi,
             hub: self.world.hub.unwrap_or_else(|| Hub::of_process(&table_name)),
             application,
             table_name,
@@ -328,7 +355,7 @@ impl fmt::Debug for ConsumerBuilder {
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parts")
-            .field("stream", &self.stream)
+            .field("streams", &self.streams)
             .field("application", &self.application)
             .field("table_name", &self.table_name)
             .field("worker_id", &self.worker_id)

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::config::StreamConfig;
 use crate::error::{Error, ErrorKind};
 use crate::events::Events;
 use crate::runtime::Coordination;
 use crate::shard::ShardStatus;
+use crate::streams::{Removed, StreamStatus, find};
 use crate::types::{StreamId, WorkerId};
 use crate::worker::Worker;
 
@@ -53,8 +55,8 @@ pub struct Status {
     pub worker_id: WorkerId,
     /// The application.
     pub application: String,
-    /// The stream.
-    pub stream: StreamId,
+    /// The streams, and which of them cannot be read.
+    pub streams: Vec<StreamStatus>,
     /// Whether all is well.
     pub health: Health,
     /// The leader as far as this worker knows, in a fleet that has one.
@@ -69,7 +71,7 @@ pub struct Status {
 pub enum Health {
     /// All is well.
     Healthy,
-    /// It runs, but some shard cannot be read at the moment, or its processor keeps panicking.
+    /// It runs, but some stream or shard cannot be read at the moment, or its processor keeps panicking.
     Degraded,
     /// It is shutting down.
     Stopping,
@@ -88,11 +90,13 @@ impl ConsumerHandle {
     pub fn status(&self) -> Status {
         let worker = &self.0.worker;
         let shards = worker.holdings.statuses();
+        let streams = worker.streams.statuses();
+        let is_stream_in_trouble = streams.iter().any(|stream| stream.problem.is_some());
         let health = if self.0.finished.borrow().is_some() {
             Health::Stopped
         } else if worker.stopping.is_cancelled() {
             Health::Stopping
-        } else if shards.iter().any(ShardStatus::is_in_trouble) {
+        } else if is_stream_in_trouble || shards.iter().any(ShardStatus::is_in_trouble) {
             Health::Degraded
         } else {
             Health::Healthy
@@ -100,7 +104,7 @@ impl ConsumerHandle {
         Status {
             worker_id: worker.id.clone(),
             application: worker.application.to_string(),
-            stream: worker.stream.clone(),
+            streams,
             health,
             leader: worker.election.leader(),
             shards,
@@ -111,6 +115,93 @@ impl ConsumerHandle {
     #[must_use]
     pub fn events(&self) -> Events {
         self.0.worker.events.listen()
+    }
+
+    /// Reads one more stream from now on, in multi-stream mode. Returns what it is called there.
+    ///
+    /// Only this worker does: call it on every worker of the application. Without leases in the table,
+    /// the stream is read from its start strategy, where `LATEST` means since this call; with leases,
+    /// from their checkpoints.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if the stream does not exist, permissions are missing, a setting is wrong,
+    /// the consumer reads it already or is no consumer of several streams;
+    /// [`ErrorKind::Unavailable`] if Kinesis does not answer; [`ErrorKind::Closed`] if the consumer is
+    /// stopping. The stream is not added then.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the stream is not added.
+    pub async fn add_stream(&self, stream: impl Into<StreamConfig>) -> Result<StreamId, Error> {
+        let worker = &self.0.worker;
+        check_multi(worker)?;
+        let strategy = worker.management.start_strategy;
+        let wanted = stream.into().complete(true, strategy, &worker.lease_config, &worker.application)?;
+        let already = || invalid(format!("stream {} is read already", wanted.id));
+        if worker.streams.knows(&wanted.id) {
+            return Err(already());
+        }
+        let found = find(worker, &wanted, worker.clock.wall()).await?;
+        let id = found.id.clone();
+        if worker.stopping.is_cancelled() {
+            return Err(Error::new(
+                ErrorKind::Closed,
+                format!("stream {id} is not added: the consumer stops"),
+            ));
+        }
+        if !worker.streams.track(found) {
+            return Err(already());
+        }
+        tracing::info!(stream = %id, "stream added");
+        Ok(id)
+    }
+
+    /// Stops reading a stream, given by name, ARN or
+    /// [`<account>:<name>:<creation epoch>`](StreamId::serialized), in multi-stream mode. Its processors
+    /// hear what they hear at a [`shutdown`](Self::shutdown), and its leases are given back. Returns when
+    /// that is done.
+    ///
+    /// Only this worker stops: others of the application take the leases over and go on, until it is
+    /// called on each of them. The rows of the lease table stay: should the stream be added again, it is
+    /// read from its checkpoints. If it never is, delete the rows whose `streamName` is the stream's
+    /// [`serialized`](StreamId::serialized) form, once no worker reads it any more.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if the consumer does not read the stream, or reads several of that name;
+    /// [`ErrorKind::Unavailable`] if processors did not return within the shutdown timeout: what they hold
+    /// is given back when they do.
+    ///
+    /// # Cancel safety
+    ///
+    /// The removal goes on when the future is dropped.
+    pub async fn remove_stream(&self, stream: &str) -> Result<(), Error> {
+        let worker = &self.0.worker;
+        check_multi(worker)?;
+        let which = stream.parse().map_err(|error| invalid("stream is not valid").with_source(error))?;
+        let removed = match worker.streams.remove(&which) {
+            Removed::Tracked(stream) => stream,
+            Removed::Waiting => return Ok(()),
+            Removed::Unknown => return Err(invalid(format!("stream {stream} is not read by this consumer"))),
+            Removed::Ambiguous => {
+                return Err(invalid(format!("several streams are called {stream}; give the ARN")));
+            }
+        };
+        tracing::info!(stream = %removed.id, "stream removed");
+        let timeout = worker.coordination.shutdown_timeout;
+        worker.clock.timeout(timeout, removed.consumers.wait()).await.map_err(|_| {
+            let left = removed.consumers.len();
+            Error::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "{left} processor(s) of stream {} did not return within the shutdown timeout of {} ms; \
+                     their leases are given back when they do",
+                    removed.id,
+                    timeout.as_millis()
+                ),
+            )
+        })
     }
 
     /// Stops gracefully: fetching stops at once; each processor, after the call that is running, hears
@@ -155,9 +246,9 @@ impl ConsumerHandle {
         }
     }
 
-    /// Deregisters the application's consumer for enhanced fan-out, which is never done by itself: the
+    /// Deregisters the application's consumer of each stream for enhanced fan-out, which is never done by itself: the
     /// service charges for a registered consumer as long as it exists. Meant for the end of an
-    /// application: workers that still run would register it again, or poll. Does nothing when the
+    /// application: workers that still run would register it again, or poll. Does nothing where the
     /// consumer was given by its ARN, or shards are polled.
     ///
     /// # Errors
@@ -168,10 +259,12 @@ impl ConsumerHandle {
     ///
     /// Dropping the future may leave the consumer registered.
     pub async fn deregister_fan_out_consumer(&self) -> Result<(), Error> {
-        match &self.0.worker.fan_out {
-            Some(fan_out) => Ok(fan_out.registration.deregister().await?),
-            None => Ok(()),
+        for stream in self.0.worker.streams.tracked() {
+            if let Some(fan_out) = &stream.fan_out {
+                fan_out.registration.deregister().await?;
+            }
         }
+        Ok(())
     }
 
     fn left_behind(&self, count: usize) -> Error {
@@ -181,18 +274,31 @@ impl ConsumerHandle {
             .statuses()
             .into_iter()
             .take(SHARDS_NAMED_MAX)
-            .map(|status| status.shard)
+            .map(|status| format!("{}/{}", status.stream, status.shard))
             .collect();
         Error::new(
             ErrorKind::Unavailable,
             format!(
-                "{count} processor(s) of stream {} did not return within the shutdown timeout of {} ms, among \
+                "{count} processor(s) did not return within the shutdown timeout of {} ms, among \
                  them those of {shards:?}; their leases will expire after the failover time",
-                worker.stream,
                 worker.coordination.shutdown_timeout.as_millis(),
             ),
         )
     }
+}
+
+fn check_multi(worker: &Worker) -> Result<(), Error> {
+    if worker.streams.is_multi() {
+        return Ok(());
+    }
+    Err(invalid(
+        "this consumer reads a single stream, and its leases do not say which; to add and remove streams, give \
+         them to the builder with streams([..])",
+    ))
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Invalid, message)
 }
 
 impl fmt::Debug for ConsumerHandle {

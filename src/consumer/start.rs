@@ -1,29 +1,31 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::builder::{LeaseSource, Parts, StreamSource};
 use super::handle::{ConsumerHandle, Finished, Running};
-use crate::config::{CoordinationMode, LeaseConfig};
+use crate::config::{CoordinationMode, WantedStream};
 use crate::error::{Error, ErrorKind};
 use crate::events::EventSink;
 use crate::lease::{DynamoDbLeaseStore, LeaseStore, RelayedStore, StoreError, TableSpec};
 use crate::metrics::{Metrics, Operation, names};
 use crate::overseer::leader::{self, Election};
 use crate::overseer::migration::{self, ClientVersion, ProtocolCell};
-use crate::overseer::{Holdings, Overseer, Unfinished, initial_filter, renewer, worker_metrics};
-use crate::retrieval::{FanOut, RetrievalConfig, WorkerBudget};
+use crate::overseer::{Holdings, Overseer, Unfinished, renewer, worker_metrics};
+use crate::retrieval::{RetrievalConfig, WorkerBudget};
 use crate::runtime::{Backoff, Coordination};
-use crate::stream::list::list_shards;
-use crate::stream::registration::FanOutRegistration;
 use crate::stream::{AwsStream, StreamApi};
+use crate::streams::{Streams, find_waiting, search};
 use crate::worker::Worker;
 
 /// Tries at making the table ready before `start` fails.
 const TABLE_TRIES: usize = 5;
+/// RegisterStreamConsumer is limited to 5 calls a second in an account.
+const CONCURRENT_REGISTRATIONS: usize = 4;
 
 /// Makes the parts, checks that stream and table are there, and starts the loops.
 pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
@@ -54,20 +56,6 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         }
         LeaseSource::Given(store) => store,
     };
-    let fan_out = match &parts.lease_config {
-        LeaseConfig::PollingConfig { .. } => None,
-        LeaseConfig::FanOutConfig { consumer, fall_back_to_polling_after } => {
-            let (api, clock, stream) = (Arc::clone(&api), clock.clone(), parts.stream.clone());
-            let registration = match consumer.name(&parts.application) {
-                Ok(name) => {
-                    FanOutRegistration::named(api, clock, stream, name.to_owned(), parts.seeds.seed())
-                }
-                Err(arn) => FanOutRegistration::given(api, clock, stream, arn.clone()),
-            };
-            let fall_back_after = *fall_back_to_polling_after;
-            Some(FanOut { registration: Arc::new(registration), fall_back_after })
-        }
-    };
     let (metrics, publisher) = Metrics::start(
         &parts.application,
         &parts.worker_id,
@@ -80,16 +68,14 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
     let worker = Arc::new(Worker {
         id: parts.worker_id,
         application: parts.application.into(),
-        stream: parts.stream,
+        streams: Streams::new(parts.is_multi),
         factory: parts.factory,
         management: parts.management,
         coordination: parts.coordination,
-        records_per_call: parts.lease_config.records_per_call(),
-        fan_out,
+        lease_config: parts.lease_config,
         store,
         api,
         seeds: parts.seeds,
-        started,
         budget: Arc::new(WorkerBudget::new(parts.retrieval.memory_bytes_max)),
         retrieval: parts.retrieval,
         holdings: Holdings::default(),
@@ -105,33 +91,32 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         clock,
     });
 
-    let filter = initial_filter(worker.management.start_strategy);
+    let wanted = parts.streams;
     let table =
         TableSpec { owner_index: worker.coordination.mode == CoordinationMode::Leader, ..parts.table };
     let preparing = Arc::clone(&worker);
     let prepared = coordination.spawn(async move {
         let worker = preparing;
-        tokio::try_join!(async { prepare_table(&worker, &table).await.map_err(Error::from) }, async {
-            let seed = worker.seeds.seed();
-            let listing = list_shards(&*worker.api, &worker.clock, &worker.stream, Some(filter), seed);
-            listing.await.map_err(Error::from)
-        },)
+        tokio::try_join!(
+            async { prepare_table(&worker, &table).await.map_err(Error::from) },
+            find_streams(&worker, wanted, started),
+        )
     });
     let prepared = prepared
         .await
         .map_err(|error| Error::new(ErrorKind::Internal, "the start failed").with_source(error))?;
     let mut report = worker.metrics.operation(Operation::SchedulerInitialize);
     report.add(names::INITIALIZE_SUCCESS, u64::from(prepared.is_ok()));
-    let (version, shards) = prepared?;
+    let (version, ()) = prepared?;
 
     let (finished_tx, finished) = watch::channel(None);
     let running = Arc::clone(&worker);
-    let registering_for = Arc::clone(&worker);
+    let worker_of_streams = Arc::clone(&worker);
     let main = coordination.spawn(async move {
         let metrics_stop = CancellationToken::new();
         let publishing = publisher.run(metrics_stop.clone());
         let working = async {
-            let overseer = Overseer::new(Arc::clone(&running), user_runtime, shards);
+            let overseer = Overseer::new(Arc::clone(&running), user_runtime);
             // Leases are renewed until the last consumer is done with its own.
             let left_behind = tokio::select! {
                 biased;
@@ -144,14 +129,10 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
             metrics_stop.cancel();
             left_behind
         };
-        // Meanwhile, so that no shard waits for it longer than it must.
-        let registering = async {
-            if let Some(fan_out) = &registering_for.fan_out {
-                // A failure is met again by the first shard, and told there.
-                let _ = registering_for.stopping.run_until_cancelled(fan_out.registration.arn()).await;
-            }
-        };
-        let (left_behind, (), ()) = tokio::join!(working, publishing, registering);
+        let waiting = worker_of_streams.stopping.run_until_cancelled(async {
+            tokio::join!(register(&worker_of_streams), find_waiting(&worker_of_streams, started))
+        });
+        let (left_behind, (), _) = tokio::join!(working, publishing, waiting);
         // Nobody waiting is fine.
         let _ = finished_tx.send(Some(Finished { left_behind }));
     });
@@ -165,6 +146,45 @@ async fn prepare_table(worker: &Worker, table: &TableSpec) -> Result<ClientVersi
         return Ok(ClientVersion::Init);
     }
     migration::initialize(worker).await
+}
+
+/// Looks for the streams. One that cannot be found fails the start if it is the only one; of several,
+/// the others are read while it is looked for again.
+async fn find_streams(
+    worker: &Arc<Worker>,
+    wanted: Vec<WantedStream>,
+    started: SystemTime,
+) -> Result<(), Error> {
+    let mut failure = None;
+    let mut searches = search(worker, wanted, started);
+    while let Some((wanted, found)) = searches.next().await {
+        match found {
+            Ok(stream) => {
+                worker.streams.track(stream);
+            }
+            Err(error) => {
+                tracing::warn!(stream = %wanted.id, %error, "a stream cannot be read");
+                worker.streams.wait_for(wanted, error.to_string());
+                failure = failure.or(Some(error));
+            }
+        }
+    }
+    match failure {
+        Some(error) if worker.streams.tracked().is_empty() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Registers the fan-out consumers, so that no shard waits for one longer than it must.
+async fn register(worker: &Worker) {
+    let streams = worker.streams.tracked();
+    let fan_outs = streams.iter().filter_map(|stream| stream.fan_out.as_ref());
+    stream::iter(fan_outs)
+        .for_each_concurrent(CONCURRENT_REGISTRATIONS, |fan_out| async {
+            // A failure is met again by the first shard, and told there.
+            let _ = fan_out.registration.arn().await;
+        })
+        .await;
 }
 
 async fn ensure_table(worker: &Worker, table: &TableSpec) -> Result<(), StoreError> {

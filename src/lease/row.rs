@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::decimal::Decimal;
-use crate::types::{Checkpoint, HashKeyRange, LeaseKey, ShardId, WorkerId};
+use crate::types::{Checkpoint, HashKeyRange, LeaseKey, ShardId, StreamId, WorkerId};
 
 /// The decimals the table keeps of a throughput, and what that makes one of.
 const DECIMALS: u8 = 6;
@@ -71,6 +71,15 @@ impl Lease {
     #[must_use]
     pub fn actual_owner(&self) -> Option<&WorkerId> {
         self.checkpoint_owner.as_ref().or(self.owner.as_ref())
+    }
+
+    /// The lease of the same shard as a row of `stream`: in multi-stream mode, key and `streamName`
+    /// say which it is.
+    #[must_use]
+    pub(crate) fn in_stream(mut self, stream: &StreamId) -> Self {
+        self.key = stream.lease_key(&self.shard_id);
+        self.stream_name = stream.serialized().map(ToOwned::to_owned);
+        self
     }
 }
 

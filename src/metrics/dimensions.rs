@@ -9,6 +9,7 @@ pub(crate) enum Operation {
     ShutdownTask,
     ShardSyncTask,
     PeriodicShardSyncManager,
+    MultiStreamTracker,
     RenewAllLeases,
     TakeLeases,
     LeaseDiscovery,
@@ -36,6 +37,7 @@ impl Operation {
             Self::ShutdownTask => "ShutdownTask",
             Self::ShardSyncTask => "ShardSyncTask",
             Self::PeriodicShardSyncManager => "PeriodicShardSyncManager",
+            Self::MultiStreamTracker => "MultiStreamTracker",
             Self::RenewAllLeases => "RenewAllLeases",
             Self::TakeLeases => "TakeLeases",
             Self::LeaseDiscovery => "LeaseDiscovery",
@@ -63,7 +65,8 @@ impl Dimensions {
     /// KCL's names of the dimensions, with their values.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let shard = self.shard.as_ref().map(|shard| ("ShardId", shard.as_str()));
-        let stream = self.stream.as_ref().map(|stream| ("StreamId", stream.name()));
+        let stream =
+            self.stream.as_ref().map(|stream| ("StreamId", stream.serialized().unwrap_or(stream.name())));
         let worker = self.worker.as_ref().map(|worker| ("WorkerIdentifier", worker.as_str()));
         [Some(("Operation", self.operation.name())), shard, stream, worker].into_iter().flatten()
     }

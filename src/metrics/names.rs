@@ -106,6 +106,9 @@ pub(crate) const STREAMS_WITH_PARTIAL_LEASES: Metric =
     Metric::summary("NumStreamsWithPartialLeases", Unit::Count);
 pub(crate) const STREAMS_TO_SYNC: Metric = Metric::summary("NumStreamsToSync", Unit::Count).gauge();
 
+// MultiStreamTracker
+pub(crate) const ACTIVE_STREAMS: Metric = Metric::summary("ActiveStreams.Count", Unit::Count).gauge();
+
 // RenewAllLeases
 pub(crate) const LOST_LEASES: Metric = Metric::summary("LostLeases", Unit::Count);
 pub(crate) const CURRENT_LEASES: Metric = Metric::summary("CurrentLeases", Unit::Count).gauge();

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,16 +8,15 @@ use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
 use super::assign::independent::{AssignmentPlan, Rules, Take, plan_assignment};
-use super::audit::HoleTracker;
 use super::holdings::Holding;
 use super::leader::{Leading, resign};
 use super::migration::Protocol;
+use super::sync::StreamCare;
 use super::view::View;
 use crate::events::Event;
 use crate::lease::{HeldLease, Item, Lease, LeaseWrite, StoreError, WriteOutcome};
 use crate::metrics::{Operation, names};
 use crate::shard::{Ending, ShardConsumer, StatusCell};
-use crate::stream::Shard;
 use crate::types::{LeaseKey, Moment};
 use crate::worker::Worker;
 
@@ -40,46 +39,43 @@ pub(crate) struct Overseer {
     pub(super) view: View,
     news: broadcast::Receiver<Lease>,
     consumers: JoinSet<(LeaseKey, Ending)>,
-    /// The shards as listed at the start, used if the table turns out to be empty.
-    pub(super) listed_at_start: Option<Vec<Shard>>,
-    pub(super) holes: HoleTracker,
+    /// The streams this worker reads, by the `streamName` of their leases.
+    pub(super) streams: BTreeMap<Option<String>, StreamCare>,
     reported_unreadable: BTreeSet<String>,
+    has_reported_other_mode: bool,
     /// When the last scan that was answered was sent.
     pub(super) scanned: Moment,
-    /// Leases whose hash key ranges were asked for.
-    pub(super) ranges_looked_up: BTreeSet<LeaseKey>,
     /// The workers that were alive in the last plan.
     workers: usize,
     pub(super) leading: Leading,
     /// Whether the index from owners to leases can be read.
     pub(super) has_owner_index: bool,
     pub(super) next_round: Moment,
-    pub(super) next_audit: Moment,
     pub(super) next_cleanup: Moment,
 }
 
 impl Overseer {
-    pub(crate) fn new(worker: Arc<Worker>, user_runtime: Handle, listed_at_start: Vec<Shard>) -> Self {
+    pub(crate) fn new(worker: Arc<Worker>, user_runtime: Handle) -> Self {
         let now = worker.clock.now();
-        Self {
+        let mut overseer = Self {
             user_runtime,
             rng: worker.seeds.rng(),
             view: View::default(),
             news: worker.hub.listen(),
             consumers: JoinSet::new(),
-            listed_at_start: Some(listed_at_start),
-            holes: HoleTracker::new(worker.coordination.audit_confidence_threshold),
+            streams: BTreeMap::new(),
             reported_unreadable: BTreeSet::new(),
+            has_reported_other_mode: false,
             scanned: now,
-            ranges_looked_up: BTreeSet::new(),
             workers: 1,
             leading: Leading::default(),
             has_owner_index: false,
             next_round: now,
-            next_audit: now + worker.coordination.audit_interval,
             next_cleanup: now + worker.coordination.lease_cleanup_interval,
             worker,
-        }
+        };
+        overseer.follow_streams();
+        overseer
     }
 
     /// Runs until the worker is asked to stop, then waits for every consumer to end. Returns how many
@@ -92,6 +88,8 @@ impl Overseer {
             tokio::select! {
                 biased;
                 () = worker.stopping.cancelled() => break,
+                // Before the ends of consumers, lest the leases of a removed stream are taken again.
+                () = worker.streams.changed() => self.follow_streams(),
                 Some(ended) = self.consumers.join_next() => {
                     self.consumer_ended(ended);
                     self.act_on_news().await;
@@ -172,6 +170,47 @@ impl Overseer {
         started + interval.mul_f64(0.9 + 0.2 * self.rng.f64())
     }
 
+    /// Takes up streams that were added and lets go of those that were removed.
+    fn follow_streams(&mut self) {
+        let now = self.worker.clock.now();
+        let tracked = self.worker.streams.tracked();
+        let is_tracked = |care: &StreamCare| tracked.iter().any(|stream| Arc::ptr_eq(stream, &care.stream));
+        self.streams.retain(|_, care| is_tracked(care));
+        let Self { streams, view, .. } = self;
+        view.retain(|lease| streams.contains_key(&lease.stream_name));
+        for stream in tracked {
+            let name = stream.id.serialized().map(ToOwned::to_owned);
+            self.streams.entry(name).or_insert_with(|| {
+                // Its leases were not looked at before.
+                self.next_round = now;
+                StreamCare::new(stream, &self.worker.coordination, now)
+            });
+        }
+        self.publish_unfinished();
+    }
+
+    /// Whether the row is a lease of a stream this worker reads.
+    pub(super) fn reads(&self, lease: &Lease) -> bool {
+        self.streams.contains_key(&lease.stream_name)
+    }
+
+    /// Tells once of leases that no stream of this consumer will ever have.
+    fn report_other_mode(&mut self, others: Vec<Lease>) {
+        let is_multi = self.worker.streams.is_multi();
+        let mut others =
+            others.into_iter().filter(|lease| lease.stream_name.is_some() != is_multi).peekable();
+        let Some(lease) = others.peek().filter(|_| !self.has_reported_other_mode) else { return };
+        let lease = lease.key.clone();
+        self.has_reported_other_mode = true;
+        let count = others.count();
+        tracing::warn!(
+            %lease, count,
+            "the table has leases of {}; they are left alone, and what they say is not used",
+            if is_multi { "a consumer of a single stream" } else { "a consumer of several streams" }
+        );
+        self.worker.events.emit(Event::LeasesOfOtherMode { lease, count });
+    }
+
     /// Returns the rows that are no leases.
     pub(super) async fn scan(&mut self) -> Result<Vec<Item>, StoreError> {
         let since = self.worker.clock.now();
@@ -181,7 +220,9 @@ impl Overseer {
         report.outcome(names::LIST_LEASES, scan.is_ok(), now.since(since));
         let scan = scan?;
         report.add(names::UNREADABLE_LEASES, scan.unreadable.len() as u64);
-        self.view.observe_scan(scan.leases, now);
+        let (leases, others) = scan.leases.into_iter().partition(|lease| self.reads(lease));
+        self.report_other_mode(others);
+        self.view.observe_scan(leases, now);
         self.scanned = since;
         let unreadable: BTreeSet<String> = scan.unreadable.iter().map(ToString::to_string).collect();
         for row in unreadable.difference(&self.reported_unreadable) {
@@ -202,7 +243,10 @@ impl Overseer {
             // Missed some; a scan shows them all.
             self.next_round = now;
         });
-        for lease in first.into_iter().chain(std::iter::from_fn(|| self.news.try_recv().ok())) {
+        let mut news: Vec<Lease> =
+            first.into_iter().chain(std::iter::from_fn(|| self.news.try_recv().ok())).collect();
+        news.retain(|lease| self.reads(lease));
+        for lease in news {
             is_something_free |= lease.owner.is_none() || lease.checkpoint.is_shard_end();
             is_something_free |=
                 lease.owner.as_ref() == Some(&self.worker.id) && !self.worker.holdings.contains(&lease.key);
@@ -221,8 +265,9 @@ impl Overseer {
             tracing::error!("a shard consumer failed");
             return;
         };
-        if let Some(holding) = self.worker.holdings.remove(&key) {
-            self.view.learn(holding.held.lease(), self.worker.clock.now());
+        let lease = self.worker.holdings.remove(&key).map(|holding| holding.held.lease());
+        if let Some(lease) = lease.filter(|lease| self.reads(lease)) {
+            self.view.learn(lease, self.worker.clock.now());
         }
         tracing::debug!(lease = %key, ?ending, "shard consumer ended");
         self.publish_unfinished();
@@ -314,14 +359,16 @@ impl Overseer {
     }
 
     pub(super) fn start_consumer(&mut self, lease: Lease, previous: Lease, taken: Moment) {
-        let worker = Arc::clone(&self.worker);
+        // Only leases of these are taken, and it may be one that was removed a moment ago.
+        let Some(care) = self.streams.get(&lease.stream_name) else { return };
+        let (worker, stream) = (Arc::clone(&self.worker), Arc::clone(&care.stream));
         let key = lease.key.clone();
         worker.events.emit(Event::LeaseGained {
             lease: key.clone(),
             previous_owner: previous.owner.filter(|owner| *owner != worker.id),
             checkpoint: lease.checkpoint.clone(),
         });
-        let status = Arc::new(StatusCell::new(key.clone(), lease.shard_id.clone(), lease.checkpoint.clone()));
+        let status = Arc::new(StatusCell::new(stream.id.clone(), &lease));
         let held = Arc::new(HeldLease::new(
             Arc::clone(&worker.store),
             worker.clock.clone(),
@@ -332,8 +379,10 @@ impl Overseer {
             worker.seeds.seed(),
         ));
         worker.holdings.insert(Holding { held: Arc::clone(&held), status: Arc::clone(&status) });
-        let consumer = ShardConsumer::new(worker, held, status);
-        self.consumers.spawn_on(async move { (key, consumer.run().await) }, &self.user_runtime);
+        let consumers = stream.consumers.clone();
+        let consumer = ShardConsumer::new(worker, stream, held, status);
+        let run = consumers.track_future(async move { (key, consumer.run().await) });
+        self.consumers.spawn_on(run, &self.user_runtime);
     }
 }
 

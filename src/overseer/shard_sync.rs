@@ -5,13 +5,21 @@ use std::fmt;
 
 use crate::lease::Lease;
 use crate::stream::{ChildShard, Shard};
-use crate::types::{Checkpoint, HashKeyRange, ShardId, StartStrategy};
+use crate::types::{Checkpoint, HashKeyRange, ShardId, StartStrategy, StreamId};
 
 /// The leases to create, in an order in which a crash half-way leaves no descendant without its
 /// ancestors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ShardSyncPlan {
     pub(crate) new_leases: Vec<NewLease>,
+}
+
+impl ShardSyncPlan {
+    /// The same plan with rows of `stream`.
+    pub(crate) fn in_stream(self, stream: &StreamId) -> Self {
+        let in_stream = |new: NewLease| NewLease { lease: new.lease.in_stream(stream), ..new };
+        Self { new_leases: self.new_leases.into_iter().map(in_stream).collect() }
+    }
 }
 
 /// A lease to create.

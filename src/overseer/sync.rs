@@ -1,27 +1,34 @@
 //! The rounds' care for the rows themselves: leases that are missing are created, finished ones
 //! deleted.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
-use super::audit::Audit;
+use super::audit::{Audit, HoleTracker};
 use super::cleanup::plan_cleanup;
 use super::migration::{Protocol, leads};
 use super::rounds::{CONCURRENT_WRITES, Overseer};
 use super::shard_sync::{ShardSyncPlan, plan_shard_sync};
+use crate::config::CoordinationConfig;
 use crate::events::Event;
 use crate::lease::{Created, Lease, LeaseWrite, WriteOutcome};
 use crate::metrics::{Operation, names};
 use crate::planted::{Bug, planted};
 use crate::stream::list::list_shards;
-use crate::stream::{Shard, ShardFilter};
-use crate::types::StartStrategy;
-use crate::worker::Worker;
+use crate::stream::{Shard, ShardFilter, StreamError, StreamErrorKind};
+use crate::streams::TrackedStream;
+use crate::types::{LeaseKey, Moment, StartStrategy};
+use crate::worker::{Worker, with_causes};
 
 /// When to try again after shards could not be listed or leases not be created.
 const RETRY: Duration = Duration::from_secs(1);
+/// The most that pause grows to for one of several streams.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Streams whose shards are listed at once.
+const CONCURRENT_LISTINGS: usize = 8;
 
 /// Which shards an empty table gets leases for.
 pub(crate) fn initial_filter(strategy: StartStrategy) -> ShardFilter {
@@ -34,88 +41,189 @@ pub(crate) fn initial_filter(strategy: StartStrategy) -> ShardFilter {
     }
 }
 
+/// The care for the leases of one stream.
+pub(super) struct StreamCare {
+    pub(super) stream: Arc<TrackedStream>,
+    /// The shards as listed when the stream was found, used if it turns out to have no leases.
+    listed: Option<Vec<Shard>>,
+    holes: HoleTracker,
+    /// Leases whose hash key ranges were asked for.
+    ranges_looked_up: BTreeSet<LeaseKey>,
+    next_audit: Moment,
+    /// How often in a row its shards could not be listed or its leases not be created.
+    failures: u32,
+    /// Until then, it does not hold up the other streams with another try.
+    not_before: Moment,
+}
+
+/// What the leases of one stream lack.
+struct Need {
+    stream: Arc<TrackedStream>,
+    since: Moment,
+    lack: Lack,
+    /// The shards, if they are known already.
+    listed: Option<Vec<Shard>>,
+}
+
+enum Lack {
+    /// The stream has no leases at all.
+    Everything,
+    /// Some hash keys have not been covered for a while.
+    SomeLeases,
+    /// These leases do not say which hash keys they cover.
+    Ranges(Vec<Lease>),
+}
+
+impl StreamCare {
+    pub(super) fn new(stream: Arc<TrackedStream>, coordination: &CoordinationConfig, now: Moment) -> Self {
+        Self {
+            listed: stream.take_listed(),
+            stream,
+            holes: HoleTracker::new(coordination.audit_confidence_threshold),
+            ranges_looked_up: BTreeSet::new(),
+            next_audit: now + coordination.audit_interval,
+            failures: 0,
+            not_before: now,
+        }
+    }
+}
+
 impl Overseer {
-    /// Creates leases if the table is empty, or if some hash keys have not been covered for a while.
+    /// Creates leases for streams that have none, and for hash keys that have not been covered for a
+    /// while.
     ///
     /// Any worker may do so at any time: a row is put only where there is none, and all workers plan
     /// the same rows.
     pub(super) async fn create_missing_leases(&mut self) {
         let worker = Arc::clone(&self.worker);
-        let at_start = self.listed_at_start.take();
-        let now = worker.clock.now();
-        let filter = if self.view.is_empty() {
-            Some(initial_filter(worker.management.start_strategy))
-        } else if now >= self.next_audit && !planted(Bug::NeverAudits) {
-            self.next_audit = now + worker.coordination.audit_interval;
-            let leases: Vec<&Lease> = self.view.leases().collect();
-            let audit = self.holes.check(&leases);
+        let mut listings = stream::iter(self.find_needs(worker.clock.now()))
+            .map(|mut need| async {
+                let shards = list(&worker, &mut need).await;
+                (need, shards)
+            })
+            .buffer_unordered(CONCURRENT_LISTINGS);
+        while let Some((need, shards)) = listings.next().await {
+            match (need.lack, shards) {
+                (Lack::Ranges(leases), Ok(shards)) => self.fill_in_ranges(leases, &shards).await,
+                (Lack::Ranges(_), Err(error)) => worker.coordination_failed("ListShards", &error),
+                (lack, shards) => {
+                    let is_empty = matches!(lack, Lack::Everything);
+                    self.sync_shards(&need.stream, is_empty, shards, need.since).await;
+                }
+            }
+        }
+    }
+
+    /// Looks through the leases, stream by stream.
+    fn find_needs(&mut self, now: Moment) -> Vec<Need> {
+        let Self { worker, view, streams, .. } = self;
+        let with_leases: BTreeSet<Option<&str>> =
+            view.leases().map(|lease| lease.stream_name.as_deref()).collect();
+        let mut needs = Vec::new();
+        let mut audits = Vec::new();
+        for (name, care) in &mut *streams {
+            let listed = care.listed.take();
+            let mut need = |lack, listed| {
+                needs.push(Need { stream: Arc::clone(&care.stream), since: now, lack, listed });
+            };
+            if !with_leases.contains(&name.as_deref()) {
+                if now >= care.not_before {
+                    need(Lack::Everything, listed);
+                }
+            } else if now >= care.next_audit && !planted(Bug::NeverAudits) {
+                care.next_audit = now + worker.coordination.audit_interval;
+                let leases: Vec<&Lease> = view.leases().filter(|lease| care.stream.has(lease)).collect();
+                let audit = care.holes.check(&leases);
+                audits.push(audit);
+                match audit {
+                    Audit::SyncNow => need(Lack::SomeLeases, None),
+                    Audit::RangesMissing => {
+                        let mut lacking = leases;
+                        lacking.retain(|lease| {
+                            lease.hash_key_range.is_none()
+                                && !lease.checkpoint.is_shard_end()
+                                && !care.ranges_looked_up.contains(&lease.key)
+                        });
+                        if !lacking.is_empty() {
+                            need(Lack::Ranges(lacking.into_iter().cloned().collect()), None);
+                        }
+                    }
+                    Audit::Covered | Audit::Suspected => {}
+                }
+            }
+        }
+        if !audits.is_empty() {
+            let count = |which: &[Audit]| audits.iter().filter(|audit| which.contains(audit)).count();
             worker
                 .metrics
                 .operation(Operation::PeriodicShardSyncManager)
-                .add(
-                    names::STREAMS_WITH_PARTIAL_LEASES,
-                    u64::from(matches!(audit, Audit::Suspected | Audit::SyncNow)),
-                )
-                .add(names::STREAMS_TO_SYNC, u64::from(audit == Audit::SyncNow));
-            match audit {
-                Audit::SyncNow => None,
-                Audit::RangesMissing => return self.fill_in_ranges().await,
-                Audit::Covered | Audit::Suspected => return,
-            }
-        } else {
-            return;
-        };
-        let shards = match at_start {
-            Some(shards) if filter.is_some() => Ok(shards),
-            _ => list_shards(&*worker.api, &worker.clock, &worker.stream, filter, worker.seeds.seed()).await,
-        };
-        let plan = match shards {
-            Ok(shards) => self.plan_sync(&shards),
+                .add(names::STREAMS_WITH_PARTIAL_LEASES, count(&[Audit::Suspected, Audit::SyncNow]))
+                .add(names::STREAMS_TO_SYNC, count(&[Audit::SyncNow]));
+        }
+        if worker.streams.is_multi() {
+            let mut report = worker.metrics.operation(Operation::MultiStreamTracker);
+            report.add(names::ACTIVE_STREAMS, streams.len());
+        }
+        needs
+    }
+
+    /// Creates the leases that one stream lacks.
+    async fn sync_shards(
+        &mut self,
+        stream: &TrackedStream,
+        is_empty: bool,
+        shards: Result<Vec<Shard>, StreamError>,
+        since: Moment,
+    ) {
+        let worker = Arc::clone(&self.worker);
+        let planned = match shards {
+            Ok(shards) => self.plan_sync(stream, &shards),
             Err(error) => {
-                tracing::warn!(%error, "cannot list the shards; trying again");
+                tracing::warn!(stream = %stream.id, %error, "cannot list the shards; trying again");
                 worker.coordination_failed("ListShards", &error);
-                None
+                Err(with_causes(&error))
             }
         };
         // If this worker was held up since the scan, rows may have been created, finished and deleted
         // meanwhile, and would be created again.
         let is_fresh = worker.clock.now().since(self.scanned) < worker.coordination.failover_time;
-        let complete = match plan.filter(|_| is_fresh) {
-            Some(plan) => self.create(plan).await,
-            None => false,
+        let created = match planned {
+            Ok(plan) => {
+                let complete = is_fresh && self.create(plan, is_empty).await;
+                complete.then_some(()).ok_or_else(|| "its leases could not be created".to_owned())
+            }
+            Err(problem) => Err(problem),
         };
-        let took = worker.clock.now().since(now);
+        let now = worker.clock.now();
         worker
             .metrics
             .operation(Operation::ShardSyncTask)
-            .add(names::SYNC_SHARDS_SUCCESS, u64::from(complete))
-            .outcome(names::RUN, complete, took);
-        if !complete {
-            self.next_audit = worker.clock.now() + RETRY;
-            self.next_round = self.next_round.min(self.next_audit);
+            .add(names::SYNC_SHARDS_SUCCESS, u64::from(created.is_ok()))
+            .outcome(names::RUN, created.is_ok(), now.since(since));
+        if let Some(care) = self.streams.get_mut(&stream.id.serialized().map(ToOwned::to_owned)) {
+            match &created {
+                Ok(()) => care.failures = 0,
+                Err(_) => {
+                    care.next_audit = now + RETRY;
+                    if worker.streams.is_multi() {
+                        care.next_audit = now + (RETRY * (1 << care.failures.min(6))).min(RETRY_MAX);
+                        care.not_before = care.next_audit;
+                    }
+                    care.failures = care.failures.saturating_add(1);
+                    self.next_round = self.next_round.min(care.next_audit);
+                }
+            }
         }
+        stream.set_problem(created.err());
     }
 
     /// Writes the hash key ranges that older rows lack, once for each of them.
-    async fn fill_in_ranges(&mut self) {
+    async fn fill_in_ranges(&mut self, lacking: Vec<Lease>, shards: &[Shard]) {
         let worker = Arc::clone(&self.worker);
-        let lacking: Vec<Lease> = self
-            .view
-            .leases()
-            .filter(|lease| lease.hash_key_range.is_none() && !lease.checkpoint.is_shard_end())
-            .filter(|lease| !self.ranges_looked_up.contains(&lease.key))
-            .cloned()
-            .collect();
-        if lacking.is_empty() {
-            return;
-        }
-        let shards =
-            match list_shards(&*worker.api, &worker.clock, &worker.stream, None, worker.seeds.seed()).await {
-                Ok(shards) => shards,
-                Err(error) => return worker.coordination_failed("ListShards", &error),
-            };
         for lease in lacking {
-            self.ranges_looked_up.insert(lease.key.clone());
+            if let Some(care) = self.streams.get_mut(&lease.stream_name) {
+                care.ranges_looked_up.insert(lease.key.clone());
+            }
             let Some(shard) = shards.iter().find(|shard| shard.id == lease.shard_id) else { continue };
             let write = LeaseWrite::update_hash_range(&lease.key, shard.hash_key_range);
             match worker.store.apply(&write).await {
@@ -126,26 +234,24 @@ impl Overseer {
         }
     }
 
-    fn plan_sync(&self, shards: &[Shard]) -> Option<ShardSyncPlan> {
-        let leases: Vec<Lease> = self.view.leases().cloned().collect();
-        let strategy = self.worker.management.start_strategy;
+    fn plan_sync(&self, stream: &TrackedStream, shards: &[Shard]) -> Result<ShardSyncPlan, String> {
+        let leases: Vec<Lease> = self.view.leases().filter(|lease| stream.has(lease)).cloned().collect();
         let ignore = self.worker.coordination.ignore_unexpected_child_shards;
-        match plan_shard_sync(shards, &leases, strategy, ignore) {
-            Ok(plan) => Some(plan),
-            Err(error) => {
-                tracing::warn!(%error, "the list of shards is not consistent; trying again");
+        plan_shard_sync(shards, &leases, stream.start_strategy, ignore)
+            .map(|plan| plan.in_stream(&stream.id))
+            .map_err(|error| {
+                tracing::warn!(stream = %stream.id, %error, "the list of shards is not consistent; trying again");
                 self.worker.coordination_failed("SyncShards", &error);
-                None
-            }
-        }
+                error.to_string()
+            })
     }
 
     /// Whether all of them are there now.
-    async fn create(&mut self, plan: ShardSyncPlan) -> bool {
+    async fn create(&mut self, plan: ShardSyncPlan, is_empty: bool) -> bool {
         let worker = Arc::clone(&self.worker);
-        // In an empty table no lease depends on another. Else a crash half-way must not leave
-        // descendants without their ancestors.
-        let concurrent = if self.view.is_empty() { CONCURRENT_WRITES } else { 1 };
+        // The first leases of a stream do not depend on each other. Else a crash half-way must not
+        // leave descendants without their ancestors.
+        let concurrent = if is_empty { CONCURRENT_WRITES } else { 1 };
         let mut outcomes = stream::iter(plan.new_leases)
             .map(|new| {
                 tracing::debug!(%new, "creating a lease");
@@ -181,8 +287,15 @@ impl Overseer {
         if !is_led && !leads(&worker.id, self.view.live_owners(failover_time, now)) {
             return;
         }
-        let leases: Vec<&Lease> = self.view.leases().collect();
-        for key in plan_cleanup(&leases) {
+        let finished: Vec<LeaseKey> = self
+            .streams
+            .values()
+            .flat_map(|care| {
+                let leases: Vec<&Lease> = self.view.leases().filter(|lease| care.stream.has(lease)).collect();
+                plan_cleanup(&leases)
+            })
+            .collect();
+        for key in finished {
             if let Err(error) = worker.store.delete_ended(&key).await {
                 tracing::warn!(lease = %key, %error, "cannot delete a finished lease; trying again");
                 worker.coordination_failed("DeleteLease", &error);
@@ -193,6 +306,26 @@ impl Overseer {
             worker.events.emit(Event::LeaseDeleted { lease: key });
         }
     }
+}
+
+/// Lists the shards of a stream, unless they are known already. What is listed too long after the scan
+/// is of no use; and while it is waited for, other streams wait.
+async fn list(worker: &Worker, need: &mut Need) -> Result<Vec<Shard>, StreamError> {
+    let stream = &need.stream;
+    let filter = match need.lack {
+        Lack::Everything => match need.listed.take() {
+            Some(shards) => return Ok(shards),
+            None => Some(initial_filter(stream.start_strategy)),
+        },
+        Lack::SomeLeases | Lack::Ranges(_) => None,
+    };
+    let failover_time = worker.coordination.failover_time;
+    let patience = if worker.streams.is_multi() { failover_time / 4 } else { failover_time };
+    let listing = list_shards(&*worker.api, &worker.clock, &stream.id, filter, worker.seeds.seed());
+    worker.clock.timeout(patience, listing).await.unwrap_or_else(|elapsed| {
+        let error = StreamError::new(StreamErrorKind::Unavailable, "ListShards", stream.id.to_string());
+        Err(error.with_source(elapsed))
+    })
 }
 
 /// Puts a lease; the row if it is there now, whoever put it.

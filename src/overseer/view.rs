@@ -83,6 +83,11 @@ impl View {
         self.leases.remove(key);
     }
 
+    /// Forgets all rows but those that `keep` keeps.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Lease) -> bool) {
+        self.leases.retain(|_, observed| keep(&observed.lease));
+    }
+
     /// Every lease in the order of keys.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Observed> {
         self.leases.values()
@@ -102,10 +107,6 @@ impl View {
         self.iter()
             .filter(move |observed| !observed.is_stale(failover_time, now))
             .filter_map(|observed| observed.lease.owner.as_ref())
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.leases.is_empty()
     }
 }
 
@@ -171,6 +172,6 @@ mod tests {
         let mut view = View::default();
         view.observe_scan(vec![lease(None, 0)], at(0));
         view.observe_scan(vec![], at(1));
-        assert!(view.is_empty());
+        assert_eq!(view.leases().count(), 0);
     }
 }

@@ -108,7 +108,7 @@ impl<'a> Subscriber<'a> {
         Self {
             spec,
             fan_out,
-            metrics: FetchMetrics::new(spec.metrics.clone(), spec.shard.clone()),
+            metrics: FetchMetrics::new(spec),
             rng: fastrand::Rng::with_seed(spec.seed),
             pacer: SubscriptionPacer::default(),
             event_cost: 0,

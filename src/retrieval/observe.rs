@@ -1,8 +1,9 @@
 use std::time::Duration;
 
+use super::RetrievalSpec;
 use crate::metrics::{Metrics, Operation, Outcome, names};
 use crate::stream::StreamError;
-use crate::types::ShardId;
+use crate::types::{ShardId, StreamId};
 
 /// Who wants to know how fetching goes. Called on the fetching task: must not block.
 pub(crate) trait FetchObserver: Send + Sync {
@@ -35,12 +36,14 @@ pub(crate) enum FetchEvent<'a> {
 /// KCL's metrics of the data fetcher.
 pub(super) struct FetchMetrics {
     metrics: Metrics,
+    stream: StreamId,
     shard: ShardId,
 }
 
 impl FetchMetrics {
-    pub(super) fn new(metrics: Metrics, shard: ShardId) -> Self {
-        Self { metrics, shard }
+    pub(super) fn new(spec: &RetrievalSpec) -> Self {
+        let RetrievalSpec { metrics, stream, shard, .. } = spec;
+        Self { metrics: metrics.clone(), stream: stream.clone(), shard: shard.clone() }
     }
 
     /// GetRecords was answered, or not.
@@ -61,15 +64,17 @@ impl FetchMetrics {
     /// Fan-out was given up for the time being.
     pub(super) fn fell_back(&self) {
         let operation = self.metrics.operation(Operation::ProcessTask);
-        operation.shard(&self.shard).add(names::FAN_OUT_FALLBACK, 1_u32);
+        operation.shard(&self.shard).stream(&self.stream).add(names::FAN_OUT_FALLBACK, 1_u32);
     }
 
     /// The service refused an iterator because of its age. KCL counts these without the shard.
     pub(super) fn expired_iterator(&self) {
-        self.metrics.operation(Operation::ProcessTask).add(names::EXPIRED_ITERATOR, 1_u32);
+        let operation = self.metrics.operation(Operation::ProcessTask);
+        operation.stream(&self.stream).add(names::EXPIRED_ITERATOR, 1_u32);
     }
 
     fn outcome(&self, outcome: Outcome, success: bool, took: Duration) {
-        self.metrics.operation(Operation::ProcessTask).shard(&self.shard).outcome(outcome, success, took);
+        let operation = self.metrics.operation(Operation::ProcessTask);
+        operation.shard(&self.shard).stream(&self.stream).outcome(outcome, success, took);
     }
 }

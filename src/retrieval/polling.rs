@@ -42,7 +42,7 @@ impl<'a> Poller<'a> {
     /// Reads from `position` on.
     pub(super) fn new(spec: &'a RetrievalSpec, position: Position) -> Self {
         Self {
-            metrics: FetchMetrics::new(spec.metrics.clone(), spec.shard.clone()),
+            metrics: FetchMetrics::new(spec),
             rng: fastrand::Rng::with_seed(spec.seed),
             position,
             pacer: Pacer::new(&spec.config),

@@ -8,10 +8,11 @@ use super::status::StatusCell;
 use crate::events::{Event, EventSink};
 use crate::metrics::{Metrics, Operation, names};
 use crate::runtime::Clock;
-use crate::types::ShardId;
+use crate::types::{ShardId, StreamId};
 
 /// Runs the callbacks of one shard's processor, and tells how long they take and whether they panic.
 pub(super) struct Callbacks {
+    pub(super) stream: StreamId,
     pub(super) shard: ShardId,
     pub(super) clock: Clock,
     pub(super) events: EventSink,
@@ -44,8 +45,13 @@ impl Callbacks {
             self.metrics
                 .operation(Operation::ProcessTask)
                 .shard(&self.shard)
+                .stream(&self.stream)
                 .add(names::PROCESSOR_PANICS, 1_u32);
-            self.events.emit(Event::ProcessorPanicked { shard: self.shard.clone(), callback: name });
+            self.events.emit(Event::ProcessorPanicked {
+                stream: self.stream.clone(),
+                shard: self.shard.clone(),
+                callback: name,
+            });
         }
         outcome
     }

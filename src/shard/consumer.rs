@@ -20,6 +20,7 @@ use crate::planted::{Bug, planted};
 use crate::processor::ShardRecordProcessor;
 use crate::retrieval::{Batch, Delivery, Retrieval};
 use crate::stream::ChildShard;
+use crate::streams::TrackedStream;
 use crate::types::{ExtendedSequenceNumber, KinesisClientRecord, LeaseKey};
 use crate::worker::Worker;
 
@@ -38,6 +39,7 @@ const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 ///   end, or `lease_lost`; except one that panicked, which is dropped.
 pub(crate) struct ShardConsumer {
     pub(super) worker: Arc<Worker>,
+    pub(super) stream: Arc<TrackedStream>,
     pub(super) held: Arc<HeldLease>,
     status: Arc<StatusCell>,
     pub(super) callbacks: Callbacks,
@@ -70,8 +72,14 @@ pub(crate) enum Ending {
 }
 
 impl ShardConsumer {
-    pub(crate) fn new(worker: Arc<Worker>, held: Arc<HeldLease>, status: Arc<StatusCell>) -> Self {
+    pub(crate) fn new(
+        worker: Arc<Worker>,
+        stream: Arc<TrackedStream>,
+        held: Arc<HeldLease>,
+        status: Arc<StatusCell>,
+    ) -> Self {
         let callbacks = Callbacks {
+            stream: stream.id.clone(),
             shard: held.shard_id().clone(),
             clock: worker.clock.clone(),
             events: worker.events.clone(),
@@ -80,6 +88,7 @@ impl ShardConsumer {
         };
         Self {
             worker,
+            stream,
             held,
             status,
             callbacks,
@@ -93,7 +102,12 @@ impl ShardConsumer {
 
     /// Lives the shard's life to its end.
     pub(crate) async fn run(mut self) -> Ending {
-        let span = tracing::info_span!("shard", worker = %self.worker.id, shard = %self.held.shard_id());
+        let span = tracing::info_span!(
+            "shard",
+            worker = %self.worker.id,
+            stream = %self.stream.id,
+            shard = %self.held.shard_id()
+        );
         self.live().instrument(span).await
     }
 
@@ -126,7 +140,7 @@ impl ShardConsumer {
     /// `SHARD_END` (KCL's `BlockOnParentShardTask`).
     async fn wait_for_parents(&mut self) -> Input {
         let parents: Vec<_> =
-            self.held.lease().parents.iter().map(|parent| self.worker.lease_key(parent)).collect();
+            self.held.lease().parents.iter().map(|parent| self.stream.id.lease_key(parent)).collect();
         let mut look = true;
         loop {
             let changed = self.worker.unfinished.changed();
@@ -136,7 +150,7 @@ impl ShardConsumer {
             let poll = self.worker.clock.sleep(self.worker.coordination.parent_shard_poll_interval);
             tokio::select! {
                 biased;
-                input = interruption(&self.held, &self.worker.stopping) => return input,
+                input = interruption(&self.held, &self.stream.stopping) => return input,
                 // A scan may be old, so what it shows is only a reason to look.
                 () = changed => {
                     let unfinished = self.worker.unfinished.keys();
@@ -165,10 +179,10 @@ impl ShardConsumer {
     /// Makes the processor; fetching starts meanwhile.
     async fn initialize(&mut self) -> Input {
         let lease = self.held.lease();
-        self.fetching = Some(fetch(&self.worker, &lease, &self.status));
+        self.fetching = Some(fetch(&self.worker, &self.stream, &lease, &self.status));
         let checkpointer = Checkpointer::new(CheckpointerParts {
             held: Arc::clone(&self.held),
-            stream: self.worker.stream.clone(),
+            stream: self.stream.id.clone(),
             application: Arc::clone(&self.worker.application),
             events: self.worker.events.clone(),
             metrics: self.worker.metrics.clone(),
@@ -185,6 +199,7 @@ impl ShardConsumer {
         };
         tracing::info!(checkpoint = %lease.checkpoint, "processing starts");
         self.worker.events.emit(Event::ProcessingStarted {
+            stream: self.stream.id.clone(),
             shard: self.held.shard_id().clone(),
             checkpoint: lease.checkpoint.clone(),
         });
@@ -203,7 +218,7 @@ impl ShardConsumer {
             let Some(fetching) = &mut self.fetching else { return Input::LeaseGone };
             let delivery = tokio::select! {
                 biased;
-                input = interruption(&self.held, &self.worker.stopping) => return input,
+                input = interruption(&self.held, &self.stream.stopping) => return input,
                 delivery = fetching.next() => delivery,
             };
             match delivery {
@@ -250,7 +265,7 @@ impl ShardConsumer {
         if !self.held.is_valid() && !planted(Bug::DeliversWithoutLease) {
             return ControlFlow::Break(Input::LeaseGone);
         }
-        if self.worker.stopping.is_cancelled() || self.held.handoff().is_cancelled() {
+        if self.stream.stopping.is_cancelled() || self.held.handoff().is_cancelled() {
             return ControlFlow::Break(Input::ShutdownRequested);
         }
         let count = records.len() as u64;
@@ -311,7 +326,7 @@ impl ShardConsumer {
         self.failures = self.failures.saturating_add(1);
         tokio::select! {
             biased;
-            input = interruption(&self.held, &self.worker.stopping) => input,
+            input = interruption(&self.held, &self.stream.stopping) => input,
             () = self.worker.clock.sleep(pause) => Input::PauseOver,
         }
     }
@@ -353,7 +368,7 @@ impl ShardConsumer {
     }
 
     pub(super) fn report(&self, operation: Operation) -> Report {
-        self.worker.metrics.operation(operation).shard(self.held.shard_id()).stream(&self.worker.stream)
+        self.worker.metrics.operation(operation).shard(self.held.shard_id()).stream(&self.stream.id)
     }
 
     pub(super) fn restart_pause(&self) -> Duration {

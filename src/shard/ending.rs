@@ -26,7 +26,7 @@ impl ShardConsumer {
                 self.failures = self.failures.saturating_add(1);
                 tokio::select! {
                     biased;
-                    input = interruption(&self.held, &self.worker.stopping) => return input,
+                    input = interruption(&self.held, &self.stream.stopping) => return input,
                     () = self.worker.clock.sleep(pause) => {}
                 }
             }
@@ -55,7 +55,11 @@ impl ShardConsumer {
         }
         let children: Vec<_> = self.children.iter().map(|child| child.id.clone()).collect();
         tracing::info!(?children, "shard ended");
-        self.worker.events.emit(Event::ShardEnded { shard: self.held.shard_id().clone(), children });
+        self.worker.events.emit(Event::ShardEnded {
+            stream: self.stream.id.clone(),
+            shard: self.held.shard_id().clone(),
+            children,
+        });
         if self.held.handoff().is_cancelled()
             && let Err(error) = self.held.release().await
         {
@@ -93,6 +97,7 @@ impl ShardConsumer {
             self.report(Operation::ShutdownTask).add(names::MISSING_MERGE_PARENT_LEASE, 1_u32);
         }
         for lease in planned? {
+            let lease = lease.in_stream(&self.stream.id);
             let since = self.worker.clock.now();
             let created = self.worker.store.create(&lease).await;
             let took = self.worker.clock.now().since(since);
@@ -110,12 +115,12 @@ impl ShardConsumer {
     }
 
     async fn listed_shards(&self) -> Result<BTreeSet<ShardId>, StreamError> {
-        let Worker { api, clock, stream, seeds, .. } = &*self.worker;
-        let shards = list_shards(&**api, clock, stream, None, seeds.seed()).await?;
+        let Worker { api, clock, seeds, .. } = &*self.worker;
+        let shards = list_shards(&**api, clock, &self.stream.id, None, seeds.seed()).await?;
         Ok(shards.into_iter().map(|shard| shard.id).collect())
     }
 
     async fn has_lease(&self, shard: &ShardId) -> Result<bool, StoreError> {
-        Ok(self.worker.store.lease(&self.worker.lease_key(shard)).await?.is_some())
+        Ok(self.worker.store.lease(&self.stream.id.lease_key(shard)).await?.is_some())
     }
 }

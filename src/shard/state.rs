@@ -23,7 +23,7 @@ pub enum ShardState {
     Processing,
     /// A callback panicked; the shard waits a little and starts again from its last checkpoint.
     Failed,
-    /// The worker stops: the processor is told while the lease is still held.
+    /// The worker stops, or is not to read the stream any more: the processor is told while the lease is still held.
     ShutdownRequested,
     /// Every record was delivered: the processor is told, until it has stored the end.
     ShardEnding,

@@ -2,7 +2,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::ShardState;
-use crate::types::{Checkpoint, LeaseKey, ShardId};
+use crate::lease::Lease;
+use crate::types::{Checkpoint, LeaseKey, ShardId, StreamId};
 
 /// How one shard is doing on this worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,6 +11,8 @@ use crate::types::{Checkpoint, LeaseKey, ShardId};
 pub struct ShardStatus {
     /// The lease.
     pub lease: LeaseKey,
+    /// The stream.
+    pub stream: StreamId,
     /// The shard.
     pub shard: ShardId,
     /// Where it is in its life.
@@ -43,12 +46,13 @@ impl ShardStatus {
 pub(crate) struct StatusCell(Mutex<ShardStatus>);
 
 impl StatusCell {
-    pub(crate) fn new(lease: LeaseKey, shard: ShardId, checkpoint: Checkpoint) -> Self {
+    pub(crate) fn new(stream: StreamId, lease: &Lease) -> Self {
         Self(Mutex::new(ShardStatus {
-            lease,
-            shard,
+            lease: lease.key.clone(),
+            stream,
+            shard: lease.shard_id.clone(),
             state: ShardState::WaitingOnParentShards,
-            checkpoint,
+            checkpoint: lease.checkpoint.clone(),
             behind_latest: None,
             records_delivered: 0,
             bytes_delivered: 0,

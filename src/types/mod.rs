@@ -11,13 +11,15 @@ mod payload;
 mod record;
 mod sequence_number;
 mod start;
+mod stream;
 
 pub use self::checkpoint::{Checkpoint, ExtendedSequenceNumber, ParseCheckpointError};
 pub use self::hash_key::{HashKeyRange, ParseHashKeyError};
-pub use self::ids::{ConsumerArn, LeaseKey, ParseStreamError, ShardId, StreamId, WorkerId};
+pub use self::ids::{ConsumerArn, LeaseKey, ShardId, WorkerId};
 pub use self::keys::{ExplicitHashKey, PartitionKey};
 pub use self::moment::Moment;
 pub use self::payload::Payload;
 pub use self::record::{EncryptionType, KinesisClientRecord, Record};
 pub use self::sequence_number::{ParseSequenceNumberError, SequenceNumber};
 pub use self::start::StartStrategy;
+pub use self::stream::{ParseStreamError, StreamId};

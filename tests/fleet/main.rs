@@ -5,5 +5,6 @@ mod faults;
 mod leader;
 mod processors;
 mod resharding;
+mod streams;
 mod throughput;
 mod world;

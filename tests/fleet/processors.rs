@@ -132,7 +132,7 @@ async fn a_panic_restarts_the_shard_from_its_last_checkpoint_and_leaves_the_othe
     assert_eq!(panics.load(Ordering::Relaxed), 3, "it panicked twice and then did not");
     loop {
         match events.next().await.expect("the consumer runs") {
-            Event::ProcessorPanicked { shard, callback } => {
+            Event::ProcessorPanicked { shard, callback, .. } => {
                 assert_eq!((shard, callback), (open[0].id.clone(), "process_records"));
                 break;
             }

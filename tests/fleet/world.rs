@@ -12,7 +12,7 @@ use kinesis_consumer::testing::SimulatedKinesis;
 use kinesis_consumer::{
     Checkpoint, Checkpointer, Consumer, ConsumerBuilder, ConsumerHandle, ExtendedSequenceNumber,
     KinesisClientRecord, ManagementConfig, ShardId, ShardRecordProcessor, ShardRecordProcessorFactory,
-    StartStrategy,
+    StartStrategy, StreamConfig,
 };
 
 pub(crate) const STREAM: &str = "orders";
@@ -71,11 +71,16 @@ impl World {
     /// Puts the next `count` records, over 16 partition keys; each has its number within its key as
     /// text.
     pub(crate) fn put(&self, count: usize) {
+        self.put_to(STREAM, "key", count);
+    }
+
+    /// The same to another stream, over keys that begin with `prefix`.
+    pub(crate) fn put_to(&self, stream: &str, prefix: &str, count: usize) {
         let mut written = self.written.lock().expect("not poisoned");
         for index in 0..count {
-            let key = format!("key-{}", index % 16);
+            let key = format!("{prefix}-{}", index % 16);
             let number = written.entry(key.clone()).or_default();
-            self.kinesis.put(STREAM, key.as_str(), number.to_string()).expect("the stream takes it");
+            self.kinesis.put(stream, key.as_str(), number.to_string()).expect("the stream takes it");
             *number += 1;
         }
     }
@@ -85,14 +90,32 @@ impl World {
         self.worker_with(name, Recorder { worker: name.to_owned(), habit, log: Arc::clone(&self.log) })
     }
 
+    /// A worker that reads these streams, and none else.
+    pub(crate) fn worker_of(
+        &self,
+        name: &str,
+        streams: impl IntoIterator<Item = impl Into<StreamConfig>>,
+    ) -> ConsumerBuilder {
+        let habit = Habit::CheckpointEveryBatch;
+        let recorder = Recorder { worker: name.to_owned(), habit, log: Arc::clone(&self.log) };
+        self.worker_of_no_stream(name, recorder).streams(streams)
+    }
+
     pub(crate) fn worker_with(
+        &self,
+        name: &str,
+        factory: impl ShardRecordProcessorFactory + 'static,
+    ) -> ConsumerBuilder {
+        self.worker_of_no_stream(name, factory).stream(STREAM)
+    }
+
+    fn worker_of_no_stream(
         &self,
         name: &str,
         factory: impl ShardRecordProcessorFactory + 'static,
     ) -> ConsumerBuilder {
         let seed = name.bytes().fold(7, |seed, byte| seed * 31 + u64::from(byte));
         let builder = Consumer::builder()
-            .stream(STREAM)
             .application("fleet-test")
             .worker_id(name)
             .processor_factory(factory)

@@ -77,7 +77,8 @@ impl Overseer {
     /// on. Each is renewed first: only a write shows that it is ours.
     pub(in crate::overseer) async fn take_up(&mut self, leases: Vec<Lease>) -> u64 {
         let worker = Arc::clone(&self.worker);
-        let ours = leases.into_iter().filter(|lease| is_ours(&worker, lease));
+        let ours: Vec<Lease> =
+            leases.into_iter().filter(|lease| self.reads(lease) && is_ours(&worker, lease)).collect();
         let mut renewed = stream::iter(ours)
             .map(|lease| {
                 let worker = Arc::clone(&worker);

@@ -1,0 +1,211 @@
+//! The streams of a worker: one, or in multi-stream mode any number, which may come and go.
+
+mod find;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub(crate) use self::find::{find, find_waiting, search};
+use crate::config::WantedStream;
+use crate::lease::Lease;
+use crate::retrieval::FanOut;
+use crate::stream::Shard;
+use crate::types::{StartStrategy, StreamId};
+
+/// A stream that this worker reads.
+#[derive(Debug)]
+pub(crate) struct TrackedStream {
+    pub(crate) id: StreamId,
+    pub(crate) start_strategy: StartStrategy,
+    /// How its shards are subscribed to, if they are not polled.
+    pub(crate) fan_out: Option<FanOut>,
+    /// The wall-clock time from which `LATEST` counts.
+    pub(crate) started: SystemTime,
+    /// Cancelled when the worker is asked to shut down, or not to read this stream any more.
+    pub(crate) stopping: CancellationToken,
+    /// The consumers of its shards.
+    pub(crate) consumers: TaskTracker,
+    listed: Mutex<Option<Vec<Shard>>>,
+    problem: Mutex<Option<String>>,
+}
+
+/// One of the streams of a consumer, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamStatus {
+    /// The stream.
+    pub stream: StreamId,
+    /// Why it cannot be found, or its shards not be listed. It is tried again; the other streams are
+    /// read meanwhile.
+    pub problem: Option<String>,
+}
+
+impl TrackedStream {
+    /// Whether the row is one of this stream's.
+    pub(crate) fn has(&self, lease: &Lease) -> bool {
+        self.id.serialized() == lease.stream_name.as_deref()
+    }
+
+    /// The shards as they were listed when the stream was found, to whoever asks first.
+    pub(crate) fn take_listed(&self) -> Option<Vec<Shard>> {
+        lock(&self.listed).take()
+    }
+
+    pub(crate) fn set_problem(&self, problem: Option<String>) {
+        *lock(&self.problem) = problem;
+    }
+
+    fn status(&self) -> StreamStatus {
+        StreamStatus { stream: self.id.clone(), problem: lock(&self.problem).clone() }
+    }
+}
+
+/// Which streams a worker reads at the moment.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    is_multi: bool,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tracked: Vec<Arc<TrackedStream>>,
+    waiting: Vec<Waiting>,
+}
+
+/// A stream that could not be found yet.
+#[derive(Debug)]
+struct Waiting {
+    wanted: WantedStream,
+    problem: String,
+}
+
+impl Streams {
+    pub(crate) fn new(is_multi: bool) -> Self {
+        Self { is_multi, state: Mutex::default(), changed: Notify::new() }
+    }
+
+    /// Whether leases bear the names of their streams.
+    pub(crate) fn is_multi(&self) -> bool {
+        self.is_multi
+    }
+
+    /// The streams now, in the order in which they came.
+    pub(crate) fn tracked(&self) -> Vec<Arc<TrackedStream>> {
+        self.state().tracked.clone()
+    }
+
+    /// Waits for a change since the last time. For one waiter: the overseer.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Reads a stream from now on, unless it is read already.
+    pub(crate) fn track(&self, stream: TrackedStream) -> bool {
+        let mut state = self.state();
+        if state.knows(&stream.id) {
+            return false;
+        }
+        state.tracked.push(Arc::new(stream));
+        self.changed.notify_one();
+        true
+    }
+
+    /// Whether the stream is read, or waited for.
+    pub(crate) fn knows(&self, stream: &StreamId) -> bool {
+        self.state().knows(stream)
+    }
+
+    /// Notes a stream that cannot be found for the time being.
+    pub(crate) fn wait_for(&self, wanted: WantedStream, problem: String) {
+        let mut state = self.state();
+        state.waiting.retain(|waiting| waiting.wanted != wanted);
+        state.waiting.push(Waiting { wanted, problem });
+    }
+
+    /// The streams that could not be found yet.
+    fn waiting(&self) -> Vec<WantedStream> {
+        self.state().waiting.iter().map(|waiting| waiting.wanted.clone()).collect()
+    }
+
+    /// What became of the search for a stream that was waited for, if it still is.
+    fn found(&self, wanted: &WantedStream, outcome: Result<TrackedStream, String>) {
+        let mut state = self.state();
+        let Some(index) = state.waiting.iter().position(|waiting| waiting.wanted == *wanted) else { return };
+        match outcome {
+            Ok(stream) => {
+                state.waiting.remove(index);
+                if !state.knows(&stream.id) {
+                    state.tracked.push(Arc::new(stream));
+                    self.changed.notify_one();
+                }
+            }
+            Err(problem) => state.waiting[index].problem = problem,
+        }
+    }
+
+    /// Ends the reading of every stream that `which` may mean, provided that it is one at most.
+    pub(crate) fn remove(&self, which: &StreamId) -> Removed {
+        let mut state = self.state();
+        let tracked: Vec<usize> =
+            (0..state.tracked.len()).filter(|&index| state.tracked[index].id.may_be(which)).collect();
+        match tracked[..] {
+            [] => {
+                let before = state.waiting.len();
+                state.waiting.retain(|waiting| !waiting.wanted.id.may_be(which));
+                if state.waiting.len() < before { Removed::Waiting } else { Removed::Unknown }
+            }
+            [index] => {
+                let stream = state.tracked.remove(index);
+                // First, so that the overseer knows when consumers end.
+                self.changed.notify_one();
+                stream.stopping.cancel();
+                stream.consumers.close();
+                Removed::Tracked(stream)
+            }
+            _ => Removed::Ambiguous,
+        }
+    }
+
+    pub(crate) fn statuses(&self) -> Vec<StreamStatus> {
+        let state = self.state();
+        let waiting = state.waiting.iter().map(|Waiting { wanted, problem }| StreamStatus {
+            stream: wanted.id.clone(),
+            problem: Some(problem.clone()),
+        });
+        state.tracked.iter().map(|stream| stream.status()).chain(waiting).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl State {
+    fn knows(&self, stream: &StreamId) -> bool {
+        self.tracked.iter().any(|tracked| tracked.id.may_be(stream))
+            || self.waiting.iter().any(|waiting| waiting.wanted.id.may_be(stream))
+    }
+}
+
+/// What it was that [`Streams::remove`] was to remove.
+pub(crate) enum Removed {
+    /// A stream whose consumers are stopping now.
+    Tracked(Arc<TrackedStream>),
+    /// A stream that had not been found yet.
+    Waiting,
+    /// No stream of this consumer.
+    Unknown,
+    /// One of several streams of that name.
+    Ambiguous,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while holding it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
