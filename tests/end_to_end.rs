@@ -1,13 +1,13 @@
 //! The consumer with real SDK clients over the local endpoints: starting, failing to start, handing
 //! over, and user code that blocks its runtime.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
 use kinesis_consumer::aggregation::{Added, Aggregator};
 use kinesis_consumer::testing::{HttpFault, LocalAws, NewRecord};
@@ -74,8 +74,11 @@ impl ShardRecordProcessor for CountingProcessor {
 }
 
 fn builder(local: &LocalAws, counting: &Counting) -> ConsumerBuilder {
+    builder_of_no_stream(local, counting).stream("orders")
+}
+
+fn builder_of_no_stream(local: &LocalAws, counting: &Counting) -> ConsumerBuilder {
     Consumer::builder()
-        .stream("orders")
         .application("end-to-end")
         .processor_factory(counting.clone())
         .aws_config(&local.sdk_config())
@@ -89,17 +92,21 @@ async fn local(shards: u32) -> LocalAws {
 }
 
 fn put(local: &LocalAws, numbers: std::ops::Range<usize>) {
+    put_to(local, "orders", numbers);
+}
+
+fn put_to(local: &LocalAws, stream: &str, numbers: std::ops::Range<usize>) {
     for number in numbers {
         let key = format!("key-{}", number % 50);
         if number % 2 == 0 {
-            local.kinesis().put("orders", key, format!("payload-{number}")).expect("put");
+            local.kinesis().put(stream, key, format!("payload-{number}")).expect("put");
             continue;
         }
         let mut aggregator = Aggregator::new();
         assert_eq!(aggregator.add(&key, None, format!("payload-{number}").as_bytes()), Added::Yes);
         let aggregate = aggregator.finish().expect("a record");
         let record = NewRecord::new(aggregate.partition_key, aggregate.data);
-        local.kinesis().put_record("orders", record).expect("put");
+        local.kinesis().put_record(stream, record).expect("put");
     }
 }
 
@@ -194,6 +201,67 @@ async fn without_permission_to_subscribe_shards_are_polled_and_it_is_told() {
     assert!(reason.contains("RegisterStreamConsumer"), "{reason}");
     until("the records", || counting.distinct() == 100).await;
     handle.shutdown().await.expect("processors return");
+}
+
+/// Two streams from the start, one of them read as a consumer of its own; a third that comes and goes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_streams_are_read_by_polling_and_with_fan_out() {
+    let own = "payments-reader";
+    for (lease_config, consumer) in
+        [(LeaseConfig::default(), None), (LeaseConfig::fan_out(), Some(FanOutConsumer::Named(own.into())))]
+    {
+        let (local, counting) = (local(2).await, Counting::default());
+        for stream in ["payments", "refunds"] {
+            local.kinesis().create_stream(stream, 1).expect("a new stream");
+        }
+        let mut payments = StreamConfig::new(local.kinesis().stream_arn("payments"));
+        if let Some(consumer) = consumer.clone() {
+            payments = payments.with_consumer(consumer);
+        }
+        put(&local, 0..300);
+        put_to(&local, "payments", 300..600);
+        let a = builder(&local, &counting).stream(payments).lease_config(lease_config);
+        let a = a.build().expect("valid").start().await.expect("started");
+        until("the records of both streams", || counting.distinct() == 600).await;
+
+        put_to(&local, "refunds", 600..900);
+        a.add_stream("refunds").await.expect("added");
+        until("the records of the third", || counting.distinct() == 900).await;
+        let open = local.kinesis().open_shards("payments").expect("a stream");
+        local.kinesis().split("payments", &open[0].id).expect("split");
+        put_to(&local, "payments", 900..1000);
+        until("the records after the split", || counting.distinct() == 1000).await;
+        a.remove_stream("refunds").await.expect("its processors return");
+        assert!(a.status().shards.iter().all(|shard| shard.stream.name() != "refunds"));
+        a.shutdown().await.expect("processors return");
+        assert_eq!(counting.all(), 1000, "no duplicates");
+
+        let rows = lease_rows(&local).await;
+        assert_eq!(rows.len(), 6, "{rows:?}");
+        for (key, stream, shard) in rows {
+            assert_eq!(key, format!("{stream}:{shard}"));
+        }
+        let consumers = |stream| local.kinesis().consumers(stream).expect("a stream");
+        let expected = usize::from(consumer.is_some());
+        for stream in ["orders", "payments", "refunds"] {
+            assert_eq!(consumers(stream).len(), expected, "{stream}");
+        }
+        assert_eq!(consumers("payments").iter().filter(|arn| arn.contains(own)).count(), expected);
+        a.deregister_fan_out_consumer().await.expect("deregistered");
+        assert!(consumers("orders").is_empty() && consumers("payments").is_empty());
+        assert_eq!(consumers("refunds").len(), expected, "it was removed before");
+        let shown = format!("{:?}", local.metrics());
+        assert!(shown.contains(":payments:") && shown.contains("ActiveStreams.Count"), "{shown}");
+        local.shutdown().await;
+    }
+}
+
+/// Key, stream and shard of every lease.
+async fn lease_rows(local: &LocalAws) -> Vec<(String, String, String)> {
+    let dynamodb = aws_sdk_dynamodb::Client::new(&local.sdk_config());
+    let rows = dynamodb.scan().table_name("end-to-end").send().await.expect("scanned").items.expect("rows");
+    let text = |row: &HashMap<String, AttributeValue>, name: &str| row[name].as_s().expect("a text").clone();
+    rows.iter().map(|row| (text(row, "leaseKey"), text(row, "streamName"), text(row, "shardId"))).collect()
 }
 
 #[tokio::test]

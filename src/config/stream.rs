@@ -54,10 +54,14 @@ impl StreamConfig {
         self
     }
 
+    /// Which stream it is.
+    pub(crate) fn id(&self) -> Result<StreamId, Error> {
+        self.stream.parse().map_err(|error| invalid("stream is not valid").with_source(error))
+    }
+
     /// Whether it makes no sense outside multi-stream mode.
     pub(crate) fn is_for_multi_stream_mode(&self) -> bool {
-        let is_serialized = |stream: StreamId| stream.serialized().is_some();
-        self.creation_epoch.is_some() || self.stream.parse().is_ok_and(is_serialized)
+        self.creation_epoch.is_some() || self.id().is_ok_and(|id| id.serialized().is_some())
     }
 
     /// The stream with all its settings, those of the consumer for what it has none of its own.
@@ -68,8 +72,7 @@ impl StreamConfig {
         lease_config: &LeaseConfig,
         application: &str,
     ) -> Result<WantedStream, Error> {
-        let id: StreamId =
-            self.stream.parse().map_err(|error| invalid("stream is not valid").with_source(error))?;
+        let id = self.id()?;
         if self.creation_epoch.is_some_and(|epoch| epoch == 0 || i64::try_from(epoch).is_err()) {
             return Err(invalid(format!("the creation epoch of stream {id} must be between 1 and 2^63 - 1")));
         }

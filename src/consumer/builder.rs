@@ -250,6 +250,7 @@ impl ConsumerBuilder {
         if self.streams.is_empty() && !is_multi {
             return Err(missing("stream", "stream(\"name or ARN\")"));
         }
+        self.streams.iter().try_for_each(|stream| stream.id().map(drop))?;
         let application = self.application.ok_or_else(|| missing("application", "application(\"name\")"))?;
         check_table_name("application", &application)?;
         let table_name = self.table_name.unwrap_or_else(|| application.clone());

@@ -190,8 +190,9 @@ impl ConsumerHandle {
         };
         tracing::info!(stream = %removed.id, "stream removed");
         let timeout = worker.coordination.shutdown_timeout;
-        worker.clock.timeout(timeout, removed.consumers.wait()).await.map_err(|_| {
-            let left = removed.consumers.len();
+        worker.clock.timeout(timeout, removed.holdings.wait()).await.map_err(|_| {
+            let left = worker.holdings.statuses();
+            let left = left.iter().filter(|shard| shard.stream == removed.id).count();
             Error::new(
                 ErrorKind::Unavailable,
                 format!(

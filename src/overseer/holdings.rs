@@ -1,6 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
 use crate::lease::{HeldLease, Lease};
 use crate::shard::{ShardStatus, StatusCell};
 use crate::types::LeaseKey;
@@ -14,6 +16,8 @@ pub(crate) struct Holdings(Mutex<BTreeMap<LeaseKey, Holding>>);
 pub(crate) struct Holding {
     pub(crate) held: Arc<HeldLease>,
     pub(crate) status: Arc<StatusCell>,
+    /// Keeps who removes the stream waiting.
+    pub(crate) _of_stream: TaskTrackerToken,
 }
 
 impl Holdings {

@@ -220,6 +220,8 @@ impl Overseer {
         report.outcome(names::LIST_LEASES, scan.is_ok(), now.since(since));
         let scan = scan?;
         report.add(names::UNREADABLE_LEASES, scan.unreadable.len() as u64);
+        // Leases of a stream that was removed meanwhile are not to be taken.
+        self.follow_streams();
         let (leases, others) = scan.leases.into_iter().partition(|lease| self.reads(lease));
         self.report_other_mode(others);
         self.view.observe_scan(leases, now);
@@ -378,11 +380,13 @@ impl Overseer {
             taken,
             worker.seeds.seed(),
         ));
-        worker.holdings.insert(Holding { held: Arc::clone(&held), status: Arc::clone(&status) });
-        let consumers = stream.consumers.clone();
+        worker.holdings.insert(Holding {
+            held: Arc::clone(&held),
+            status: Arc::clone(&status),
+            _of_stream: stream.holdings.token(),
+        });
         let consumer = ShardConsumer::new(worker, stream, held, status);
-        let run = consumers.track_future(async move { (key, consumer.run().await) });
-        self.consumers.spawn_on(run, &self.user_runtime);
+        self.consumers.spawn_on(async move { (key, consumer.run().await) }, &self.user_runtime);
     }
 }
 

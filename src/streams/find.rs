@@ -46,7 +46,7 @@ pub(crate) async fn find(
             fan_out,
             started,
             stopping: worker.stopping.child_token(),
-            consumers: TaskTracker::new(),
+            holdings: TaskTracker::new(),
             listed: Mutex::new(Some(shards)),
             problem: Mutex::default(),
         })

@@ -27,8 +27,8 @@ pub(crate) struct TrackedStream {
     pub(crate) started: SystemTime,
     /// Cancelled when the worker is asked to shut down, or not to read this stream any more.
     pub(crate) stopping: CancellationToken,
-    /// The consumers of its shards.
-    pub(crate) consumers: TaskTracker,
+    /// What this worker holds of it.
+    pub(crate) holdings: TaskTracker,
     listed: Mutex<Option<Vec<Shard>>>,
     problem: Mutex<Option<String>>,
 }
@@ -165,7 +165,7 @@ impl Streams {
                 // First, so that the overseer knows when consumers end.
                 self.changed.notify_one();
                 stream.stopping.cancel();
-                stream.consumers.close();
+                stream.holdings.close();
                 Removed::Tracked(stream)
             }
             _ => Removed::Ambiguous,
