@@ -13,6 +13,7 @@ use super::leader::{Leading, resign};
 use super::migration::Protocol;
 use super::sync::StreamCare;
 use super::view::View;
+use super::worker_metrics::retract;
 use crate::events::Event;
 use crate::lease::{HeldLease, Item, Lease, LeaseWrite, StoreError, WriteOutcome};
 use crate::metrics::{Operation, names};
@@ -104,7 +105,7 @@ impl Overseer {
             }
         }
         // Another worker may lead, and assign what this one is about to give back.
-        let ((), left_behind) = tokio::join!(resign(&worker, None), self.drain());
+        let ((), (), left_behind) = tokio::join!(resign(&worker, None), retract(&worker), self.drain());
         left_behind
     }
 

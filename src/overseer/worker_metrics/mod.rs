@@ -6,7 +6,7 @@ mod report;
 mod stats;
 
 pub(crate) use self::heard::Heard;
-pub(crate) use self::report::run;
+pub(crate) use self::report::{retract, run};
 #[cfg(test)]
 pub(crate) use self::stats::CPU;
 pub(crate) use self::stats::WorkerStats;

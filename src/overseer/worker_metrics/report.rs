@@ -15,20 +15,20 @@ const FIRST_SAMPLE: Duration = Duration::from_millis(100);
 /// Up to where the CPU may be used; above it, leases are taken away.
 const CPU_LIMIT: f64 = 100.0;
 
-/// Tells the leader how busy this worker is, for as long as it is polled and somebody wants to know
-/// (KCL's `WorkerMetricStatsReporter`). The first report is made at once, because a worker that has
-/// told nothing gets no leases; and when the worker stops, it takes back what it told, because a leader
-/// would give it leases for another minute.
+/// Tells the leader how busy this worker is, until it stops, for as long as it is polled and somebody
+/// wants to know (KCL's `WorkerMetricStatsReporter`). The first report is made at once, because a worker
+/// that has told nothing gets no leases.
 pub(crate) async fn run(worker: Arc<Worker>) {
-    if worker.stopping.run_until_cancelled(tell(&worker)).await.is_none()
-        && worker.protocol.get() != Protocol::Independent
-    {
-        retract(&worker).await;
-    }
+    let _ = worker.stopping.run_until_cancelled(tell(&worker)).await;
     std::future::pending().await
 }
 
-async fn retract(worker: &Worker) {
+/// Takes back what a worker that stops has told, because a leader would give it leases for another
+/// minute.
+pub(crate) async fn retract(worker: &Worker) {
+    if worker.protocol.get() == Protocol::Independent {
+        return;
+    }
     let (kind, key) = (EntityKind::WorkerMetricStats, worker.id.as_str().into());
     if let Err(error) = worker.store.delete_entity(kind, &key, &[]).await {
         tracing::warn!(%error, "cannot tell the leader that this worker stops");
