@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kinesis_consumer::testing::LocalAws;
 use kinesis_consumer::{
-    Checkpointer, Consumer, CoordinationConfig, Event, KinesisClientRecord, LeaseConfig, ManagementConfig,
-    MetricsConfig, ShardRecordProcessor, ShardRecordProcessorFactory, StartStrategy,
+    Checkpointer, Consumer, CoordinationConfig, CoordinationMode, Event, KinesisClientRecord, LeaseConfig,
+    ManagementConfig, MetricsConfig, ShardRecordProcessor, ShardRecordProcessorFactory, StartStrategy,
 };
 
 struct Checkpointing;
@@ -32,12 +32,13 @@ impl ShardRecordProcessor for Processor {
     async fn shutdown_requested(&self) {}
 }
 
-/// The actions of the policies, as the README has them: what is always needed, and for fan-out.
-fn policies() -> [BTreeSet<String>; 2] {
+/// The actions of the policies, as the README has them: what is always needed, for fan-out, and where
+/// there is a leader.
+fn policies() -> [BTreeSet<String>; 3] {
     let readme = include_str!("../README.md");
     let (_, section) = readme.split_once("### The IAM policy").expect("the section");
     let mut blocks = section.split("```json").skip(1).map(actions);
-    [blocks.next().expect("a policy"), blocks.next().expect("another")]
+    [(); 3].map(|()| blocks.next().expect("a policy"))
 }
 
 fn actions(json: &str) -> BTreeSet<String> {
@@ -50,25 +51,33 @@ fn actions(json: &str) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn the_policy_in_the_readme_allows_what_is_needed_and_no_more() {
-    let [polling, _] = policies();
-    assert_eq!(requests(LeaseConfig::default()).await, polling);
+    let [polling, ..] = policies();
+    assert_eq!(requests(LeaseConfig::default(), CoordinationMode::Independent).await, polling);
 }
 
 #[tokio::test]
 async fn so_does_the_one_for_fan_out() {
-    let [polling, fan_out] = policies();
-    let requested = requests(LeaseConfig::fan_out()).await;
+    let [polling, fan_out, _] = policies();
+    let requested = requests(LeaseConfig::fan_out(), CoordinationMode::Independent).await;
     assert!(requested.is_subset(&polling.union(&fan_out).cloned().collect()), "{requested:?}");
     assert!(fan_out.is_subset(&requested), "{requested:?}");
 }
 
+#[tokio::test]
+async fn so_does_the_one_for_a_leader() {
+    let [polling, _, leader] = policies();
+    let requested = requests(LeaseConfig::default(), CoordinationMode::Leader).await;
+    assert_eq!(requested, polling.union(&leader).cloned().collect());
+}
+
 /// What is requested from an empty account through records, a split and the clean-up of the parent to
 /// the shutdown.
-async fn requests(lease_config: LeaseConfig) -> BTreeSet<String> {
+async fn requests(lease_config: LeaseConfig, mode: CoordinationMode) -> BTreeSet<String> {
     let local = LocalAws::start().await.expect("started");
     let kinesis = local.kinesis();
     kinesis.create_stream("orders", 1).expect("a new stream");
     let mut coordination = CoordinationConfig::default();
+    coordination.mode = mode;
     coordination.failover_time = Duration::from_secs(1);
     coordination.lease_cleanup_interval = Duration::from_secs(1);
     let mut metrics = MetricsConfig::default();

@@ -17,7 +17,8 @@ const BATCH: NonZeroUsize = NonZeroUsize::new(1000).expect("not zero");
 
 /// A table of one partition key, then as many user records as there is room for.
 fn message(key: &[u8], user_record: impl Fn(u32) -> Vec<u8>) -> (usize, Vec<u8>) {
-    let mut message = vec![0x0A, key.len() as u8 & 0x7F | 0x80, (key.len() >> 7) as u8];
+    let mut message = vec![0x0A];
+    prost::encoding::encode_varint(key.len() as u64, &mut message);
     message.extend(key);
     let mut count = 0;
     loop {
@@ -47,9 +48,10 @@ fn a_hostile_aggregate_costs_at_most_64_bytes_per_user_record() {
         (
             "tiny, each with an explicit hash key",
             message(short, |number| {
-                let index =
-                    [number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14].map(|part| part as u8);
-                [&[0x12, 1, b'7', 0x1A, 8, 0x08, 0, 0x10][..], &index, &[0x1A, 0]].concat()
+                // Three bytes, however small it is.
+                let [low, middle, high, _] =
+                    (number & 0x7F | (number >> 7 & 0x7F) << 8 | (number >> 14) << 16 | 0x8080).to_le_bytes();
+                vec![0x12, 1, b'7', 0x1A, 8, 0x08, 0, 0x10, low, middle, high, 0x1A, 0]
             }),
         ),
     ];

@@ -27,15 +27,15 @@ fn row(world: &World, key: &str) -> Option<Item> {
     world.table.items().get(key).cloned()
 }
 
-fn text(row: Option<Item>, name: &str) -> String {
-    match row.as_ref().and_then(|row| row.get(name)) {
+fn text(world: &World, key: &str, name: &str) -> String {
+    match row(world, key).as_ref().and_then(|row| row.get(name)) {
         Some(Attribute::S(text)) => text.clone(),
         other => format!("{other:?}"),
     }
 }
 
 fn leader(world: &World) -> String {
-    text(row(world, "Leader"), "ownerName")
+    text(world, "Leader", "ownerName")
 }
 
 fn count(world: &World, owner: &str) -> usize {
@@ -56,7 +56,7 @@ async fn one_worker_leads_itself_and_reads_everything_at_once() {
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     assert_eq!((world.check_order(), count(&world, "a")), (0, 4));
     assert_eq!(
-        (leader(&world).as_str(), text(row(&world, "Migration3.0"), "cv").as_str()),
+        (leader(&world).as_str(), text(&world, "Migration3.0", "cv").as_str()),
         ("a", "CLIENT_VERSION_3X")
     );
     assert_eq!(handle.status().leader, Some("a".into()));
@@ -251,7 +251,7 @@ async fn a_fleet_of_2x_becomes_one_that_a_leader_runs() {
         || format!("{:?}", world.owners()),
     )
     .await;
-    let version = || text(row(&world, "Migration3.0"), "cv");
+    let version = || text(&world, "Migration3.0", "cv");
     tokio::time::sleep(Duration::from_secs(1200)).await;
     assert_eq!(version(), "CLIENT_VERSION_UPGRADE_FROM_2X", "one worker does not tell how busy it is");
     assert_eq!(row(&world, "Leader"), None);

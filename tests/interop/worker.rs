@@ -73,9 +73,11 @@ pub(crate) async fn run(options: Options) -> Result<(), Box<dyn std::error::Erro
     coordination.leader.graceful_handoff_timeout = Duration::from_secs(10);
     coordination.leader.worker_metrics_interval = Duration::from_secs(2);
     coordination.leader.measure_cpu = false;
-    let mut management = ManagementConfig::default();
-    management.start_strategy = StartStrategy::Oldest;
-    management.leases_to_acquire = 4;
+    let management = ManagementConfig {
+        start_strategy: StartStrategy::Oldest,
+        leases_to_acquire: 4,
+        ..ManagementConfig::default()
+    };
     let handle = Consumer::builder()
         .stream(&options.stream)
         .application(&options.application)

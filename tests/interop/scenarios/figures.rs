@@ -3,69 +3,75 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+
 use super::Report;
 use crate::fleet::{Fleet, Kind, Settings};
 use crate::journal::Delivered;
 use crate::lab::Lab;
+use crate::proxy::Requests;
 
 const SHARDS: u32 = 8;
 const SETTLED: Duration = Duration::from_secs(120);
 const WATCHED: Duration = Duration::from_secs(60);
 
-/// Two workers share eight shards for a minute, then a third one joins: all Java, then all Rust, with the
-/// default failover time.
+/// Two workers share eight shards for a minute, then a third one joins; with the default failover time. The
+/// fleets, each of one kind, work at the same time.
 pub(crate) async fn figures(lab: &Lab) -> Report {
-    let mut all = Delivered { records: 0, duplicates: 0 };
-    let mut remarks = String::new();
-    for (name, kind) in [
+    let fleets = [
         ("figures-kcl2", Kind::Kcl2),
         ("figures-independent", Kind::Independent),
         ("figures-kcl3", Kind::Kcl3),
         ("figures-leader", Kind::Leader),
-    ] {
-        let settings = Settings { shards: SHARDS, failover: Duration::from_secs(10), fan_out: false };
-        let mut fleet = Fleet::new(lab, name, settings);
-        fleet.start_traffic();
-        let since = Instant::now();
-        fleet.start(kind, "one").await;
-        fleet.balanced(SETTLED, &["one"]).await;
-        let first = since.elapsed();
-        fleet.start(kind, "two").await;
-        fleet.balanced(SETTLED, &["one", "two"]).await;
-        fleet.all_delivered(SETTLED).await;
-        // Without records there are no checkpoints, and what is left is the upkeep of leases.
-        fleet.stop_traffic();
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        let before: Vec<_> = ["one", "two"].map(|worker| fleet.proxy(worker).requests()).into();
-        tokio::time::sleep(WATCHED).await;
-        let hours = WATCHED.as_secs_f64() / 3600.0 * f64::from(SHARDS);
-        let (mut reads, mut writes) = (0, 0);
-        for (worker, before) in ["one", "two"].iter().zip(before) {
-            let after = fleet.proxy(worker).requests();
-            reads += after.reads - before.reads;
-            writes += after.writes - before.writes;
-        }
-        fleet.start_traffic();
-        let since = Instant::now();
-        fleet.start(kind, "three").await;
-        let started = since.elapsed();
-        let rebalanced = fleet.balanced(SETTLED, &["one", "two", "three"]).await;
-        let delivered = fleet.finish().await;
-        #[expect(clippy::cast_precision_loss, reason = "some thousands")]
-        let per_lease_hour = |count: u64| count as f64 / hours;
-        let line = format!(
-            "\n         {kind:?}: all leases of a new table held after {:.1} s; {:.0} reads and {:.0} writes per \
-             lease and hour; balanced {:.1} s after a third worker started (which took {:.1} s); {} duplicates",
-            first.as_secs_f64(),
-            per_lease_hour(reads),
-            per_lease_hour(writes),
-            rebalanced.as_secs_f64(),
-            started.as_secs_f64(),
-            delivered.duplicates,
-        );
-        remarks.push_str(&line);
+    ];
+    let outcomes = join_all(fleets.map(|(name, kind)| watch(lab, name, kind))).await;
+    let mut all = Delivered { records: 0, duplicates: 0 };
+    let mut remarks = String::new();
+    for (delivered, line) in outcomes {
         all.records += delivered.records;
         all.duplicates += delivered.duplicates;
+        remarks.push_str(&line);
     }
     Report::new(all, remarks)
+}
+
+async fn watch(lab: &Lab, name: &str, kind: Kind) -> (Delivered, String) {
+    let settings = Settings { shards: SHARDS, failover: Duration::from_secs(10), fan_out: false };
+    let mut fleet = Fleet::new(lab, name, settings);
+    fleet.start_traffic();
+    let since = Instant::now();
+    fleet.start(kind, "one").await;
+    fleet.shared(SETTLED, &["one"]).await;
+    let first = since.elapsed();
+    fleet.start(kind, "two").await;
+    fleet.shared(SETTLED, &["one", "two"]).await;
+    fleet.all_delivered(SETTLED).await;
+    // Without records there are no checkpoints, and what is left is the upkeep of leases.
+    fleet.stop_traffic();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let before = requests(&fleet);
+    tokio::time::sleep(WATCHED).await;
+    let after = requests(&fleet);
+    fleet.start_traffic();
+    fleet.start(kind, "three").await;
+    let rebalanced = fleet.shared(SETTLED, &["one", "two", "three"]).await;
+    let delivered = fleet.finish().await;
+    let hours = WATCHED.as_secs_f64() / 3600.0 * f64::from(SHARDS);
+    #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+    let [reads, writes] =
+        [after.reads - before.reads, after.writes - before.writes].map(|count| count as f64 / hours);
+    let line = format!(
+        "\n         {kind:?}: all leases of a new table held {:.1} s after the start; {reads:.0} reads and {writes:.0} \
+         writes per lease and hour; shared {:.1} s after a third worker started; {} duplicates",
+        first.as_secs_f64(),
+        rebalanced.as_secs_f64(),
+        delivered.duplicates,
+    );
+    (delivered, line)
+}
+
+/// What the workers have asked so far.
+fn requests(fleet: &Fleet<'_>) -> Requests {
+    let [one, two] = ["one", "two"].map(|worker| fleet.proxy(worker).requests());
+    Requests { reads: one.reads + two.reads, writes: one.writes + two.writes }
 }

@@ -18,14 +18,14 @@ pub(crate) async fn live(lab: &Lab) -> Report {
     fleet.start_traffic();
     fleet.start(Kind::Kcl2, "java-2x").await;
     fleet.start(Kind::Independent, "rust-2x").await;
-    fleet.balanced(SETTLED, &["java-2x", "rust-2x"]).await;
+    fleet.shared(SETTLED, &["java-2x", "rust-2x"]).await;
 
     fleet.stop("java-2x").await;
     fleet.start(Kind::Kcl3CompatibleWith2x, "java").await;
-    fleet.balanced(SETTLED, &["java", "rust-2x"]).await;
+    fleet.shared(SETTLED, &["java", "rust-2x"]).await;
     fleet.stop("rust-2x").await;
     fleet.start(Kind::CompatibleWith2x, "rust").await;
-    fleet.balanced(SETTLED, &["java", "rust"]).await;
+    fleet.shared(SETTLED, &["java", "rust"]).await;
     fleet.all_delivered(SETTLED).await;
     let version = async || fleet.entity("Migration3.0", "cv").await.unwrap_or_default();
     assert_eq!(version().await, "CLIENT_VERSION_UPGRADE_FROM_2X");
@@ -39,10 +39,10 @@ pub(crate) async fn live(lab: &Lab) -> Report {
 
     fleet.stop("java").await;
     fleet.start(Kind::Kcl3, "java-3x").await;
-    fleet.balanced(MIGRATED, &["java-3x", "rust"]).await;
+    fleet.shared(MIGRATED, &["java-3x", "rust"]).await;
     fleet.stop("rust").await;
     fleet.start(Kind::Leader, "rust-3x").await;
-    fleet.balanced(SETTLED, &["java-3x", "rust-3x"]).await;
+    fleet.shared(SETTLED, &["java-3x", "rust-3x"]).await;
     fleet.all_delivered(SETTLED).await;
     let remarks = format!("led by a leader {:.0} s after the last 2.x worker left", moved_on.as_secs_f64());
     Report::new(fleet.finish().await, remarks)

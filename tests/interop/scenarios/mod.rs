@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt, stream};
 
 use crate::journal::Delivered;
 use crate::lab::Lab;
@@ -28,6 +28,9 @@ impl Report {
     }
 }
 
+/// Scenarios that run at the same time.
+const AT_ONCE: usize = 4;
+
 type Running<'a> = Pin<Box<dyn Future<Output = Report> + 'a>>;
 
 struct Scenario {
@@ -42,7 +45,10 @@ macro_rules! scenarios {
     };
 }
 
+/// The long ones first.
 const SCENARIOS: &[Scenario] = scenarios! {
+    "h" "live migration from 2.x to 3.x" migration::live;
+    "figures" "requests per lease and hour; time to rebalance" figures::figures;
     "a" "Java 3.x leads, Rust joins, takes the lead over and hands it back" leader::java_leads;
     "b" "Rust leads, Java 3.x joins, takes the lead over and hands it back" leader::rust_leads;
     "c" "Java 2.x and Rust Independent take from each other" taking::java_2x_and_independent;
@@ -50,13 +56,11 @@ const SCENARIOS: &[Scenario] = scenarios! {
     "e" "kill -9 of the Java leader, then of the Rust one" leader::kill;
     "f" "splits and merges in a mixed fleet" shards::resharding;
     "g" "Rust goes on in the middle of an aggregate, then Java" shards::sub_sequences;
-    "h" "live migration from 2.x to 3.x" migration::live;
     "i" "tables made by one are used by the other" taking::tables;
     "j" "fan-out on both sides" shards::fan_out;
-    "figures" "requests per lease and hour; time to rebalance" figures::figures;
 };
 
-/// Runs the scenarios with these names, one after the other, or all, and prints a table.
+/// Runs the scenarios with these names, or all, and prints a table.
 pub(crate) async fn run(names: &[String]) -> ExitCode {
     for name in names {
         if !SCENARIOS.iter().any(|scenario| scenario.name == name) {
@@ -66,33 +70,37 @@ pub(crate) async fn run(names: &[String]) -> ExitCode {
         }
     }
     let lab = Lab::open().await;
-    let mut table = Vec::new();
-    let mut failed = 0;
-    for scenario in SCENARIOS.iter().filter(|s| names.is_empty() || names.iter().any(|name| name == s.name)) {
-        println!("{}: {} …", scenario.name, scenario.what);
-        let since = Instant::now();
-        let outcome = AssertUnwindSafe((scenario.run)(&lab)).catch_unwind().await;
-        let seconds = since.elapsed().as_secs_f64();
-        let line = match outcome {
-            Ok(Report { delivered, remarks }) => format!(
-                "{:8} {:>8} {:>10} {seconds:>8.1}  {}: {remarks}",
-                scenario.name, delivered.records, delivered.duplicates, scenario.what
-            ),
-            Err(_) => {
-                failed += 1;
-                format!(
-                    "{:8} FAILED after {seconds:.1} s: {}; logs are in target/interop",
-                    scenario.name, scenario.what
-                )
-            }
-        };
-        println!("{line}");
-        table.push(line);
-    }
+    // Mostly they wait for a worker to notice something.
+    let wanted = SCENARIOS.iter().filter(|s| names.is_empty() || names.iter().any(|name| name == s.name));
+    let mut outcomes: Vec<(&str, Result<String, String>)> = stream::iter(wanted)
+        .map(|scenario| async { (scenario.name, run_one(scenario, &lab).await) })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    outcomes.sort_by_key(|(name, _)| *name);
+    let failed = outcomes.iter().filter(|(_, outcome)| outcome.is_err()).count();
     println!("\nscenario  records duplicates  seconds");
-    for line in &table {
+    for (_, Ok(line) | Err(line)) in &outcomes {
         println!("{line}");
     }
-    println!("\n{} passed, {failed} failed", table.len() - failed);
+    println!("\n{} passed, {failed} failed", outcomes.len() - failed);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A line of the table, or that it failed.
+async fn run_one(scenario: &Scenario, lab: &Lab) -> Result<String, String> {
+    let Scenario { name, what, run } = scenario;
+    println!("{name}: {what} …");
+    let since = Instant::now();
+    let outcome = AssertUnwindSafe(run(lab)).catch_unwind().await;
+    let seconds = since.elapsed().as_secs_f64();
+    let line = match outcome {
+        Ok(Report { delivered: Delivered { records, duplicates }, remarks }) => {
+            Ok(format!("{name:8} {records:>8} {duplicates:>10} {seconds:>8.1}  {what}: {remarks}"))
+        }
+        Err(_) => Err(format!("{name:8} FAILED after {seconds:.1} s: {what}; logs are in target/interop")),
+    };
+    let (Ok(text) | Err(text)) = &line;
+    println!("{text}");
+    line
 }

@@ -20,7 +20,7 @@ pub(crate) async fn resharding(lab: &Lab) -> Report {
     fleet.start_traffic();
     fleet.start(Kind::Kcl3, "java").await;
     fleet.start(Kind::Leader, "rust").await;
-    fleet.balanced(SETTLED, &["java", "rust"]).await;
+    fleet.shared(SETTLED, &["java", "rust"]).await;
     let mut rounds = 0;
     loop {
         let open = fleet.kinesis().open_shards(&fleet.name).expect("the stream");
@@ -109,17 +109,17 @@ pub(crate) async fn fan_out(lab: &Lab) -> Report {
     let mut fleet = Fleet::new(lab, "j", Settings { fan_out: true, ..Settings::default() });
     fleet.start_traffic();
     fleet.start(Kind::Kcl3, "java").await;
-    fleet.balanced(SETTLED, &["java"]).await;
+    fleet.shared(SETTLED, &["java"]).await;
     fleet.start(Kind::Leader, "rust").await;
-    fleet.balanced(SETTLED, &["java", "rust"]).await;
+    fleet.shared(SETTLED, &["java", "rust"]).await;
     fleet.all_delivered(SETTLED).await;
     fleet.kill("java").await;
-    fleet.balanced(SETTLED, &["rust"]).await;
+    fleet.shared(SETTLED, &["rust"]).await;
     fleet.all_delivered(SETTLED).await;
     fleet.start(Kind::Kcl3, "java-2").await;
-    fleet.balanced(SETTLED, &["java-2", "rust"]).await;
+    fleet.shared(SETTLED, &["java-2", "rust"]).await;
     fleet.stop("rust").await;
-    fleet.balanced(SETTLED, &["java-2"]).await;
+    fleet.shared(SETTLED, &["java-2"]).await;
     let consumers = fleet.kinesis().consumers(&fleet.name).expect("the stream");
     assert_eq!(consumers.len(), 1, "one consumer for both: {consumers:?}");
     Report::new(fleet.finish().await, "over HTTP/2 without TLS, as one registered consumer")

@@ -14,17 +14,17 @@ pub(crate) async fn java_2x_and_independent(lab: &Lab) -> Report {
     let mut fleet = Fleet::new(lab, "c", Settings::default());
     fleet.start_traffic();
     fleet.start(Kind::Kcl2, "java").await;
-    fleet.balanced(SETTLED, &["java"]).await;
+    fleet.shared(SETTLED, &["java"]).await;
     fleet.start(Kind::Independent, "rust").await;
-    let shared = fleet.balanced(SETTLED, &["java", "rust"]).await;
+    let shared = fleet.shared(SETTLED, &["java", "rust"]).await;
     fleet.all_delivered(SETTLED).await;
     fleet.kill("java").await;
-    let over = fleet.balanced(SETTLED, &["rust"]).await;
+    let over = fleet.shared(SETTLED, &["rust"]).await;
     fleet.all_delivered(SETTLED).await;
     fleet.start(Kind::Kcl2, "java-2").await;
-    let shared_again = fleet.balanced(SETTLED, &["java-2", "rust"]).await;
+    let shared_again = fleet.shared(SETTLED, &["java-2", "rust"]).await;
     fleet.kill("rust").await;
-    let back = fleet.balanced(SETTLED, &["java-2"]).await;
+    let back = fleet.shared(SETTLED, &["java-2"]).await;
     let remarks = format!(
         "shared after {:.1} s (Rust joins) and {:.1} s (Java joins), taken over after {:.1} s (by Rust) and {:.1} s",
         shared.as_secs_f64(),
@@ -47,11 +47,11 @@ pub(crate) async fn tables(lab: &Lab) -> Report {
         let mut fleet = Fleet::new(lab, name, Settings { shards: 2, ..Settings::default() });
         fleet.start_traffic();
         fleet.start(maker, "maker").await;
-        fleet.balanced(SETTLED, &["maker"]).await;
+        fleet.shared(SETTLED, &["maker"]).await;
         fleet.all_delivered(SETTLED).await;
         fleet.stop("maker").await;
         fleet.start(user, "user").await;
-        fleet.balanced(SETTLED, &["user"]).await;
+        fleet.shared(SETTLED, &["user"]).await;
         let delivered = fleet.finish().await;
         assert_eq!(delivered.duplicates, 0, "{name}: it goes on where the other stopped");
         all.records += delivered.records;
