@@ -6,6 +6,9 @@ use crate::error::Error;
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// A leader of so many leases scans as often as one worker of many that take for themselves.
+const LEASES_PER_WORKER: usize = 16;
+
 /// How workers of a fleet agree on who holds which lease. All workers on a table must use
 /// protocols that work together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -223,10 +226,15 @@ impl CoordinationConfig {
         })
     }
 
-    /// The time between two rounds of a worker in a fleet that a leader runs. It neither grows with the
-    /// fleet, as the leader alone scans, nor costs more than a look into the index otherwise.
-    pub(crate) fn led_interval(&self) -> Duration {
-        self.lease_assignment_interval.unwrap_or(self.failover_time / 4)
+    /// The time between two scans of a leader, whose cost grows with the number of leases.
+    pub(crate) fn leader_interval(&self, leases: usize) -> Duration {
+        self.assignment_interval(leases.div_ceil(LEASES_PER_WORKER))
+    }
+
+    /// The time between two looks of a worker into the index of owners, which cost next to nothing
+    /// however large the fleet is.
+    pub(crate) fn discovery_interval(&self) -> Duration {
+        self.assignment_interval(1)
     }
 
     /// For how long the leader's lock is good after each heartbeat.
@@ -249,6 +257,9 @@ mod tests {
         let config = CoordinationConfig::default();
         let seconds = |workers| config.assignment_interval(workers).as_secs_f64();
         assert_eq!([0, 1, 4, 5, 16, 32, 1000].map(seconds), [2.5, 2.5, 2.5, 5.0, 10.0, 20.0, 20.0]);
+        let seconds = |leases| config.leader_interval(leases).as_secs_f64();
+        assert_eq!([0, 1, 64, 65, 512, 10_000].map(seconds), [2.5, 2.5, 2.5, 5.0, 20.0, 20.0]);
+        assert_eq!(config.discovery_interval().as_secs_f64(), 2.5);
     }
 
     #[test]

@@ -166,7 +166,8 @@ impl Overseer {
     fn due_after(&mut self, started: Moment) -> Moment {
         let interval = match self.duty() {
             Duty::Independent => self.worker.coordination.assignment_interval(self.workers),
-            Duty::Leader | Duty::Follower => self.worker.coordination.led_interval(),
+            Duty::Leader => self.worker.coordination.leader_interval(self.view.iter().count()),
+            Duty::Follower => self.worker.coordination.discovery_interval(),
         };
         started + interval.mul_f64(0.9 + 0.2 * self.rng.f64())
     }
