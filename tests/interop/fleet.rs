@@ -22,7 +22,8 @@ const KEYS: usize = 24;
 /// A put every so often, while there is traffic.
 const PUT_PERIOD: Duration = Duration::from_millis(50);
 const START_MAX: Duration = Duration::from_secs(60);
-const STOP_MAX: Duration = Duration::from_secs(45);
+/// The Java library may wait for a lease to run out before its processors hear of the shutdown.
+const STOP_MAX: Duration = Duration::from_secs(90);
 
 /// Which library, and how it shares leases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,11 +163,11 @@ impl<'a> Fleet<'a> {
 
     /// Stops a worker gracefully.
     pub(crate) async fn stop(&mut self, worker: &str) {
-        let Worker { mut child, _reading, .. } = self.workers.remove(worker).expect("a worker");
-        let mut commands = child.stdin.take().expect("piped");
+        let mut process = self.workers.remove(worker).expect("a worker");
+        let mut commands = process.child.stdin.take().expect("piped");
         commands.write_all(b"stop\n").await.expect("it listens");
         commands.flush().await.expect("it listens");
-        let status = tokio::time::timeout(STOP_MAX, child.wait()).await;
+        let status = tokio::time::timeout(STOP_MAX, process.child.wait()).await;
         let status = status.unwrap_or_else(|_| panic!("{worker} does not stop")).expect("its status");
         assert!(status.success(), "{worker}: {status}");
     }
@@ -274,6 +275,7 @@ impl<'a> Fleet<'a> {
     }
 
     pub(crate) fn check(&self) -> Delivered {
+        self.journal.write(&self.lab.logs.join(format!("{}.jsonl", self.name)));
         self.journal.check(&self.put())
     }
 

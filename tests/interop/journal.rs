@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kinesis_consumer::SequenceNumber;
@@ -97,6 +98,15 @@ impl Journal {
         put.iter()
             .map(|(key, count)| (0..*count).filter(|n| !got.contains(&(key.as_str(), *n))).count())
             .sum()
+    }
+
+    /// Leaves it in a file, for who must find out what went wrong.
+    pub(crate) fn write(&self, path: &Path) {
+        let lines = self
+            .entries()
+            .into_iter()
+            .map(|entry| serde_json::to_string(&entry).expect("plain values") + "\n");
+        std::fs::write(path, lines.collect::<String>()).expect("a writable directory");
     }
 
     /// Checks every promise of an at-least-once consumer:

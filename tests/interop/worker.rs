@@ -38,6 +38,9 @@ pub(crate) struct Options {
     /// Die on purpose after so many records of a shard
     #[arg(long)]
     stop_after: Option<u64>,
+    /// Leave all times as the library has them
+    #[arg(long)]
+    defaults: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -64,20 +67,20 @@ pub(crate) async fn run(options: Options) -> Result<(), Box<dyn std::error::Erro
 
     let mut coordination = CoordinationConfig::default();
     coordination.failover_time = Duration::from_millis(options.failover_ms);
-    coordination.parent_shard_poll_interval = Duration::from_secs(2);
     coordination.mode = match options.mode {
         Mode::Independent => CoordinationMode::Independent,
         Mode::Leader => CoordinationMode::Leader,
         Mode::CompatibleWith2x => CoordinationMode::CompatibleWith2x,
     };
-    coordination.leader.graceful_handoff_timeout = Duration::from_secs(10);
-    coordination.leader.worker_metrics_interval = Duration::from_secs(2);
     coordination.leader.measure_cpu = false;
-    let management = ManagementConfig {
-        start_strategy: StartStrategy::Oldest,
-        leases_to_acquire: 4,
-        ..ManagementConfig::default()
-    };
+    let mut management =
+        ManagementConfig { start_strategy: StartStrategy::Oldest, ..ManagementConfig::default() };
+    if options.defaults != Some(true) {
+        coordination.parent_shard_poll_interval = Duration::from_secs(2);
+        coordination.leader.graceful_handoff_timeout = Duration::from_secs(10);
+        coordination.leader.worker_metrics_interval = Duration::from_secs(2);
+        management.leases_to_acquire = 4;
+    }
     let handle = Consumer::builder()
         .stream(&options.stream)
         .application(&options.application)

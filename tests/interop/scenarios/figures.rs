@@ -12,10 +12,12 @@ use crate::lab::Lab;
 use crate::proxy::Requests;
 
 const SHARDS: u32 = 8;
-const SETTLED: Duration = Duration::from_secs(120);
+const SETTLED: Duration = Duration::from_secs(240);
+/// Times are as each library has them.
+const DEFAULTS: [&str; 2] = ["--defaults", "true"];
 const WATCHED: Duration = Duration::from_secs(60);
 
-/// Two workers share eight shards for a minute, then a third one joins; with the default failover time. The
+/// Two workers share eight shards for a minute, then a third one joins; each with its defaults. The
 /// fleets, each of one kind, work at the same time.
 pub(crate) async fn figures(lab: &Lab) -> Report {
     let fleets = [
@@ -40,10 +42,10 @@ async fn watch(lab: &Lab, name: &str, kind: Kind) -> (Delivered, String) {
     let mut fleet = Fleet::new(lab, name, settings);
     fleet.start_traffic();
     let since = Instant::now();
-    fleet.start(kind, "one").await;
+    fleet.start_with(kind, "one", &DEFAULTS).await;
     fleet.shared(SETTLED, &["one"]).await;
     let first = since.elapsed();
-    fleet.start(kind, "two").await;
+    fleet.start_with(kind, "two", &DEFAULTS).await;
     fleet.shared(SETTLED, &["one", "two"]).await;
     fleet.all_delivered(SETTLED).await;
     // Without records there are no checkpoints, and what is left is the upkeep of leases.
@@ -53,7 +55,7 @@ async fn watch(lab: &Lab, name: &str, kind: Kind) -> (Delivered, String) {
     tokio::time::sleep(WATCHED).await;
     let after = requests(&fleet);
     fleet.start_traffic();
-    fleet.start(kind, "three").await;
+    fleet.start_with(kind, "three", &DEFAULTS).await;
     let rebalanced = fleet.shared(SETTLED, &["one", "two", "three"]).await;
     let delivered = fleet.finish().await;
     let hours = WATCHED.as_secs_f64() / 3600.0 * f64::from(SHARDS);

@@ -76,7 +76,11 @@ public final class Main {
                 ? new FanOutConfig(kinesis).streamName(stream).applicationName(application)
                 : new PollingConfig(stream, kinesis);
         var coordinator = configs.coordinatorConfig().parentShardPollIntervalMillis(2000);
-        Version.configure(leases, coordinator, options);
+        if (!options.containsKey("defaults")) {
+            Version.configure(leases, coordinator, options);
+        } else {
+            Version.configureDefaults(leases, coordinator);
+        }
 
         Scheduler scheduler = new Scheduler(
                 configs.checkpointConfig(),
@@ -97,7 +101,7 @@ public final class Main {
         BufferedReader commands = new BufferedReader(new InputStreamReader(System.in));
         String command = commands.readLine();
         journal.tell(command == null ? "orphaned" : "stopping");
-        scheduler.startGracefulShutdown().get(30, TimeUnit.SECONDS);
+        scheduler.startGracefulShutdown().get(80, TimeUnit.SECONDS);
         journal.tell("stopped");
         Runtime.getRuntime().halt(0);
     }

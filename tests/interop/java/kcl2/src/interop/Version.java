@@ -12,6 +12,8 @@ final class Version {
         leases.maxLeasesToStealAtOneTime(4);
     }
 
+    static void configureDefaults(LeaseManagementConfig leases, CoordinatorConfig coordinator) {}
+
     static void adjust(Scheduler scheduler) {}
 
     private Version() {}

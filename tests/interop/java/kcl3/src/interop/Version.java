@@ -34,6 +34,12 @@ final class Version {
                 .disableWorkerMetrics(true);
     }
 
+    /** As the library comes, but for what depends on the machine that all workers share. */
+    static void configureDefaults(LeaseManagementConfig leases, CoordinatorConfig coordinator) {
+        coordinator.migrateAllEntitiesToLeaseTable(true);
+        leases.workerUtilizationAwareAssignmentConfig().disableWorkerMetrics(true);
+    }
+
     /** For how long a fleet must be ready before it is run by a leader is ten minutes, and no setting. */
     static void adjust(Scheduler scheduler) throws ReflectiveOperationException {
         Field machine = Scheduler.class.getDeclaredField("migrationStateMachine");
