@@ -51,6 +51,10 @@ model:
 bench-deaggregate:
     cargo bench --bench deaggregate
 
+# What plans for large fleets take.
+bench-assignment:
+    cargo bench --bench assignment
+
 # From an empty table, and from a shutdown, to the first record.
 bench-handover:
     cargo bench --bench handover

@@ -7,12 +7,15 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_dynamodb::Client;
 use bytes::Bytes;
 
+use crate::config::CoordinationConfig;
 use crate::consumer::{ConsumerBuilder, World};
 use crate::lease::{DynamoDbLeaseStore, Lease, LeaseStore, LeaseWrite, WriteOutcome, row_after};
 use crate::overseer::Hub;
 use crate::overseer::assign::independent::{Rules, plan_assignment};
+use crate::overseer::assign::leader::{LeaderRules, plan_leader_assignment};
 use crate::overseer::shard_sync::plan_child_leases;
 use crate::overseer::view::View;
+use crate::overseer::worker_metrics::{CPU, WorkerStats};
 use crate::planted::planted;
 use crate::runtime::Clock;
 use crate::stream::{ChildShard, RecordsPage};
@@ -90,6 +93,55 @@ pub fn plan_takes(
     };
     let mut rng = fastrand::Rng::with_seed(seed);
     plan_assignment(&View::from_parts(known), held, &rules, now, &mut rng).takes
+}
+
+/// A fleet as a worker of it knows it, to plan for.
+#[derive(Debug)]
+pub struct KnownFleet {
+    view: View,
+    workers: Vec<WorkerStats>,
+}
+
+impl KnownFleet {
+    /// A fleet of these workers, each with how busy its CPU is in percent.
+    #[must_use]
+    pub fn new(known: Known, workers: impl IntoIterator<Item = (WorkerId, f64)>) -> Self {
+        let told = |(worker, cpu)| {
+            let mut stats = WorkerStats::new(worker);
+            stats.push(CPU, Some(cpu), 100.0);
+            stats
+        };
+        Self { view: View::from_parts(known), workers: workers.into_iter().map(told).collect() }
+    }
+
+    /// How many leases a leader would move at `now`.
+    #[must_use]
+    pub fn plan_as_leader(&self, coordination: &CoordinationConfig, now: Moment, seed: u64) -> usize {
+        let rules = LeaderRules::new(coordination, usize::MAX);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let plan = plan_leader_assignment(&self.view, &self.workers, |_| false, &rules, true, now, &mut rng);
+        plan.moves.len()
+    }
+
+    /// How many leases `worker`, which has those in `held`, would take by the rules of KCL 2.x.
+    #[must_use]
+    pub fn plan_for_itself(
+        &self,
+        worker: &WorkerId,
+        held: &BTreeSet<LeaseKey>,
+        coordination: &CoordinationConfig,
+        now: Moment,
+        seed: u64,
+    ) -> usize {
+        let rules = Rules {
+            worker: worker.clone(),
+            max_leases: usize::MAX,
+            leases_to_acquire: 1,
+            failover_time: coordination.failover_time,
+            priority_lease_assignment: false,
+        };
+        plan_assignment(&self.view, held, &rules, now, &mut fastrand::Rng::with_seed(seed)).takes.len()
+    }
 }
 
 /// What becomes of a write to a row as it is.

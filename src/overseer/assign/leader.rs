@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::variance::Fleet;
-use crate::config::AssignmentStrategy;
+use crate::config::{AssignmentStrategy, CoordinationConfig};
 use crate::lease::Lease;
 use crate::overseer::view::{Observed, View};
 use crate::overseer::worker_metrics::WorkerStats;
@@ -32,6 +32,23 @@ pub(crate) struct LeaderRules {
     pub(crate) dampening: f64,
     pub(crate) allow_overshoot: bool,
     pub(crate) graceful_handoff: bool,
+}
+
+impl LeaderRules {
+    pub(crate) fn new(coordination: &CoordinationConfig, max_leases: usize) -> Self {
+        let leader = &coordination.leader;
+        Self {
+            strategy: leader.assignment_strategy,
+            failover_time: coordination.failover_time,
+            max_leases,
+            #[expect(clippy::cast_precision_loss, reason = "a limit")]
+            max_throughput: leader.max_throughput_kib_per_second.map_or(f64::INFINITY, |limit| limit as f64),
+            threshold: f64::from(leader.rebalance_threshold_percentage) / 100.0,
+            dampening: f64::from(leader.dampening_percentage) / 100.0,
+            allow_overshoot: leader.allow_throughput_overshoot,
+            graceful_handoff: leader.graceful_handoff,
+        }
+    }
 }
 
 /// What the leader is to change, and the numbers behind it.

@@ -10,23 +10,12 @@ use crate::lease::Throughput;
 use crate::overseer::worker_metrics::CPU;
 use crate::types::Checkpoint;
 
-const F: Duration = Duration::from_secs(10);
-
 fn at(seconds: u64) -> Moment {
     Moment::after_origin(Duration::from_secs(seconds))
 }
 
 fn rules() -> LeaderRules {
-    LeaderRules {
-        strategy: AssignmentStrategy::WorkerUtilizationAware,
-        failover_time: F,
-        max_leases: usize::MAX,
-        max_throughput: f64::INFINITY,
-        threshold: 0.1,
-        dampening: 0.6,
-        allow_overshoot: true,
-        graceful_handoff: true,
-    }
+    LeaderRules::new(&CoordinationConfig::default(), usize::MAX)
 }
 
 fn rate(kib: f64) -> Throughput {

@@ -156,18 +156,7 @@ impl Overseer {
 
     fn plan_for_all(&mut self, now: Moment) -> LeaderPlan {
         let coordination = &self.worker.coordination;
-        let leader = &coordination.leader;
-        let rules = LeaderRules {
-            strategy: leader.assignment_strategy,
-            failover_time: coordination.failover_time,
-            max_leases: self.worker.management.max_leases,
-            #[expect(clippy::cast_precision_loss, reason = "a limit")]
-            max_throughput: leader.max_throughput_kib_per_second.map_or(f64::INFINITY, |limit| limit as f64),
-            threshold: f64::from(leader.rebalance_threshold_percentage) / 100.0,
-            dampening: f64::from(leader.dampening_percentage) / 100.0,
-            allow_overshoot: leader.allow_throughput_overshoot,
-            graceful_handoff: leader.graceful_handoff,
-        };
+        let rules = LeaderRules::new(coordination, self.worker.management.max_leases);
         let expired = expired_owners(&self.view, coordination.failover_time, now);
         let leading = &mut self.leading;
         for stats in leading.workers.iter().filter(|stats| expired.contains(&stats.worker)) {

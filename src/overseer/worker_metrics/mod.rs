@@ -7,6 +7,6 @@ mod stats;
 
 pub(crate) use self::heard::Heard;
 pub(crate) use self::report::{retract, run};
-#[cfg(test)]
+#[cfg(any(test, feature = "internals"))]
 pub(crate) use self::stats::CPU;
 pub(crate) use self::stats::WorkerStats;
