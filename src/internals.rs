@@ -13,6 +13,7 @@ use crate::lease::{DynamoDbLeaseStore, Lease, LeaseStore, LeaseWrite, WriteOutco
 use crate::overseer::Hub;
 use crate::overseer::assign::independent::{Rules, plan_assignment};
 use crate::overseer::assign::leader::{LeaderRules, plan_leader_assignment};
+use crate::overseer::assign::outlook::Outlook;
 use crate::overseer::shard_sync::plan_child_leases;
 use crate::overseer::view::View;
 use crate::overseer::worker_metrics::{CPU, WorkerStats};
@@ -119,7 +120,16 @@ impl KnownFleet {
     pub fn plan_as_leader(&self, coordination: &CoordinationConfig, now: Moment, seed: u64) -> usize {
         let rules = LeaderRules::new(coordination, usize::MAX);
         let mut rng = fastrand::Rng::with_seed(seed);
-        let plan = plan_leader_assignment(&self.view, &self.workers, |_| false, &rules, true, now, &mut rng);
+        let plan = plan_leader_assignment(
+            &self.view,
+            &self.workers,
+            &mut Outlook::default(),
+            |_| false,
+            &rules,
+            true,
+            now,
+            &mut rng,
+        );
         plan.moves.len()
     }
 

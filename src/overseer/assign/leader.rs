@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use super::outlook::Outlook;
 use super::variance::Fleet;
 use crate::config::{AssignmentStrategy, CoordinationConfig};
 use crate::lease::Lease;
@@ -87,10 +88,12 @@ pub(crate) enum Reason {
 
 /// Plans one run: leases without a living owner go to the workers that are least busy, then, if asked
 /// for, leases move from busy workers to others. `workers` have told lately how busy they are; a
-/// handoff that `is_pending` says of is left to run.
+/// handoff that `is_pending` says of is left to run. `outlook` is taken from plan to plan.
+#[expect(clippy::too_many_arguments, reason = "each is another part of what the leader knows")]
 pub(crate) fn plan_leader_assignment(
     view: &View,
     workers: &[WorkerStats],
+    outlook: &mut Outlook,
     is_pending: impl Fn(&LeaseKey) -> bool,
     rules: &LeaderRules,
     rebalance: bool,
@@ -110,7 +113,8 @@ pub(crate) fn plan_leader_assignment(
         expired: adrift.len(),
         ..LeaderPlan::default()
     };
-    let mut fleet = Fleet::new(workers, &running, rules);
+    outlook.observe(workers);
+    let mut fleet = Fleet::new(workers, outlook, &running, rules);
     let mut owned: BTreeMap<&WorkerId, Vec<&Lease>> = BTreeMap::new();
     for Observed { lease, .. } in held.iter().copied() {
         let Some(owner) = &lease.owner else { continue };
@@ -123,7 +127,7 @@ pub(crate) fn plan_leader_assignment(
             plan.moves.push(Move { lease, to, reason: Reason::Overdue, is_graceful: false });
         }
     }
-    fleet.rank();
+    fleet.rank(outlook);
     // Those that have waited longest first.
     adrift.sort_by_key(|observed| observed.changed());
     for Observed { lease, .. } in adrift {
@@ -150,6 +154,7 @@ pub(crate) fn plan_leader_assignment(
             is_graceful: rules.graceful_handoff,
         }));
     }
+    fleet.keep(outlook);
     plan
 }
 
@@ -187,3 +192,7 @@ impl fmt::Display for Reason {
 #[cfg(test)]
 #[path = "leader_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "leader_convergence_test.rs"]
+mod convergence_tests;

@@ -60,7 +60,16 @@ impl Known {
         let mut view = View::default();
         view.observe_scan(self.leases.clone(), at(0));
         let mut rng = fastrand::Rng::with_seed(seed);
-        plan_leader_assignment(&view, &self.workers, |_| false, rules, rebalance, at(1), &mut rng)
+        plan_leader_assignment(
+            &view,
+            &self.workers,
+            &mut Outlook::default(),
+            |_| false,
+            rules,
+            rebalance,
+            at(1),
+            &mut rng,
+        )
     }
 
     fn carry_out(&mut self, plan: &LeaderPlan) {
@@ -144,7 +153,16 @@ fn what_expired_is_assigned_again_but_not_to_its_owner_if_that_is_best() {
     let mut view = View::default();
     view.observe_scan(known.leases.clone(), at(0));
     let mut rng = fastrand::Rng::with_seed(1);
-    let plan = plan_leader_assignment(&view, &known.workers, |_| false, &rules(), false, at(11), &mut rng);
+    let plan = plan_leader_assignment(
+        &view,
+        &known.workers,
+        &mut Outlook::default(),
+        |_| false,
+        &rules(),
+        false,
+        at(11),
+        &mut rng,
+    );
     assert_eq!((plan.expired, plan.spillover), (3, 0));
     assert!(plan.moves.iter().all(|moved| moved.reason == Reason::Expired && !moved.is_graceful));
     assert!(plan.moves.iter().all(|moved| moved.lease.owner.as_ref() != Some(&moved.to)));
@@ -193,7 +211,17 @@ fn a_handoff_is_left_to_run_until_it_is_overdue() {
     view.observe_scan(known.leases.clone(), at(0));
     let plan = |pending: bool| {
         let mut rng = fastrand::Rng::with_seed(1);
-        plan_leader_assignment(&view, &known.workers, |_| pending, &rules(), true, at(1), &mut rng).moves
+        plan_leader_assignment(
+            &view,
+            &known.workers,
+            &mut Outlook::default(),
+            |_| pending,
+            &rules(),
+            true,
+            at(1),
+            &mut rng,
+        )
+        .moves
     };
     assert_eq!(plan(true), []);
     let overdue = plan(false);

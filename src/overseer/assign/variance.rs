@@ -1,13 +1,14 @@
 //! How busy workers are, and would be (KCL's `VarianceBasedLeaseAssignmentDecider`).
 //!
 //! Faults of KCL's that are avoided: without any throughput all scores were NaN, here a lease counts a
-//! little even when it is idle, so that idle ones are counted; of equally busy workers only some were served, here the one with the fewest leases is;
-//! and a target that did not fit one source was lost to the others.
+//! little even when it is idle; of equally busy workers only some were served, here the one with the
+//! fewest leases is; and a target that did not fit one source was lost to the others.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::leader::LeaderRules;
+use super::outlook::Outlook;
 use crate::config::AssignmentStrategy;
 use crate::lease::Lease;
 use crate::overseer::view::Observed;
@@ -21,6 +22,15 @@ const AVERAGE_THROUGHPUT: f64 = 100.0;
 /// What a lease counts beside its throughput, in KiB per second: an idle shard is polled all the same.
 /// Without it the leases of an idle fleet would move with the last traces of what they once had.
 const IDLE: f64 = 1.0;
+/// From here on a metric in percent does not show any more how much is asked of a machine.
+const SATURATED: f64 = 99.0;
+/// Leases cost a worker at least this part of what they cost on average: one that has only just been given
+/// some looks as if they cost it nothing.
+const CHEAPEST: f64 = 0.1;
+/// And at most this many times as much: with few leases, what it does beside them looks like their cost.
+const DEAREST: f64 = 4.0;
+/// How many of the least busy workers are tried for a lease that is to move.
+const TRIES: usize = 16;
 /// What sums of many numbers may be off by.
 const ROUNDING: f64 = 1e-9;
 
@@ -52,6 +62,22 @@ struct Load<'a> {
     metric: &'a str,
     value: f64,
     limit: f64,
+    /// What a KiB per second more adds to it.
+    cost: f64,
+    /// By how much this plan changes it.
+    change: f64,
+}
+
+impl<'a> Load<'a> {
+    fn new(metric: &'a str, value: f64, limit: f64) -> Self {
+        Self { metric, value, limit, cost: 0.0, change: 0.0 }
+    }
+
+    fn add(&mut self, throughput: f64) {
+        let change = self.cost * throughput;
+        self.value = (self.value + change).max(0.0);
+        self.change += change;
+    }
 }
 
 /// Higher is less busy.
@@ -79,7 +105,12 @@ impl PartialOrd for Rank<'_> {
 }
 
 impl<'a> Fleet<'a> {
-    pub(super) fn new(stats: &'a [WorkerStats], running: &[&Observed], rules: &'a LeaderRules) -> Self {
+    pub(super) fn new(
+        stats: &'a [WorkerStats],
+        outlook: &Outlook,
+        running: &[&Observed],
+        rules: &'a LeaderRules,
+    ) -> Self {
         let known: Vec<f64> = running
             .iter()
             .filter_map(|observed| observed.lease.throughput)
@@ -98,7 +129,8 @@ impl<'a> Fleet<'a> {
             .map(|stats| {
                 let metrics = stats.samples.keys().filter_map(|metric| {
                     let limit = stats.limits.get(metric).copied().unwrap_or(100.0);
-                    Some(Load { metric, value: stats.value(metric)?, limit })
+                    let value = stats.value(metric)? + outlook.to_come(&stats.worker, metric);
+                    Some(Load::new(metric, value.max(0.0), limit))
                 });
                 let metrics = if counts_leases { Vec::new() } else { metrics.collect() };
                 Candidate { name: &stats.worker, metrics, assigned: 0.0, leases: 0 }
@@ -131,12 +163,12 @@ impl<'a> Fleet<'a> {
     }
 
     /// Ranks the workers, once what they have is counted.
-    pub(super) fn rank(&mut self) {
+    pub(super) fn rank(&mut self, outlook: &Outlook) {
         let fair = self.fair;
         for worker in &mut self.workers {
             if worker.metrics.is_empty() {
                 let value = if fair > 0.0 { AVERAGE_THROUGHPUT * worker.assigned / fair } else { 0.0 };
-                worker.metrics.push(Load { metric: THROUGHPUT, value, limit: f64::INFINITY });
+                worker.metrics.push(Load::new(THROUGHPUT, value, f64::INFINITY));
             }
         }
         let mut sums: BTreeMap<&'a str, (f64, usize)> = BTreeMap::new();
@@ -145,7 +177,43 @@ impl<'a> Fleet<'a> {
             (*sum, *workers) = (*sum + load.value, *workers + 1);
         }
         self.averages = sums.into_iter().map(|(metric, (sum, n))| (metric, sum / count(n))).collect();
+        self.weigh(outlook);
         self.ranking = (0..self.workers.len()).map(|index| self.rank_of(index)).collect();
+    }
+
+    /// Finds out what throughput costs each worker.
+    fn weigh(&mut self, outlook: &Outlook) {
+        if self.fair <= 0.0 {
+            return;
+        }
+        for worker in &mut self.workers {
+            for load in &mut worker.metrics {
+                if load.metric == THROUGHPUT {
+                    load.cost = AVERAGE_THROUGHPUT / self.fair;
+                    continue;
+                }
+                let usual = self.averages.get(load.metric).copied().unwrap_or_default() / self.fair;
+                let known = outlook.cost(worker.name, load.metric);
+                load.cost = known.unwrap_or(usual);
+                let processed = worker.assigned - IDLE * count(worker.leases);
+                if processed > 0.0 && outlook.has_news(worker.name) {
+                    let told = (load.value / processed).clamp(CHEAPEST * usual, DEAREST * usual);
+                    let told = if load.value >= SATURATED { told.max(load.cost) } else { told };
+                    // The more it has, the more it tells.
+                    load.cost += (processed / self.fair).min(1.0) * (told - load.cost);
+                }
+            }
+        }
+    }
+
+    /// Keeps for the next plan what this one has found out and will change.
+    pub(super) fn keep(&self, outlook: &mut Outlook) {
+        for worker in &self.workers {
+            for load in worker.metrics.iter().filter(|load| load.metric != THROUGHPUT) {
+                outlook.learn(worker.name, load.metric, load.cost);
+                outlook.expect(worker.name, load.metric, load.change);
+            }
+        }
     }
 
     /// Gives a lease to the worker that is least busy; `None` if all have as much as they may.
@@ -170,25 +238,44 @@ impl<'a> Fleet<'a> {
         let givers: BTreeSet<usize> = sources.iter().map(|(index, _)| *index).collect();
         for (source, take) in sources {
             let Some(leases) = owned.get(self.workers[source].name) else { continue };
-            let mut left = self.value(source, metric);
             for lease in self.pick(leases, take, rng) {
                 let throughput = self.throughput(lease);
-                let Some(target) = self.next_but(&givers) else { return moves };
-                let step = self.step(metric, throughput);
-                let after = self.value(target, metric) + step;
                 // Up to the average, as KCL; beyond it where it makes the two more alike all the same, which
                 // no later plan can undo.
-                let fits =
-                    after <= average * (1.0 + ROUNDING) || after <= left - average * self.rules.threshold;
-                if fits && after <= self.limit(target, metric) {
-                    self.give(target, throughput);
-                    left -= step;
-                    moves.push((lease, self.workers[target].name.clone()));
-                }
+                let tolerable = self.value(source, metric) * (1.0 - self.rules.threshold);
+                let most = tolerable.max(average * (1.0 + ROUNDING));
+                let Some(target) = self.next_that_fits(metric, throughput, most, &givers) else { continue };
+                self.change(source, -throughput);
+                self.workers[source].leases -= 1;
+                self.give(target, throughput);
                 self.ranking.push(self.rank_of(target));
+                moves.push((lease, self.workers[target].name.clone()));
             }
         }
         moves
+    }
+
+    /// The least busy worker for which `throughput` more is not too much.
+    fn next_that_fits(
+        &mut self,
+        metric: &str,
+        throughput: f64,
+        most: f64,
+        excluded: &BTreeSet<usize>,
+    ) -> Option<usize> {
+        let mut passed_over = Vec::new();
+        let mut found = None;
+        while found.is_none() && passed_over.len() < TRIES {
+            let Some(index) = self.next_but(excluded) else { break };
+            let after = self.load(index, metric).map_or(0.0, |load| load.value + load.cost * throughput);
+            if after <= most.min(self.limit(index, metric)) {
+                found = Some(index);
+            } else {
+                passed_over.push(self.rank_of(index));
+            }
+        }
+        self.ranking.extend(passed_over);
+        found
     }
 
     /// Moves single leases from the worker with the most to the one with the fewest, until they differ by
@@ -303,25 +390,14 @@ impl<'a> Fleet<'a> {
     }
 
     fn give(&mut self, index: usize, throughput: f64) {
-        let steps: Vec<f64> =
-            self.workers[index].metrics.iter().map(|load| self.step(load.metric, throughput)).collect();
-        let worker = &mut self.workers[index];
-        for (load, step) in worker.metrics.iter_mut().zip(steps) {
-            load.value += step;
-        }
-        worker.assigned += throughput;
-        worker.leases += 1;
+        self.change(index, throughput);
+        self.workers[index].leases += 1;
     }
 
-    /// By how much a metric is expected to rise with so much more throughput.
-    fn step(&self, metric: &str, throughput: f64) -> f64 {
-        let part = if self.fair > 0.0 { throughput / self.fair } else { 0.0 };
-        let whole = if metric == THROUGHPUT {
-            AVERAGE_THROUGHPUT
-        } else {
-            self.averages.get(metric).copied().unwrap_or_default()
-        };
-        whole * part
+    fn change(&mut self, index: usize, throughput: f64) {
+        let worker = &mut self.workers[index];
+        worker.metrics.iter_mut().for_each(|load| load.add(throughput));
+        worker.assigned += throughput;
     }
 
     fn throughput(&self, lease: &Lease) -> f64 {

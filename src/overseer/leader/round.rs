@@ -12,6 +12,7 @@ use crate::metrics::{Operation, names};
 use crate::overseer::assign::leader::{
     LeaderPlan, LeaderRules, Move, expired_owners, plan_leader_assignment,
 };
+use crate::overseer::assign::outlook::Outlook;
 use crate::overseer::rounds::{CONCURRENT_WRITES, Overseer};
 use crate::overseer::worker_metrics::{Heard, WorkerStats};
 use crate::planted::{Bug, planted};
@@ -34,6 +35,8 @@ pub(crate) struct Leading {
     /// What workers told, as of the last scan.
     workers: Vec<WorkerStats>,
     heard: Heard,
+    /// What plans have found out about workers.
+    outlook: Outlook,
     /// Workers whose leases ran out, with when they last told something: they get none until they tell
     /// something new. A row in the table outlives its worker by a minute.
     stopped: BTreeMap<WorkerId, u64>,
@@ -182,6 +185,7 @@ impl Overseer {
         plan_leader_assignment(
             &self.view,
             &self.leading.workers,
+            &mut self.leading.outlook,
             |key| handoffs.get(key).is_some_and(|until| now < *until),
             &rules,
             rebalance,
