@@ -110,7 +110,9 @@ async fn change(
 /// the index of owners can be read, and every owner tells how busy it is.
 async fn is_ready(worker: &Worker) -> Result<bool, StoreError> {
     let scan = worker.store.scan().await?;
-    let owners: BTreeSet<&WorkerId> = scan.leases.iter().filter_map(|lease| lease.owner.as_ref()).collect();
+    // The rows of shards that have ended may name workers that are long gone.
+    let running = scan.leases.iter().filter(|lease| !lease.checkpoint.is_shard_end());
+    let owners: BTreeSet<&WorkerId> = running.filter_map(|lease| lease.owner.as_ref()).collect();
     if !leads(&worker.id, owners.iter().copied()) {
         return Ok(false);
     }
