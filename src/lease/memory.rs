@@ -337,6 +337,7 @@ mod tests {
                 Some(LeaseWrite::take(&lease, &to)),
                 Some(LeaseWrite::checkpoint(&lease, &crate::types::Checkpoint::ShardEnd)),
                 Some(LeaseWrite::assign(&lease, &to)),
+                Some(LeaseWrite::assign_expired(&lease, &to)),
                 Some(LeaseWrite::evict(&lease)),
                 LeaseWrite::finish_handoff(&lease),
             ];

@@ -78,12 +78,17 @@ impl LeaseWrite {
         write
     }
 
-    /// Makes `worker` the owner of a lease that is free, expired or stolen (`takeLease`): `TakeLease`.
+    /// Makes `worker` the owner of a lease that is free, expired or stolen (`takeLease`): `TakeLease`. Other
+    /// than Java's, it is refused too if a handoff was announced meanwhile.
     ///
     /// Refused: another worker was faster, or the owner is alive after all.
     #[must_use]
     pub fn take(lease: &Lease, worker: &WorkerId) -> Self {
         let mut write = Self::by_counter("TakeLease", lease).owned_by(worker, lease);
+        // A leader announces a handoff without counting.
+        write
+            .conditions
+            .push(Condition::same_owner(names::CHECKPOINT_OWNER, lease.checkpoint_owner.as_ref()));
         if planted(Bug::TakeIgnoresCounter) {
             write.conditions = vec![Condition::Exists(names::LEASE_KEY)];
         }
@@ -200,6 +205,17 @@ impl LeaseWrite {
         write
     }
 
+    /// Gives a lease whose owner seems to be dead to `new`: as [`assign`](Self::assign), and besides the
+    /// owner must not have renewed since, which Java's leader does not ask for.
+    ///
+    /// Refused: the owner lives, or the owners have changed since; plan again.
+    #[must_use]
+    pub fn assign_expired(lease: &Lease, new: &WorkerId) -> Self {
+        let mut write = Self::assign(lease, new);
+        write.conditions.push(Condition::Equals(names::LEASE_COUNTER, Attribute::number(lease.counter)));
+        write
+    }
+
     /// Announces that `to` is to follow `from` (`initiateGracefulLeaseHandoff`, from the leader's
     /// `LeaseAssignmentManager`): `StartHandoff`. `from` goes on as `checkpointOwner`; the counter
     /// stays, so the renewal that tells it is refused by the new attribute and by nothing else.
@@ -262,10 +278,7 @@ impl LeaseWrite {
     fn by_owners(operation: &'static str, lease: &Lease) -> Self {
         let mut write = Self::by_key(operation, &lease.key);
         let owners = [(names::LEASE_OWNER, &lease.owner), (names::CHECKPOINT_OWNER, &lease.checkpoint_owner)];
-        write.conditions.extend(owners.map(|(name, owner)| match owner {
-            Some(owner) => Condition::Equals(name, worker(owner)),
-            None => Condition::Absent(name),
-        }));
+        write.conditions.extend(owners.map(|(name, owner)| Condition::same_owner(name, owner.as_ref())));
         write
     }
 
@@ -308,6 +321,10 @@ fn worker(id: &WorkerId) -> Attribute {
 }
 
 impl Condition {
+    fn same_owner(name: &'static str, owner: Option<&WorkerId>) -> Self {
+        owner.map_or(Self::Absent(name), |owner| Self::Equals(name, worker(owner)))
+    }
+
     /// The shard is finished: the lease may be deleted.
     pub(super) fn ended() -> Self {
         Self::Equals(names::CHECKPOINT, Attribute::S(Checkpoint::ShardEnd.text()))

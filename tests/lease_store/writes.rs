@@ -154,9 +154,13 @@ pub(crate) async fn assign(table: &Table) {
     let lease = owned(table).await;
     // The owner goes on renewing between the leader's scan and its write.
     table.applied(&LeaseWrite::renew(&lease, None)).await;
+    table.refused(&LeaseWrite::assign_expired(&lease, &"wC".into())).await;
     let assigned = table.applied(&LeaseWrite::assign(&lease, &"wC".into())).await;
-    assert_eq!((assigned.owner, assigned.counter, assigned.owner_switches), (Some("wC".into()), 59, 1));
+    let (owner, counter, switches) = (&assigned.owner, assigned.counter, assigned.owner_switches);
+    assert_eq!((owner, counter, switches), (&Some("wC".into()), 59, 1));
     table.refused(&LeaseWrite::assign(&lease, &"wD".into())).await;
+    let assigned = table.applied(&LeaseWrite::assign_expired(&assigned, &"wD".into())).await;
+    assert_eq!((assigned.owner, assigned.counter), (Some("wD".into()), 60));
 
     let free = Lease::new("shardId-free", Checkpoint::Latest);
     table.store.create(&free).await.unwrap();
@@ -209,6 +213,7 @@ fn every_write(lease: &Lease) -> Vec<LeaseWrite> {
         LeaseWrite::update_children(&lease.key, &lease.parents),
         LeaseWrite::update_hash_range(&lease.key, HashKeyRange::FULL),
         LeaseWrite::assign(lease, &worker),
+        LeaseWrite::assign_expired(lease, &worker),
         LeaseWrite::evict(lease),
     ];
     writes.extend(LeaseWrite::finish_handoff(lease));

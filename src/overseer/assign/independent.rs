@@ -2,7 +2,9 @@
 //!
 //! Differences, all of which leave other workers' plans valid: shards that have ended are neither
 //! counted nor taken; a lease without an owner is free at once, not after the failover time; a lease
-//! that names this worker without its knowing (it restarted under the same name) is taken back first.
+//! that names this worker without its knowing (it restarted under the same name) is taken back first; and
+//! one in a handoff, which a leader began before the fleet was rolled back, is the old owner's until that
+//! has given it back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -62,7 +64,8 @@ impl Take {
     #[must_use]
     pub fn is_worth_a_retry(&self, row: &Lease) -> bool {
         let is_steal = matches!(self.reason, Reason::Steal { .. }) || planted(Bug::RetakesFromTheLiving);
-        is_steal && row.owner == self.lease.owner && !row.checkpoint.is_shard_end()
+        let is_same = row.owner == self.lease.owner && row.checkpoint_owner.is_none();
+        is_steal && is_same && !row.checkpoint.is_shard_end()
     }
 }
 
@@ -98,7 +101,7 @@ pub(crate) fn plan_assignment(
     rng: &mut fastrand::Rng,
 ) -> AssignmentPlan {
     let is_mine = |observed: &&Observed| {
-        held.contains(&observed.lease.key) || observed.lease.owner.as_ref() == Some(&rules.worker)
+        held.contains(&observed.lease.key) || observed.lease.actual_owner() == Some(&rules.worker)
     };
     let running: Vec<&Observed> =
         view.iter().filter(|observed| !observed.lease.checkpoint.is_shard_end()).collect();
@@ -119,7 +122,7 @@ pub(crate) fn plan_assignment(
         free.iter().copied().filter(|observed| observed.is_stale(very_old_after, now)).collect();
     let mut loads: BTreeMap<&WorkerId, Vec<&Observed>> = BTreeMap::new();
     for observed in others.iter().copied().filter(|observed| !is_expired(observed)) {
-        if let Some(owner) = &observed.lease.owner {
+        if let Some(owner) = observed.lease.actual_owner() {
             loads.entry(owner).or_default().push(observed);
         }
     }
@@ -154,7 +157,7 @@ pub(crate) fn plan_assignment(
     }
     if !free.is_empty() {
         plan.takes.extend(pick(free, needed, rng).map(|lease| {
-            let reason = match &lease.owner {
+            let reason = match lease.actual_owner() {
                 Some(owner) => Reason::Expired { owner: owner.clone() },
                 None => Reason::Free,
             };
@@ -173,6 +176,8 @@ pub(crate) fn plan_assignment(
     let surplus = leases.len().saturating_sub(fair).min(needed);
     let wanted = if surplus == 0 && needed > 1 && leases.len() >= target { 1 } else { surplus };
     let owner = owner.clone();
+    // A handoff is left to run.
+    let leases = leases.into_iter().filter(|observed| observed.lease.checkpoint_owner.is_none()).collect();
     plan.takes.extend(
         pick(leases, wanted.min(rules.leases_to_acquire), rng)
             .map(|lease| Take { lease, reason: Reason::Steal { owner: owner.clone() } }),

@@ -88,7 +88,8 @@ pub(crate) enum Reason {
 
 /// Plans one run: leases without a living owner go to the workers that are least busy, then, if asked
 /// for, leases move from busy workers to others. `workers` have told lately how busy they are; a
-/// handoff that `is_pending` says of is left to run. `outlook` is taken from plan to plan.
+/// handoff that `is_pending` says of is left to run. `outlook` is taken from plan to plan, and `now` is when
+/// the view was last true.
 #[expect(clippy::too_many_arguments, reason = "each is another part of what the leader knows")]
 pub(crate) fn plan_leader_assignment(
     view: &View,

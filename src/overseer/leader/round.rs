@@ -10,7 +10,7 @@ use super::election::resign;
 use crate::lease::{EntityKind, Lease, LeaseWrite, WriteOutcome};
 use crate::metrics::{Operation, names};
 use crate::overseer::assign::leader::{
-    LeaderPlan, LeaderRules, Move, expired_owners, plan_leader_assignment,
+    LeaderPlan, LeaderRules, Move, Reason, expired_owners, plan_leader_assignment,
 };
 use crate::overseer::assign::outlook::Outlook;
 use crate::overseer::rounds::{CONCURRENT_WRITES, Overseer};
@@ -160,7 +160,9 @@ impl Overseer {
     fn plan_for_all(&mut self, now: Moment) -> LeaderPlan {
         let coordination = &self.worker.coordination;
         let rules = LeaderRules::new(coordination, self.worker.management.max_leases);
-        let expired = expired_owners(&self.view, coordination.failover_time, now);
+        // Who has renewed since the last look is not known.
+        let seen = self.scanned;
+        let expired = expired_owners(&self.view, coordination.failover_time, seen);
         let leading = &mut self.leading;
         for stats in leading.workers.iter().filter(|stats| expired.contains(&stats.worker)) {
             leading.stopped.insert(stats.worker.clone(), stats.updated);
@@ -189,7 +191,7 @@ impl Overseer {
             |key| handoffs.get(key).is_some_and(|until| now < *until),
             &rules,
             rebalance,
-            now,
+            seen,
             &mut self.rng,
         )
     }
@@ -203,7 +205,8 @@ impl Overseer {
         }
         self.view.learn(lease.clone(), sent);
         worker.hub.publish(lease.clone());
-        if !moved.is_graceful && lease.owner.as_ref() == Some(&worker.id) && !self.is_held(&lease.key) {
+        let is_ours = lease.owner.as_ref() == Some(&worker.id) && !lease.checkpoint.is_shard_end();
+        if !moved.is_graceful && is_ours && !self.is_held(&lease.key) {
             // The write that assigned it is as good as one that takes it.
             self.start_consumer(lease, moved.lease.clone(), sent);
         }
@@ -231,6 +234,8 @@ async fn write(worker: &Worker, moved: Move) -> Written {
     }
     let write = match &moved.lease.owner {
         Some(from) if moved.is_graceful => LeaseWrite::start_handoff(&moved.lease.key, from, &moved.to),
+        // Its owner may have come back to life since it was seen.
+        Some(_) if moved.reason == Reason::Expired => LeaseWrite::assign_expired(&moved.lease, &moved.to),
         _ => LeaseWrite::assign(&moved.lease, &moved.to),
     };
     match worker.store.apply(&write).await {
