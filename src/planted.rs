@@ -84,7 +84,7 @@ pub enum Bug {
 #[cfg(feature = "internals")]
 impl Bug {
     /// Every bug that fleets show soon enough; all others are found in the model.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 34] = [
         Self::TakeIgnoresCounter,
         Self::TakeKeepsCounter,
         Self::RenewIgnoresCounter,
@@ -113,6 +113,12 @@ impl Bug {
         Self::WaitsForeverForEvents,
         Self::TrustsAnyShardEnd,
         Self::FallbackForgetsPosition,
+        Self::LeadsTooEarly,
+        Self::LockIgnoresVersion,
+        Self::TakesUpBeforeHandoff,
+        Self::AssignsToTheSilent,
+        Self::HandsOverUnasked,
+        Self::LeadsForever,
     ];
 }
 

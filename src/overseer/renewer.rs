@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use super::holdings::Holding;
 use crate::lease::{HeldError, Throughput};
 use crate::metrics::{Operation, names};
+use crate::planted::{Bug, planted};
 use crate::types::{LeaseKey, Moment};
 use crate::worker::Worker;
 
@@ -43,7 +44,8 @@ pub(crate) async fn run(worker: Arc<Worker>) {
                 worker.metrics.operation(Operation::RenewAllLeases).add(names::CURRENT_LEASES, holdings.len() as u64);
                 meters.retain(|key, _| holdings.iter().any(|holding| holding.held.key() == key));
                 for holding in holdings {
-                    let is_overdue = |since| now.since(since) >= worker.coordination.leader.graceful_handoff_timeout;
+                    let may_take = worker.coordination.leader.graceful_handoff_timeout;
+                    let is_overdue = |since| now.since(since) >= may_take || planted(Bug::HandsOverUnasked);
                     if holding.held.handoff_since().is_some_and(is_overdue) {
                         handing_over.push(hand_over(holding));
                         continue;

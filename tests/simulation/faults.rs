@@ -44,8 +44,12 @@ impl Odds {
     }
 }
 
-/// Eventually consistent reads miss what happened in this time at most.
-const STALE_MAX: Duration = Duration::from_secs(2);
+/// Scans miss what happened in this time at most.
+pub(crate) const STALE_MAX: Duration = Duration::from_secs(2);
+/// The index of owners is a copy, and may be further behind.
+const INDEX_STALE_MAX: Duration = Duration::from_secs(6);
+/// As good as never.
+const FOREVER: Duration = Duration::from_secs(1_000_000);
 
 /// When the lease table changed.
 #[derive(Clone, Debug, Default)]
@@ -74,20 +78,24 @@ struct State {
     changes: Changes,
     suspended_until: Instant,
     no_fan_out_until: Instant,
+    /// After how many more requests to the lease table the worker is cut off from everything.
+    cut_off_after: Option<u32>,
 }
 
 impl Weather {
     pub(crate) fn new(seed: u64, odds: Odds, failover: Duration, changes: Changes) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
         let (suspended_until, no_fan_out_until) = (Instant::now(), Instant::now());
-        let state = State { rng, odds, failover, changes, suspended_until, no_fan_out_until };
+        let state =
+            State { rng, odds, failover, changes, suspended_until, no_fan_out_until, cut_off_after: None };
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// From now on nothing goes wrong any more.
-    pub(crate) fn clear(&self) {
+    /// From now on nothing goes wrong any more, unless by these odds.
+    pub(crate) fn change(&self, odds: Odds) {
         let mut state = self.0.lock().expect("not poisoned");
-        state.odds = Odds::default();
+        state.odds = odds;
+        state.cut_off_after = None;
         state.suspended_until = Instant::now();
         state.no_fan_out_until = Instant::now();
     }
@@ -96,6 +104,15 @@ impl Weather {
     /// were suspended.
     pub(crate) fn suspend(&self, length: Duration) {
         self.0.lock().expect("not poisoned").suspended_until = Instant::now() + length;
+    }
+
+    /// After so many more requests to the lease table nobody hears of the worker any more, nor it of them.
+    pub(crate) fn cut_off_after(&self, requests: u32) {
+        self.0.lock().expect("not poisoned").cut_off_after = Some(requests);
+    }
+
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.0.lock().expect("not poisoned").cut_off_after == Some(0)
     }
 
     /// For so long nobody can be subscribed to.
@@ -134,6 +151,15 @@ impl State {
         if !suspended.is_zero() {
             return Fault::default().delayed(suspended, Duration::ZERO);
         }
+        if let Some(left) = &mut self.cut_off_after {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                self.suspended_until = Instant::now() + FOREVER;
+                // The last request may still have its effect.
+                let there = if self.rng.bool() { FOREVER } else { Duration::ZERO };
+                return Fault::default().delayed(there, FOREVER);
+            }
+        }
         // A request takes at most a third of the failover time; then it counts as timed out.
         let timeout = self.failover / 3;
         let part = timeout.mul_f64(self.rng.f64());
@@ -154,7 +180,8 @@ impl State {
         }
         let mut fault = Fault::default();
         if matches!(operation, "ListLeases" | "ListLeaseKeysForWorker") && self.is(self.odds.stale) {
-            let recent = self.changes.within(STALE_MAX);
+            let recent =
+                self.changes.within(if operation == "ListLeases" { STALE_MAX } else { INDEX_STALE_MAX });
             fault = Fault::stale(self.rng.usize(..=recent));
         }
         if self.is(self.odds.slow) {

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kinesis_consumer::lease::Lease;
-use kinesis_consumer::{Checkpoint, ExtendedSequenceNumber, HashKeyRange, LeaseKey, ShardId};
+use kinesis_consumer::{
+    Checkpoint, CoordinationMode, ExtendedSequenceNumber, HashKeyRange, LeaseKey, ShardId,
+};
 use tokio::time::Instant;
 
 /// One life of one worker: a worker that is restarted under its name lives again.
@@ -14,6 +16,22 @@ use tokio::time::Instant;
 pub(crate) struct Life {
     pub(crate) worker: String,
     pub(crate) number: u32,
+}
+
+/// A request that changed the lease table.
+#[derive(Debug, Clone)]
+pub(crate) struct By {
+    pub(crate) life: Life,
+    pub(crate) operation: &'static str,
+    pub(crate) sent: Duration,
+}
+
+/// The leader's lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lock {
+    pub(crate) owner: String,
+    pub(crate) version: String,
+    pub(crate) duration: Duration,
 }
 
 /// One processor, from `initialize` to the last thing it hears.
@@ -41,6 +59,7 @@ pub(crate) enum What {
         retention: Duration,
     },
     FaultsStopped,
+    FaultsBegan,
     Settled,
     /// A worker left a healthy fleet, and its leases were taken by others; `None` if not in time.
     HandedOver {
@@ -48,10 +67,23 @@ pub(crate) enum What {
         limit: Duration,
     },
 
+    /// A worker died in a healthy fleet, and its leases were taken up by others; `None` if not in time.
+    TakenOver {
+        after: Option<Duration>,
+        limit: Duration,
+        was_leader: bool,
+    },
+    /// A healthy fleet that was made ready is run by a leader now; `None` if not in time.
+    Migrated {
+        after: Option<Duration>,
+    },
+    RolledBack,
+
     /// A worker's life.
     Born {
         life: Life,
         rate: f64,
+        mode: CoordinationMode,
     },
     StartFailed {
         life: Life,
@@ -76,6 +108,27 @@ pub(crate) enum What {
         key: LeaseKey,
         before: Option<Box<Lease>>,
         after: Option<Box<Lease>>,
+        by: Option<By>,
+    },
+    LockRow {
+        before: Option<Lock>,
+        after: Option<Lock>,
+        by: Option<By>,
+    },
+    /// A worker has told how busy it is, or (`None`) has taken that back.
+    Stats {
+        worker: String,
+        updated: Option<String>,
+        by: Option<By>,
+    },
+    /// How far the fleet has come from 2.x.
+    Version {
+        version: String,
+        by: Option<By>,
+    },
+    /// A worker has read the whole table.
+    Scanned {
+        life: Life,
     },
     /// A worker was told, in answer to a write on a lease it held, that another owns it.
     Refused {
@@ -148,6 +201,15 @@ pub(crate) struct Processor {
     pub(crate) born: Duration,
 }
 
+/// What a leader goes by.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Leading {
+    /// Whether leases are never taken from a worker that renews them.
+    pub(crate) asks_first: bool,
+    /// How long a processor may take to let go.
+    pub(crate) handoff_timeout: Duration,
+}
+
 #[derive(Debug, Clone, Default)]
 pub(crate) struct History {
     /// Whether the fleet starts at the oldest record. If not, shards that were over before there were
@@ -160,6 +222,8 @@ pub(crate) struct History {
     /// The shortest retention the stream ever had, and from when on.
     pub(crate) retention: Option<(Duration, Duration)>,
     pub(crate) failover: Duration,
+    /// What a leader of the fleet goes by.
+    pub(crate) leading: Leading,
     pub(crate) memory_max: u64,
     /// The most payload bytes any worker had in hand at once.
     pub(crate) memory_peaks: BTreeMap<Life, u64>,
@@ -190,6 +254,17 @@ impl History {
             }
         }
         found
+    }
+
+    /// How fast the clocks of workers run.
+    pub(crate) fn rates(&self) -> BTreeMap<&Life, f64> {
+        self.events
+            .iter()
+            .filter_map(|event| match &event.what {
+                What::Born { life, rate, .. } => Some((life, *rate)),
+                _ => None,
+            })
+            .collect()
     }
 
     /// From when on a processor must get what is written, unless it starts behind a checkpoint:
@@ -271,8 +346,8 @@ impl Event {
 }
 
 impl Log {
-    pub(crate) fn new(failover: Duration, memory_max: u64) -> Self {
-        let history = History { failover, memory_max, ..History::default() };
+    pub(crate) fn new(failover: Duration, leading: Leading, memory_max: u64) -> Self {
+        let history = History { failover, leading, memory_max, ..History::default() };
         Self { started: Instant::now(), history: Arc::new(Mutex::new(history)) }
     }
 
@@ -304,13 +379,19 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>9.3} ", self.at.as_secs_f64())?;
         match &self.what {
-            What::Row { key, before, after } => {
+            What::Row { key, before, after, by } => {
                 write!(f, "row {key}: ")?;
                 match (before, after) {
-                    (None, Some(row)) => write!(f, "created {}", brief(row)),
-                    (Some(row), None) => write!(f, "deleted {}", brief(row)),
-                    (Some(before), Some(after)) => write!(f, "{} -> {}", brief(before), brief(after)),
-                    (None, None) => write!(f, "nothing"),
+                    (None, Some(row)) => write!(f, "created {}", brief(row))?,
+                    (Some(row), None) => write!(f, "deleted {}", brief(row))?,
+                    (Some(before), Some(after)) => write!(f, "{} -> {}", brief(before), brief(after))?,
+                    (None, None) => write!(f, "nothing")?,
+                }
+                match by {
+                    Some(By { life, operation, sent }) => {
+                        write!(f, " ({operation} by {life}, sent at {:.3})", sent.as_secs_f64())
+                    }
+                    None => Ok(()),
                 }
             }
             What::Delivered { processor, positions } => {
@@ -331,7 +412,8 @@ impl fmt::Display for Event {
 
 fn brief(lease: &Lease) -> String {
     let owner = lease.owner.as_ref().map_or("-", |owner| owner.as_str());
-    format!("[{owner} {} {}]", lease.counter, lease.checkpoint)
+    let from = lease.checkpoint_owner.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
+    format!("[{owner}{from} {} {}]", lease.counter, lease.checkpoint)
 }
 
 impl fmt::Display for Violation {

@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, reason = "what is found is shown with --nocapture")]
 #![expect(clippy::cast_possible_truncation, reason = "small random numbers")]
 
+mod coordination;
 mod faults;
 mod history;
 mod invariants;
@@ -16,6 +17,7 @@ mod planted;
 mod ports;
 mod processors;
 mod regressions;
+mod rows;
 mod scenario;
 mod world;
 

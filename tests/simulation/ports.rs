@@ -1,8 +1,10 @@
-//! One worker's ports, watched: what it is told by the lease table, and how much payload of the
-//! stream it has in hand.
+//! One worker's ports, watched: what it writes to the lease table and is told by it, and how much payload
+//! of the stream it has in hand.
 
-use std::sync::Arc;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,14 +20,45 @@ use kinesis_consumer::testing::SimulatedKinesis;
 use kinesis_consumer::{ConsumerArn, LeaseKey, Record, ShardId, StreamId, WorkerId};
 
 use crate::faults::Weather;
-use crate::history::{Life, Log, What};
+use crate::history::{By, Life, Log, What};
 
-/// Logs when the worker is told that a lease it wrote to belongs to another.
+/// Whose request the lease table carries out at this moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Writer(Arc<Mutex<Option<By>>>);
+
+impl Writer {
+    pub(crate) fn now(&self) -> Option<By> {
+        self.0.lock().expect("not poisoned").clone()
+    }
+
+    fn set(&self, by: Option<By>) {
+        *self.0.lock().expect("not poisoned") = by;
+    }
+}
+
+/// Tells who writes; logs when the worker has seen the whole table, and when it is told that a lease it
+/// wrote to belongs to another.
 #[derive(Debug)]
 pub(crate) struct WatchedTable {
     pub(crate) table: FaultyLeaseStore,
     pub(crate) life: Life,
     pub(crate) log: Log,
+    pub(crate) writer: Writer,
+}
+
+impl WatchedTable {
+    /// Carries a request out in the name of this worker.
+    async fn send<T>(&self, operation: &'static str, request: impl Future<Output = T>) -> T {
+        let by = By { life: self.life.clone(), operation, sent: self.log.now() };
+        let mut request = pin!(request);
+        poll_fn(|context| {
+            self.writer.set(Some(by.clone()));
+            let polled = request.as_mut().poll(context);
+            self.writer.set(None);
+            polled
+        })
+        .await
+    }
 }
 
 #[async_trait]
@@ -35,7 +68,11 @@ impl LeaseStore for WatchedTable {
     }
 
     async fn scan(&self) -> Result<LeaseScan, StoreError> {
-        self.table.scan().await
+        let scan = self.table.scan().await;
+        if scan.is_ok() {
+            self.log.tell(What::Scanned { life: self.life.clone() });
+        }
+        scan
     }
 
     async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
@@ -47,15 +84,15 @@ impl LeaseStore for WatchedTable {
     }
 
     async fn create(&self, lease: &Lease) -> Result<Created, StoreError> {
-        self.table.create(lease).await
+        self.send("CreateLease", self.table.create(lease)).await
     }
 
     async fn apply(&self, write: &LeaseWrite) -> Result<WriteOutcome, StoreError> {
-        let outcome = self.table.apply(write).await;
+        let outcome = self.send(write.operation, self.table.apply(write)).await;
         let is_owners = matches!(write.operation, "RenewLease" | "UpdateLease");
         if is_owners
             && let Ok(WriteOutcome::Refused(row)) = &outcome
-            && row.as_ref().and_then(|row| row.owner.as_ref()).is_none_or(|owner| *owner != *self.life.worker)
+            && row.as_ref().and_then(|row| row.actual_owner()).is_none_or(|owner| *owner != *self.life.worker)
         {
             self.log.tell(What::Refused { life: self.life.clone(), key: write.key.clone() });
         }
@@ -63,7 +100,7 @@ impl LeaseStore for WatchedTable {
     }
 
     async fn delete_ended(&self, key: &LeaseKey) -> Result<(), StoreError> {
-        self.table.delete_ended(key).await
+        self.send("DeleteLease", self.table.delete_ended(key)).await
     }
 
     async fn ensure_owner_index(&self) -> Result<bool, StoreError> {
@@ -79,7 +116,7 @@ impl LeaseStore for WatchedTable {
         kind: EntityKind,
         write: &LeaseWrite,
     ) -> Result<EntityOutcome, StoreError> {
-        self.table.apply_to_entity(kind, write).await
+        self.send(write.operation, self.table.apply_to_entity(kind, write)).await
     }
 
     async fn delete_entity(
@@ -88,7 +125,7 @@ impl LeaseStore for WatchedTable {
         key: &LeaseKey,
         conditions: &[Condition],
     ) -> Result<(), StoreError> {
-        self.table.delete_entity(kind, key, conditions).await
+        self.send("DeleteEntity", self.table.delete_entity(kind, key, conditions)).await
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::coordination::{Coordination, Protocol};
 use crate::faults::Odds;
 use crate::processors::Manners;
 
@@ -57,6 +58,7 @@ pub(crate) struct Scenario {
     pub(crate) thefts: f64,
     /// Chances per second that fan-out fails for all for some time.
     pub(crate) outages: f64,
+    pub(crate) coordination: Coordination,
 }
 
 impl Scenario {
@@ -103,13 +105,18 @@ impl Scenario {
         if large_records {
             manners = manners.slow(FAILOVER);
         }
+        let chaos = Duration::from_secs(rng.u64(120..=if large_records { 300 } else { 600 }));
+        let odds = if rng.u32(..6) == 0 { Odds::default() } else { Odds::draw(rng) };
+        let coordination = Coordination::draw(rng);
+        // Readiness is judged by wall clocks, which must not be a minute apart.
+        let is_migrating = coordination.protocol == Protocol::Migrating;
         Self {
             workers,
             shards,
-            chaos: Duration::from_secs(rng.u64(120..=if large_records { 300 } else { 600 })),
-            odds: if rng.u32(..6) == 0 { Odds::default() } else { Odds::draw(rng) },
+            chaos: if is_migrating { chaos.min(Duration::from_secs(300)) } else { chaos },
+            odds,
             manners,
-            rate_spread,
+            rate_spread: if is_migrating { rate_spread.min(0.01) } else { rate_spread },
             kills,
             joins,
             shutdowns,
@@ -125,6 +132,7 @@ impl Scenario {
             fan_out,
             thefts,
             outages,
+            coordination,
         }
     }
 }

@@ -1,34 +1,34 @@
 //! A stream, a lease table, a fleet, and what is done to them.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod deploy;
+mod healing;
+mod stream;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use kinesis_consumer::aggregation::Aggregator;
 use kinesis_consumer::internals::in_simulation;
-use kinesis_consumer::lease::{FaultyLeaseStore, Item, Lease, MemoryLeaseStore};
-use kinesis_consumer::stream::IteratorPosition;
-use kinesis_consumer::testing::{NewRecord, SimulatedKinesis};
+use kinesis_consumer::lease::{FaultyLeaseStore, MemoryLeaseStore};
+use kinesis_consumer::testing::SimulatedKinesis;
 use kinesis_consumer::{
-    Consumer, ConsumerBuilder, CoordinationConfig, ExtendedSequenceNumber, FanOutConsumer, LeaseConfig,
-    LeaseKey, ManagementConfig, RetrievalConfig, ShardId, StartStrategy,
+    Consumer, ConsumerBuilder, CoordinationMode, FanOutConsumer, LeaseConfig, ManagementConfig,
+    RetrievalConfig, StartStrategy,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::coordination::{Protocol, Stage};
 use crate::faults::{Changes, Weather};
-use crate::history::{History, Life, Log, ShardRecord, What, Written};
-use crate::ports::{MeteredStream, WatchedTable};
+use crate::history::{History, Life, Log, What};
+use crate::ports::{MeteredStream, WatchedTable, Writer};
 use crate::processors::Maker;
+use crate::rows;
 use crate::scenario::{FAILOVER, MEMORY_MAX, PRELUDE, Scenario, Start};
 
 const STREAM: &str = "orders";
-const KEYS: usize = 24;
-/// Owners that did not change for so long, longer than a round of the largest fleet, must not change
-/// any more.
-const QUIET: Duration = Duration::from_secs(30);
 const SETTLED: Duration = Duration::from_secs(40);
 
 pub(crate) struct World {
@@ -39,7 +39,9 @@ pub(crate) struct World {
     table: MemoryLeaseStore,
     changes: Changes,
     log: Log,
+    writer: Writer,
     fleet: Vec<Member>,
+    stage: Stage,
     lives: BTreeMap<String, u32>,
     free_names: Vec<String>,
     next_processor: Arc<AtomicU32>,
@@ -51,6 +53,7 @@ pub(crate) struct World {
 /// A worker that runs.
 struct Member {
     life: Life,
+    mode: CoordinationMode,
     weather: Weather,
     leave: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
@@ -70,14 +73,13 @@ impl World {
         let kinesis = SimulatedKinesis::starting_at(wall);
         kinesis.create_stream(STREAM, scenario.shards).expect("a new stream");
         let table = MemoryLeaseStore::default();
-        let log = Log::new(FAILOVER, scenario.memory_max());
+        let log = Log::new(FAILOVER, scenario.coordination.leading(), scenario.memory_max());
         let observing = log.clone();
-        let changes = Changes::default();
-        let noting = changes.clone();
+        let (changes, writer) = (Changes::default(), Writer::default());
+        let (noting, writing) = (changes.clone(), writer.clone());
         table.observe_changes(move |key, before, after| {
             noting.note();
-            let (key, before, after) = (key.clone(), lease(before), lease(after));
-            observing.tell(What::Row { key, before, after });
+            observing.tell(rows::change(key, before, after, writing.now()));
         });
         let mut world = Self {
             rng,
@@ -87,7 +89,9 @@ impl World {
             table,
             changes,
             log,
+            writer,
             fleet: Vec::new(),
+            stage: Stage::Mixed,
             lives: BTreeMap::new(),
             free_names: Vec::new(),
             next_processor: Arc::default(),
@@ -114,11 +118,10 @@ impl World {
         for _ in 0..self.scenario.workers {
             self.join(None);
         }
-        let chaos = self.scenario.chaos;
-        while self.log.now() < chaos {
-            let pause = Duration::from_millis(self.rng.u64(1..1000));
-            tokio::time::sleep(pause).await;
-            self.step(pause.as_secs_f64());
+        self.storm(self.scenario.chaos).await;
+        if self.scenario.coordination.protocol == Protocol::Migrating {
+            self.migrate().await;
+            self.storm(self.scenario.chaos).await;
         }
         self.calm_down();
         let healed = self.heal().await;
@@ -126,12 +129,29 @@ impl World {
             self.log.tell(What::Settled);
             tokio::time::sleep(SETTLED).await;
             self.hand_over().await;
+            if self.is_led() {
+                self.take_over().await;
+            }
         }
         self.log.change(|history| history.healed = Some(healed));
         let history = self.log.take();
         // What happens while everything is torn down is no part of the story.
         drop(self);
         history
+    }
+
+    /// Things go wrong for so long.
+    async fn storm(&mut self, length: Duration) {
+        let (began, mut deploys_at) = (self.log.now(), length / 2);
+        while self.log.now() - began < length {
+            let pause = Duration::from_millis(self.rng.u64(1..1000));
+            tokio::time::sleep(pause).await;
+            self.step(pause.as_secs_f64());
+            if self.log.now() - began >= deploys_at {
+                deploys_at = length;
+                self.next_stage();
+            }
+        }
     }
 
     /// What happens in so many seconds.
@@ -152,20 +172,8 @@ impl World {
             self.fleet.iter().for_each(|member| member.weather.lose_fan_out(length));
             self.log.tell(What::FanOutLost { length });
         }
-        if self.happens(self.scenario.kills * seconds) && !self.fleet.is_empty() {
-            let index = self.rng.usize(..self.fleet.len());
-            self.kill(index);
-        }
-        if self.happens(self.scenario.shutdowns * seconds) && !self.fleet.is_empty() {
-            let index = self.rng.usize(..self.fleet.len());
-            self.ask_to_leave(index);
-        }
-        if self.happens(self.scenario.suspensions * seconds) && !self.fleet.is_empty() {
-            let index = self.rng.usize(..self.fleet.len());
-            let length = FAILOVER.mul_f64(0.2 + 3.0 * self.rng.f64());
-            self.fleet[index].weather.suspend(length);
-            self.log.tell(What::Paused { life: self.fleet[index].life.clone(), length });
-        }
+        self.deploy(seconds);
+        self.befall_workers(seconds);
         let is_small = self.fleet.len() < self.scenario.workers.min(3);
         if self.happens(self.scenario.joins * seconds) || (is_small && self.happens(0.1 * seconds)) {
             let name = match self.free_names.is_empty() || self.rng.bool() {
@@ -187,87 +195,53 @@ impl World {
         }
     }
 
+    /// Workers die, leave, or are held up.
+    fn befall_workers(&mut self, seconds: f64) {
+        while let Some(index) = self.fleet.iter().position(|member| member.weather.is_cut_off()) {
+            self.kill(index);
+        }
+        let cuts = if self.scenario.kills > 0.0 { self.scenario.coordination.cuts } else { 0.0 };
+        if self.happens(self.scenario.kills * seconds)
+            && let Some(index) = self.victim()
+        {
+            self.kill(index);
+        }
+        if self.happens(cuts * seconds)
+            && let Some(index) = self.victim()
+        {
+            self.fleet[index].weather.cut_off_after(self.rng.u32(1..40));
+        }
+        if self.happens(self.scenario.shutdowns * seconds)
+            && let Some(index) = self.victim()
+        {
+            self.ask_to_leave(index);
+        }
+        if self.happens(self.scenario.suspensions * seconds)
+            && let Some(index) = self.victim()
+        {
+            let length = FAILOVER.mul_f64(0.2 + 3.0 * self.rng.f64());
+            self.fleet[index].weather.suspend(length);
+            self.log.tell(What::Paused { life: self.fleet[index].life.clone(), length });
+        }
+    }
+
+    /// Whom the next blow strikes.
+    fn victim(&mut self) -> Option<usize> {
+        if self.fleet.is_empty() {
+            return None;
+        }
+        let leader = self.leader().filter(|_| self.happens(self.scenario.coordination.aims_at_leader));
+        leader.or_else(|| Some(self.rng.usize(..self.fleet.len())))
+    }
+
+    /// The leader of the fleet, if it has one that runs.
+    fn leader(&self) -> Option<usize> {
+        let lock = rows::lock(self.table.items().get(rows::LOCK)?)?;
+        self.fleet.iter().position(|member| member.life.worker == lock.owner)
+    }
+
     fn happens(&mut self, probability: f64) -> bool {
         self.rng.f64() < probability
-    }
-
-    /// Writes one Kinesis record: plain, aggregated, or a damaged aggregate.
-    fn put(&mut self) {
-        let key = format!("key-{}", self.rng.usize(..KEYS));
-        self.next_record += 1;
-        let text = self.next_record.to_string();
-        let (mut user_records, mut poisoned) = (1, false);
-        let data = if self.happens(self.scenario.aggregates) {
-            let mut aggregator = Aggregator::new();
-            user_records = self.rng.usize(1..=6);
-            for _ in 0..user_records {
-                let _ = aggregator.add(&key, None, text.as_bytes());
-            }
-            let mut data = aggregator.finish().expect("records").data.to_vec();
-            if self.happens(self.scenario.poison) {
-                (poisoned, user_records) = (true, 1);
-                let last = data.len() - 1;
-                data[last] ^= 1;
-            }
-            Bytes::from(data)
-        } else if self.scenario.large_records {
-            self.blob.slice(..self.rng.usize(1..=self.blob.len() - 256))
-        } else {
-            Bytes::from(text)
-        };
-        let placed = self.kinesis.put_record(STREAM, NewRecord::new(key.as_str(), data)).expect("accepted");
-        let at = self.log.now();
-        self.log.change(|history| {
-            let shard = history.shards.get_mut(&placed.shard).expect("a known shard");
-            shard.written.extend((0..user_records).map(|index| Written {
-                position: ExtendedSequenceNumber::new(placed.sequence_number.clone(), index as u64),
-                at,
-            }));
-        });
-        self.log.tell(What::Put { shard: placed.shard, user_records, poisoned });
-    }
-
-    fn reshard(&mut self) {
-        let open = self.kinesis.open_shards(STREAM).expect("a stream");
-        let index = self.rng.usize(..open.len());
-        // Neither fails with adjacent open shards; a split of a single hash key would.
-        let split = open.len() < 2 || (open.len() < 16 && self.rng.bool());
-        let changed = match (split, open.get(index + 1)) {
-            (false, Some(next)) => self.kinesis.merge(STREAM, &open[index].id, &next.id).map(drop),
-            _ => self.kinesis.split(STREAM, &open[index].id).map(drop),
-        };
-        if changed.is_ok() {
-            self.note_shards();
-        }
-    }
-
-    /// Somebody subscribes as the fleet's consumer, and takes no events. Fails within five seconds of
-    /// another subscription.
-    fn steal_a_subscription(&mut self) {
-        let open = self.kinesis.open_shards(STREAM).expect("a stream");
-        let shard = &open[self.rng.usize(..open.len())].id;
-        let consumers = self.kinesis.consumers(STREAM).expect("a stream");
-        for consumer in consumers {
-            let stolen = self.kinesis.subscribe(&consumer, shard, &IteratorPosition::Latest).is_ok();
-            self.log.tell(What::SubscriptionStolen { shard: shard.clone(), stolen });
-        }
-    }
-
-    fn note_shards(&mut self) {
-        let shards = self.kinesis.shards(STREAM).expect("a stream");
-        let open = shards.iter().filter(|shard| shard.is_open()).map(|shard| shard.id.clone()).collect();
-        self.log.change(|history| {
-            for shard in shards {
-                let record = history.shards.entry(shard.id.clone()).or_insert_with(|| ShardRecord {
-                    parents: shard.parents.iter().cloned().collect(),
-                    range: shard.hash_key_range,
-                    written: Vec::new(),
-                    is_open: true,
-                });
-                record.is_open = shard.is_open();
-            }
-        });
-        self.log.tell(What::ShardsChanged { open });
     }
 
     fn join(&mut self, name: Option<String>) {
@@ -277,15 +251,22 @@ impl World {
         let calm = self.is_calm.load(Ordering::Relaxed);
         let odds = if calm { Default::default() } else { self.scenario.odds.clone() };
         let weather = Weather::new(self.rng.u64(..), odds, FAILOVER, self.changes.clone());
+        let mode = self.scenario.coordination.mode(self.stage, &mut self.rng);
         let rate = 1.0 + self.scenario.rate_spread * (2.0 * self.rng.f64() - 1.0);
-        self.log.tell(What::Born { life: life.clone(), rate });
-        let builder = self.worker(&life, &weather, rate);
+        self.log.tell(What::Born { life: life.clone(), rate, mode });
+        let builder = self.worker(&life, &weather, rate, mode);
         let (leave, asked) = oneshot::channel();
         let task = tokio::spawn(live(builder, life.clone(), self.log.clone(), asked));
-        self.fleet.push(Member { life, weather, leave: Some(leave), task });
+        self.fleet.push(Member { life, mode, weather, leave: Some(leave), task });
     }
 
-    fn worker(&mut self, life: &Life, weather: &Weather, rate: f64) -> ConsumerBuilder {
+    fn worker(
+        &mut self,
+        life: &Life,
+        weather: &Weather,
+        rate: f64,
+        mode: CoordinationMode,
+    ) -> ConsumerBuilder {
         let in_hand = Arc::new(AtomicU64::new(0));
         let stream = self.kinesis.with_own_faults();
         let faults = weather.clone();
@@ -300,10 +281,6 @@ impl World {
             is_calm: Arc::clone(&self.is_calm),
             in_hand: Arc::clone(&in_hand),
         };
-        let mut coordination = CoordinationConfig::default();
-        coordination.failover_time = FAILOVER;
-        coordination.shutdown_timeout = Duration::from_secs(20);
-        coordination.lease_cleanup_interval = Duration::from_secs(20);
         let mut retrieval = RetrievalConfig::default();
         retrieval.memory_bytes_max = MEMORY_MAX;
         let mut lease_config = LeaseConfig::default();
@@ -325,8 +302,13 @@ impl World {
                 in_hand,
                 weather: weather.clone(),
             }))
-            .lease_store(Arc::new(WatchedTable { table, life: life.clone(), log: self.log.clone() }))
-            .coordination(coordination)
+            .lease_store(Arc::new(WatchedTable {
+                table,
+                life: life.clone(),
+                log: self.log.clone(),
+                writer: self.writer.clone(),
+            }))
+            .coordination(self.scenario.coordination.config(mode))
             .retrieval(retrieval)
             .lease_config(lease_config)
             .management(ManagementConfig {
@@ -362,151 +344,6 @@ impl World {
             let _ = leave.send(());
         }
     }
-
-    /// The end of all faults, and one last record for every open shard.
-    fn calm_down(&mut self) {
-        self.log.tell(What::FaultsStopped);
-        self.is_calm.store(true, Ordering::Relaxed);
-        for member in &self.fleet {
-            member.weather.clear();
-        }
-        self.fleet.retain(|member| !member.task.is_finished() && member.leave.is_some());
-        if self.fleet.is_empty() {
-            self.join(None);
-        }
-        self.put_to_every_shard();
-    }
-
-    fn put_to_every_shard(&mut self) {
-        for shard in self.kinesis.open_shards(STREAM).expect("a stream") {
-            let mut record = NewRecord::new("last", "-");
-            record.explicit_hash_key = Some(shard.hash_key_range.start());
-            let placed = self.kinesis.put_record(STREAM, record).expect("accepted");
-            let written = Written {
-                position: ExtendedSequenceNumber::new(placed.sequence_number, 0),
-                at: self.log.now(),
-            };
-            self.log.change(|history| {
-                history.shards.get_mut(&placed.shard).expect("a known shard").written.push(written);
-            });
-        }
-    }
-
-    /// Waits until all is well. With a short retention, or workers that read only what comes after their
-    /// start, the last records are written again and again.
-    async fn heal(&mut self) -> Result<Duration, String> {
-        let began = self.log.now();
-        let mut wrote = began;
-        let (mut last_owners, mut since) = (Vec::new(), began);
-        loop {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let dead: Vec<usize> =
-                (0..self.fleet.len()).rev().filter(|&index| self.fleet[index].task.is_finished()).collect();
-            for index in dead {
-                // It could not start, or left.
-                self.fleet.swap_remove(index);
-                self.join(None);
-            }
-            let now = self.log.now();
-            let well = self.is_well();
-            let running = self.rows().into_values().filter(|row| !row.checkpoint.is_shard_end());
-            let owners: Vec<_> = running.map(|row| (row.key, row.owner)).collect();
-            if well.is_err() || owners != last_owners {
-                (last_owners, since) = (owners, now);
-            }
-            if now - since > QUIET {
-                return Ok(since - began);
-            }
-            if since - began > self.scenario.healing_max() {
-                return Err(well.err().unwrap_or_else(|| "leases wander".to_owned()));
-            }
-            if well.is_err()
-                && (self.scenario.retention.is_some() || self.scenario.start == Start::Latest)
-                && self.log.now() - wrote > Duration::from_secs(20)
-            {
-                wrote = self.log.now();
-                self.put_to_every_shard();
-            }
-        }
-    }
-
-    /// Lets one worker leave, and waits until others have its leases.
-    async fn hand_over(&mut self) {
-        if self.fleet.len() < 2 {
-            return;
-        }
-        self.ask_to_leave(0);
-        while !self.fleet[0].task.is_finished() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        self.fleet.remove(0);
-        let began = self.log.now();
-        // A round of a fleet of this size, and the fastest clock's lead over the slowest.
-        let groups = self.fleet.len().div_ceil(4) as u32 + 1;
-        let limit = (FAILOVER / 4 * groups).min(FAILOVER * 2).mul_f64(1.1 * 1.1) + Duration::from_secs(1);
-        let mut after = None;
-        while after.is_none() && self.log.now() - began <= limit {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            let is_free = |row: &Lease| !row.checkpoint.is_shard_end() && row.owner.is_none();
-            let is_taken = !self.rows().values().any(is_free);
-            after = is_taken.then(|| self.log.now() - began);
-        }
-        self.log.tell(What::HandedOver { after, limit });
-    }
-
-    fn rows(&self) -> BTreeMap<LeaseKey, Lease> {
-        let items = self.table.items();
-        let row = |(key, item): (LeaseKey, Item)| Some((key, Lease::from_item(&item).ok()??));
-        items.into_iter().filter_map(row).collect()
-    }
-
-    /// Whether every lease is owned by a worker that runs, within its share, and everything is
-    /// checkpointed.
-    fn is_well(&self) -> Result<(), String> {
-        let rows = self.rows();
-        let mut loads: BTreeMap<&str, usize> =
-            self.fleet.iter().map(|member| (member.life.worker.as_str(), 0)).collect();
-        let running: Vec<&Lease> = rows.values().filter(|row| !row.checkpoint.is_shard_end()).collect();
-        for row in &running {
-            let owner = row.owner.as_ref().ok_or_else(|| format!("{} has no owner", row.key))?;
-            let load = loads.get_mut(owner.as_str());
-            *load.ok_or_else(|| format!("{} is owned by {owner}, which is gone", row.key))? += 1;
-        }
-        let share = running.len().div_ceil(loads.len().max(1));
-        let most = loads.values().max().copied().unwrap_or_default();
-        let least = loads.values().min().copied().unwrap_or_default();
-        if most > share || least + 1 < share {
-            return Err(format!("the share is {share}, but loads are {loads:?}"));
-        }
-        let shards = self.kinesis.shards(STREAM).expect("a stream");
-        let listed: BTreeSet<&ShardId> = shards.iter().map(|shard| &shard.id).collect();
-        for row in &running {
-            if !listed.contains(&row.shard_id) {
-                return Err(format!("{} is of a shard that has expired", row.key));
-            }
-        }
-        self.log.change(|history| {
-            for shard in &shards {
-                let row = rows.get(shard.id.as_str());
-                let last = history.shards.get(&shard.id).and_then(|shard| shard.written.last());
-                let is_done = match (row, last) {
-                    (Some(row), Some(last)) if shard.is_open() => {
-                        row.checkpoint.position() >= Some(&last.position)
-                    }
-                    (Some(row), _) => row.checkpoint.is_shard_end(),
-                    (None, _) => !shard.is_open(),
-                };
-                if !is_done {
-                    return Err(format!("{} is at {:?}", shard.id, row.map(|row| &row.checkpoint)));
-                }
-            }
-            Ok(())
-        })
-    }
-
-    pub(crate) fn scenario(&self) -> &Scenario {
-        &self.scenario
-    }
 }
 
 /// One life of a worker: starts, runs, and leaves if asked to.
@@ -522,8 +359,4 @@ async fn live(builder: ConsumerBuilder, life: Life, log: Log, asked: oneshot::Re
     // Processors that do not return in time are left behind.
     let _ = handle.shutdown().await;
     log.tell(What::Left { life });
-}
-
-fn lease(item: Option<&Item>) -> Option<Box<Lease>> {
-    item.and_then(|item| Lease::from_item(item).expect("readable")).map(Box::new)
 }

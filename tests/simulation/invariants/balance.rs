@@ -18,8 +18,8 @@ pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     for event in &history.events {
         match &event.what {
             What::Settled => settled = true,
-            What::Leaving { .. } => settled = false,
-            What::Row { key, before: Some(before), after: Some(after) }
+            What::Leaving { .. } | What::Killed { .. } => settled = false,
+            What::Row { key, before: Some(before), after: Some(after), .. }
                 if settled && before.owner != after.owner =>
             {
                 let what = format!("{key} went from {:?} to {:?} for no reason", before.owner, after.owner);

@@ -4,25 +4,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::RESOLUTION;
 use crate::history::{History, What};
-
-/// Virtual timers have a resolution of one millisecond.
-const RESOLUTION: Duration = Duration::from_millis(2);
 
 pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let processors = history.processors();
     let mut broken = Vec::new();
-    let mut rates = BTreeMap::new();
+    let rates = history.rates();
     // When a write of the owner last landed.
     let mut renewed: BTreeMap<(&str, &str), Duration> = BTreeMap::new();
     for event in &history.events {
         match &event.what {
-            What::Born { life, rate } => {
-                rates.insert(life, *rate);
-            }
-            What::Row { key, before, after: Some(after) } => {
+            What::Row { key, before, after: Some(after), .. } => {
                 let is_write = before.as_ref().is_none_or(|before| before.counter != after.counter);
-                if let Some(owner) = after.owner.as_ref().filter(|_| is_write) {
+                if let Some(owner) = after.actual_owner().filter(|_| is_write) {
                     renewed.insert((owner.as_str(), key.as_str()), event.at);
                 }
             }

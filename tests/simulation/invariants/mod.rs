@@ -1,7 +1,10 @@
 //! What must hold in every run, one file each.
 
+use std::time::Duration;
+
 use crate::history::{History, Violation};
 
+mod asked_first;
 mod balance;
 mod bounded_memory;
 mod callbacks;
@@ -9,17 +12,27 @@ mod checkpoints;
 mod coverage;
 mod delivery;
 mod expiry;
+mod handoff;
 mod handover;
 mod one_holder;
+mod one_leader;
 mod order;
 mod ownership;
 mod parents_first;
+mod silence;
+
+/// Virtual timers have a resolution of one millisecond.
+const RESOLUTION: Duration = Duration::from_millis(2);
 
 /// An invariant: its name, and the check that finds where it was broken.
-type Invariant = (&'static str, fn(&History) -> Vec<(std::time::Duration, String)>);
+type Invariant = (&'static str, fn(&History) -> Vec<(Duration, String)>);
 
-pub(crate) const ALL: [Invariant; 12] = [
+pub(crate) const ALL: [Invariant; 16] = [
     ("one holder", one_holder::check),
+    ("one leader", one_leader::check),
+    ("silence", silence::check),
+    ("asked first", asked_first::check),
+    ("handoff", handoff::check),
     ("expiry", expiry::check),
     ("ownership", ownership::check),
     ("checkpoints", checkpoints::check),
