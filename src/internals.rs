@@ -7,16 +7,16 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_dynamodb::Client;
 use bytes::Bytes;
 
-use crate::config::CoordinationConfig;
+use crate::config::{AssignmentStrategy, CoordinationConfig};
 use crate::consumer::{ConsumerBuilder, World};
-use crate::lease::{DynamoDbLeaseStore, Lease, LeaseStore, LeaseWrite, WriteOutcome, row_after};
+use crate::lease::{DynamoDbLeaseStore, Item, Lease, LeaseStore, LeaseWrite, WriteOutcome, row_after};
 use crate::overseer::Hub;
 use crate::overseer::assign::independent::{Rules, plan_assignment};
 use crate::overseer::assign::leader::{LeaderRules, plan_leader_assignment};
 use crate::overseer::assign::outlook::Outlook;
 use crate::overseer::shard_sync::plan_child_leases;
 use crate::overseer::view::View;
-use crate::overseer::worker_metrics::{CPU, WorkerStats};
+use crate::overseer::worker_metrics::{CPU, Heard, WorkerStats};
 use crate::planted::planted;
 use crate::runtime::Clock;
 use crate::stream::{ChildShard, RecordsPage};
@@ -24,6 +24,9 @@ use crate::types::{LeaseKey, Moment, WorkerId};
 
 pub use crate::lease::tenure::{Sent, Settled, Tenure};
 pub use crate::overseer::assign::independent::{Reason, Take};
+pub use crate::overseer::assign::leader::{Handoffs, Move, Reason as MoveReason};
+pub use crate::overseer::leader::lock::{LockMove, LockRow, LockView, Version};
+pub use crate::overseer::worker_metrics::LastHeard;
 pub use crate::planted::{Bug, plant};
 
 /// A page of records from the body of a response in CBOR, if it is one.
@@ -124,7 +127,7 @@ impl KnownFleet {
             &self.view,
             &self.workers,
             &mut Outlook::default(),
-            |_| false,
+            &Handoffs::default(),
             &rules,
             true,
             now,
@@ -154,17 +157,78 @@ impl KnownFleet {
     }
 }
 
+/// What a leader does that knows this of the table, if the workers in `active` have told lately that
+/// they are there.
+#[must_use]
+pub fn plan_moves(
+    known: Known,
+    active: &[WorkerId],
+    handoffs: &Handoffs,
+    strategy: AssignmentStrategy,
+    failover_time: Duration,
+    now: Moment,
+    seed: u64,
+) -> Vec<Move> {
+    let mut coordination = CoordinationConfig { failover_time, ..CoordinationConfig::default() };
+    coordination.leader.assignment_strategy = strategy;
+    let rules = LeaderRules::new(&coordination, usize::MAX);
+    let active: Vec<WorkerStats> = active.iter().cloned().map(WorkerStats::new).collect();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let view = View::from_parts(known);
+    plan_leader_assignment(&view, &active, &mut Outlook::default(), handoffs, &rules, true, now, &mut rng)
+        .moves
+}
+
+/// The handoffs of a leader that knows this of the table.
+#[must_use]
+pub fn note_handoffs(mut handoffs: Handoffs, known: Known, until: Moment) -> Handoffs {
+    handoffs.note(&View::from_parts(known), until);
+    handoffs
+}
+
+/// Whether a leader that has `heard` of a worker, and now sees that it told something at `told`, can
+/// give it leases; and what it has heard then.
+#[must_use]
+pub fn hear(
+    worker: &WorkerId,
+    heard: Option<LastHeard>,
+    told: SystemTime,
+    wall: SystemTime,
+    now: Moment,
+) -> (bool, Option<LastHeard>) {
+    let mut known = Heard::of(worker.clone(), heard);
+    let updated = told.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let stats = WorkerStats { updated, ..WorkerStats::new(worker.clone()) };
+    let is_active = known.is_active(&stats, wall, now);
+    (is_active, known.last(worker))
+}
+
 /// What becomes of a write to a row as it is.
 ///
 /// # Errors
 ///
 /// If the write is malformed.
 pub fn outcome_of(write: &LeaseWrite, row: &Lease) -> Result<WriteOutcome, String> {
-    let Some(item) = row_after(write, Some(&row.to_item()))? else {
+    let Some(item) = item_after(write, Some(&row.to_item()))? else {
         return Ok(WriteOutcome::Refused(Some(Box::new(row.clone()))));
     };
     let lease = Lease::from_item(&item).map_err(|unreadable| unreadable.to_string())?;
     Ok(WriteOutcome::Applied(Box::new(lease.ok_or("no lease any more")?)))
+}
+
+/// What becomes of a row of whatever kind; `None` if a condition does not hold.
+///
+/// # Errors
+///
+/// If the write is malformed.
+pub fn item_after(write: &LeaseWrite, row: Option<&Item>) -> Result<Option<Item>, String> {
+    Ok(row_after(write, row)?)
+}
+
+/// Whether `worker` takes up a lease that it finds in the table.
+#[must_use]
+pub fn is_given_to(worker: &WorkerId, lease: &Lease) -> bool {
+    crate::overseer::leader::discovery::is_given_to(worker, lease)
 }
 
 /// The leases for the shards that follow `parent`, which has ended.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::outlook::Outlook;
 use super::variance::Fleet;
 use crate::config::{AssignmentStrategy, CoordinationConfig};
-use crate::lease::Lease;
+use crate::lease::{Lease, LeaseWrite};
 use crate::overseer::view::{Observed, View};
 use crate::overseer::worker_metrics::WorkerStats;
 use crate::planted::{Bug, planted};
@@ -67,35 +67,75 @@ pub(crate) struct LeaderPlan {
 }
 
 /// A lease to assign.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Move {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
+pub struct Move {
     /// As it was last seen.
-    pub(crate) lease: Lease,
-    pub(crate) to: WorkerId,
-    pub(crate) reason: Reason,
+    pub lease: Lease,
+    /// Who gets it.
+    pub to: WorkerId,
+    /// Why it moves.
+    pub reason: Reason,
     /// The worker that processes it is asked first.
-    pub(crate) is_graceful: bool,
+    pub is_graceful: bool,
 }
 
 /// Why a lease is assigned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reason {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
+pub enum Reason {
+    /// It has no owner.
     Unassigned,
+    /// Nobody renews it.
     Expired,
+    /// Its old owner has not given it back in time.
     Overdue,
+    /// Its owner is busier than others.
     Rebalance,
 }
 
+/// Until when the old owners of leases in handoff may take their time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
+pub struct Handoffs(BTreeMap<LeaseKey, Moment>);
+
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
+impl Handoffs {
+    /// A handoff that is new in `view` was begun by another leader, and has all the time it would have
+    /// had, which is `until`; those that are over are forgotten.
+    pub(crate) fn note(&mut self, view: &View, until: Moment) {
+        let known = std::mem::take(&mut self.0);
+        let in_handoff = view.leases().filter(|lease| lease.checkpoint_owner.is_some());
+        let deadline = |lease: &Lease| (lease.key.clone(), known.get(&lease.key).copied().unwrap_or(until));
+        self.0 = in_handoff.map(deadline).collect();
+    }
+
+    /// This leader has begun one.
+    pub fn begin(&mut self, lease: LeaseKey, until: Moment) {
+        self.0.insert(lease, until);
+    }
+
+    /// Whether one is left to run.
+    pub(super) fn is_pending(&self, lease: &LeaseKey, now: Moment) -> bool {
+        self.until(lease).is_some_and(|until| now < until)
+    }
+
+    /// Until when it is.
+    #[must_use]
+    pub fn until(&self, lease: &LeaseKey) -> Option<Moment> {
+        self.0.get(lease).copied()
+    }
+}
+
 /// Plans one run: leases without a living owner go to the workers that are least busy, then, if asked
-/// for, leases move from busy workers to others. `workers` have told lately how busy they are; a
-/// handoff that `is_pending` says of is left to run. `outlook` is taken from plan to plan, and `now` is when
-/// the view was last true.
+/// for, leases move from busy workers to others. `workers` have told lately how busy they are. `outlook` is
+/// taken from plan to plan, and `now` is when the view was last true.
 #[expect(clippy::too_many_arguments, reason = "each is another part of what the leader knows")]
 pub(crate) fn plan_leader_assignment(
     view: &View,
     workers: &[WorkerStats],
     outlook: &mut Outlook,
-    is_pending: impl Fn(&LeaseKey) -> bool,
+    handoffs: &Handoffs,
     rules: &LeaderRules,
     rebalance: bool,
     now: Moment,
@@ -123,7 +163,7 @@ pub(crate) fn plan_leader_assignment(
         let is_settled = lease.checkpoint_owner.is_none();
         if is_settled {
             owned.entry(owner).or_default().push(lease);
-        } else if !is_pending(&lease.key) && fleet.has(owner) {
+        } else if !handoffs.is_pending(&lease.key, now) && fleet.has(owner) {
             let (lease, to) = (lease.clone(), owner.clone());
             plan.moves.push(Move { lease, to, reason: Reason::Overdue, is_graceful: false });
         }
@@ -170,6 +210,20 @@ pub(crate) fn expired_owners(view: &View, failover_time: Duration, now: Moment) 
         }
     }
     expired.difference(&living).map(|owner| (*owner).clone()).collect()
+}
+
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
+impl Move {
+    /// What the leader writes.
+    #[must_use]
+    pub fn to_write(&self) -> LeaseWrite {
+        match &self.lease.owner {
+            Some(from) if self.is_graceful => LeaseWrite::start_handoff(&self.lease.key, from, &self.to),
+            // Its owner may have come back to life since it was seen.
+            Some(_) if self.reason == Reason::Expired => LeaseWrite::assign_expired(&self.lease, &self.to),
+            _ => LeaseWrite::assign(&self.lease, &self.to),
+        }
+    }
 }
 
 impl fmt::Display for Move {

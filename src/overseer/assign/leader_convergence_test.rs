@@ -167,7 +167,7 @@ impl World {
             &self.view,
             &stats,
             &mut self.outlook,
-            |_| false,
+            &Handoffs::default(),
             &self.rules,
             rebalance,
             self.now,

@@ -64,7 +64,7 @@ impl Known {
             &view,
             &self.workers,
             &mut Outlook::default(),
-            |_| false,
+            &Handoffs::default(),
             rules,
             rebalance,
             at(1),
@@ -157,7 +157,7 @@ fn what_expired_is_assigned_again_but_not_to_its_owner_if_that_is_best() {
         &view,
         &known.workers,
         &mut Outlook::default(),
-        |_| false,
+        &Handoffs::default(),
         &rules(),
         false,
         at(11),
@@ -210,12 +210,15 @@ fn a_handoff_is_left_to_run_until_it_is_overdue() {
     let mut view = View::default();
     view.observe_scan(known.leases.clone(), at(0));
     let plan = |pending: bool| {
+        let mut handoffs = Handoffs::default();
+        // Begun by another leader.
+        handoffs.note(&view, if pending { at(2) } else { at(1) });
         let mut rng = fastrand::Rng::with_seed(1);
         plan_leader_assignment(
             &view,
             &known.workers,
             &mut Outlook::default(),
-            |_| pending,
+            &handoffs,
             &rules(),
             true,
             at(1),

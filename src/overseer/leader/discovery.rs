@@ -8,7 +8,7 @@ use crate::lease::{Lease, LeaseWrite, StoreError, WriteOutcome};
 use crate::metrics::{Operation, names};
 use crate::overseer::rounds::{CONCURRENT_WRITES, Overseer};
 use crate::planted::{Bug, planted};
-use crate::types::{LeaseKey, Moment};
+use crate::types::{LeaseKey, Moment, WorkerId};
 use crate::worker::Worker;
 
 impl Overseer {
@@ -78,7 +78,7 @@ impl Overseer {
     pub(in crate::overseer) async fn take_up(&mut self, leases: Vec<Lease>) -> u64 {
         let worker = Arc::clone(&self.worker);
         let ours: Vec<Lease> =
-            leases.into_iter().filter(|lease| self.reads(lease) && is_ours(&worker, lease)).collect();
+            leases.into_iter().filter(|lease| self.reads(lease) && is_given_to(&worker.id, lease)).collect();
         let mut renewed = stream::iter(ours)
             .map(|lease| {
                 let worker = Arc::clone(&worker);
@@ -102,9 +102,10 @@ impl Overseer {
     }
 }
 
-fn is_ours(worker: &Worker, lease: &Lease) -> bool {
+/// Whether a lease is `worker`'s, and nobody else's to work on any more.
+pub(crate) fn is_given_to(worker: &WorkerId, lease: &Lease) -> bool {
     let is_free = lease.checkpoint_owner.is_none() || planted(Bug::TakesUpBeforeHandoff);
-    lease.owner.as_ref() == Some(&worker.id) && is_free && !lease.checkpoint.is_shard_end()
+    lease.owner.as_ref() == Some(worker) && is_free && !lease.checkpoint.is_shard_end()
 }
 
 async fn renew(worker: &Worker, lease: Lease) -> Option<(Lease, Lease, Moment)> {

@@ -26,7 +26,12 @@ pub(crate) struct Election {
 impl Election {
     /// Whether this worker is the leader, however long the process was suspended.
     pub(crate) fn leads(&self, now: Moment) -> bool {
-        self.lock().leads_until().is_some_and(|until| now < until)
+        self.lock().leads(now)
+    }
+
+    /// Whether this worker may still carry out what it planned as the leader.
+    pub(crate) fn may_assign(&self, now: Moment) -> bool {
+        self.lock().may_assign(now)
     }
 
     /// The leader as far as this worker knows.

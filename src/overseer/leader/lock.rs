@@ -2,6 +2,7 @@
 //! `DynamoDBLockBasedLeaderDecider`): whoever put the row is the leader and gives it a new version with
 //! each heartbeat. Another worker may put its own when it has itself seen one version for longer than
 //! the duration the row states. No wall clocks are compared.
+#![cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
 
 use std::fmt;
 use std::time::Duration;
@@ -22,11 +23,12 @@ const DURATION_FALLBACK: Duration = Duration::from_secs(120);
 
 /// A version no other row has.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Version(String);
+pub struct Version(String);
 
 impl Version {
     /// From 128 random bits, in the form of a UUID, as the lock client has it.
-    pub(crate) fn new(random: u128) -> Self {
+    #[must_use]
+    pub fn new(random: u128) -> Self {
         let random = random & !(0xf << 76) & !(0xc << 60) | 4 << 76 | 8 << 60;
         let hex = format!("{random:032x}");
         let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
@@ -36,17 +38,20 @@ impl Version {
 
 /// The row as somebody put it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct LockRow {
-    pub(crate) owner: WorkerId,
-    pub(crate) version: Version,
+pub struct LockRow {
+    /// The leader.
+    pub owner: WorkerId,
+    /// Changes with every heartbeat.
+    pub version: Version,
     /// For how long its version must have been seen before somebody else may put a row.
-    pub(crate) duration: Duration,
+    pub duration: Duration,
     is_released: bool,
 }
 
 impl LockRow {
     /// `None` if the row cannot be read as a lock; nobody is kept from putting a lock there.
-    pub(crate) fn from_item(row: &Item) -> Option<Self> {
+    #[must_use]
+    pub fn from_item(row: &Item) -> Option<Self> {
         let text = |name| row.get(name).and_then(Attribute::text);
         let millis = text(DURATION).and_then(|millis| millis.parse().ok());
         Some(Self {
@@ -59,13 +64,13 @@ impl LockRow {
 }
 
 /// The key of the row.
-pub(crate) fn key() -> LeaseKey {
+pub(super) fn key() -> LeaseKey {
     KEY.into()
 }
 
 /// What one worker knows of the lock.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct LockView {
+pub struct LockView {
     /// The row as it was last seen, and since when; `None` if there was none.
     seen: Option<(LockRow, Moment)>,
     /// While this worker holds the lock: when the last heartbeat was sent that is known to have landed.
@@ -74,7 +79,7 @@ pub(crate) struct LockView {
 
 /// What a worker does about the lock now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum LockMove {
+pub enum LockMove {
     /// Nobody is leader: put this.
     Acquire(LeaseWrite),
     /// This worker is leader, and shows that it is alive.
@@ -85,7 +90,7 @@ pub(crate) enum LockMove {
 
 impl LockView {
     /// The row is as it was read or as it refused a write at `now`.
-    pub(crate) fn observe(&mut self, row: Option<LockRow>, now: Moment) {
+    pub fn observe(&mut self, row: Option<LockRow>, now: Moment) {
         self.held_since = None;
         let since = match (&self.seen, &row) {
             (Some((seen, since)), Some(row)) if seen.version == row.version => *since,
@@ -95,37 +100,45 @@ impl LockView {
     }
 
     /// A write of this worker's that was sent at `sent` has put `row`.
-    pub(crate) fn written(&mut self, row: LockRow, sent: Moment) {
+    pub fn written(&mut self, row: LockRow, sent: Moment) {
         self.seen = Some((row, sent));
         self.held_since = Some(sent);
     }
 
     /// Until when this worker is the leader, if nothing more is heard. Nobody else puts a row before
     /// that, because others count from when they see the version, which is later.
-    pub(crate) fn leads_until(&self) -> Option<Moment> {
+    #[must_use]
+    pub fn leads_until(&self) -> Option<Moment> {
         let (row, _) = self.seen.as_ref()?;
         self.held_since.map(|since| since + row.duration)
     }
 
+    /// Whether this worker is the leader, however long the process was suspended.
+    #[must_use]
+    pub fn leads(&self, now: Moment) -> bool {
+        self.leads_until().is_some_and(|until| now < until)
+    }
+
+    /// Whether this worker may still carry out what it planned as the leader.
+    #[must_use]
+    pub fn may_assign(&self, now: Moment) -> bool {
+        self.leads(now) || planted(Bug::LeadsForever)
+    }
+
     /// Who holds the lock, as far as is known.
-    pub(crate) fn leader(&self) -> Option<&WorkerId> {
+    pub(super) fn leader(&self) -> Option<&WorkerId> {
         self.seen.as_ref().map(|(row, _)| &row.owner)
     }
 
     /// When there will be something to do at the latest, if another worker is leader and does nothing.
-    pub(crate) fn expires(&self) -> Option<Moment> {
+    pub(super) fn expires(&self) -> Option<Moment> {
         self.seen.as_ref().map(|(row, since)| *since + row.duration)
     }
 
     /// What `worker` does at `now`. A lock of its own that it does not hold is from a former life of
     /// the same name, of which there can only be one.
-    pub(crate) fn plan(
-        &self,
-        worker: &WorkerId,
-        duration: Duration,
-        version: Version,
-        now: Moment,
-    ) -> LockMove {
+    #[must_use]
+    pub fn plan(&self, worker: &WorkerId, duration: Duration, version: Version, now: Moment) -> LockMove {
         let mut updates = vec![
             Update::Set(DURATION, Attribute::S(duration.as_millis().to_string())),
             Update::Set(VERSION, Attribute::S(version.0)),
@@ -154,9 +167,23 @@ impl LockView {
         LockMove::Acquire(write("AcquireLock", vec![condition], updates))
     }
 
+    /// What is known of the row, and since when the lock is held.
+    #[cfg(feature = "internals")]
+    #[must_use]
+    pub fn from_parts(seen: Option<(LockRow, Moment)>, held_since: Option<Moment>) -> Self {
+        Self { seen, held_since }
+    }
+
+    /// What [`from_parts`](Self::from_parts) takes.
+    #[cfg(feature = "internals")]
+    #[must_use]
+    pub fn into_parts(self) -> (Option<(LockRow, Moment)>, Option<Moment>) {
+        (self.seen, self.held_since)
+    }
+
     /// What must be true for the row to be deleted when this worker gives the lock up; `None` if it
     /// does not hold it. It counts as given up from now on.
-    pub(crate) fn resign(&mut self, worker: &WorkerId) -> Option<Vec<Condition>> {
+    pub fn resign(&mut self, worker: &WorkerId) -> Option<Vec<Condition>> {
         self.held_since.take()?;
         let (row, _) = self.seen.take()?;
         Some(vec![version_is(&row), owner_is(worker)])
@@ -214,30 +241,26 @@ mod tests {
         }
     }
 
-    fn leads(view: &LockView, now: Moment) -> bool {
-        view.leads_until().is_some_and(|until| now < until)
-    }
-
     #[tokio::test]
     async fn one_leads_until_it_is_silent_and_then_another() {
         let table = MemoryLeaseStore::default();
         let (mut a, mut b) = (LockView::default(), LockView::default());
         step(&table, &mut a, "a", at(0), 1).await;
         step(&table, &mut b, "b", at(1), 2).await;
-        assert!(leads(&a, at(1)) && !leads(&b, at(1)));
+        assert!(a.leads(at(1)) && !b.leads(at(1)));
         step(&table, &mut a, "a", at(5), 3).await;
         assert_eq!(a.leads_until(), Some(at(25)));
         // From here on nothing is heard of a.
         for now in [10, 20, 30] {
             step(&table, &mut b, "b", at(now), 4).await;
-            assert!(!leads(&b, at(now)), "{now}");
+            assert!(!b.leads(at(now)), "{now}");
         }
-        assert!(!leads(&a, at(25)), "it stops by itself before another can start");
+        assert!(!a.leads(at(25)), "it stops by itself before another can start");
         step(&table, &mut b, "b", at(31), 5).await;
-        assert!(leads(&b, at(31)));
+        assert!(b.leads(at(31)));
         // What a still sends is refused and tells it.
         step(&table, &mut a, "a", at(32), 6).await;
-        assert!(!leads(&a, at(32)));
+        assert!(!a.leads(at(32)));
         assert_eq!(a.leader(), Some(&"b".into()));
     }
 
@@ -251,7 +274,7 @@ mod tests {
         table.delete_entity(EntityKind::Leader, &key(), &conditions).await.unwrap();
         assert_eq!(b.resign(&"b".into()), None);
         step(&table, &mut b, "b", at(2), 3).await;
-        assert!(leads(&b, at(2)) && !leads(&a, at(2)));
+        assert!(b.leads(at(2)) && !a.leads(at(2)));
     }
 
     #[tokio::test]
@@ -260,7 +283,7 @@ mod tests {
         step(&table, &mut LockView::default(), "a", at(0), 1).await;
         let mut again = LockView::default();
         step(&table, &mut again, "a", at(1), 2).await;
-        assert!(leads(&again, at(1)));
+        assert!(again.leads(at(1)));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Fleets that a leader runs (KCL 3.x): one worker holds a lock and assigns leases to all.
 
-mod discovery;
+pub(crate) mod discovery;
 mod election;
-mod lock;
+pub(crate) mod lock;
 mod round;
 
 pub(crate) use self::election::{Election, resign, run};

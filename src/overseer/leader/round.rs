@@ -7,16 +7,15 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 
 use super::election::resign;
-use crate::lease::{EntityKind, Lease, LeaseWrite, WriteOutcome};
+use crate::lease::{EntityKind, Lease, WriteOutcome};
 use crate::metrics::{Operation, names};
 use crate::overseer::assign::leader::{
-    LeaderPlan, LeaderRules, Move, Reason, expired_owners, plan_leader_assignment,
+    Handoffs, LeaderPlan, LeaderRules, Move, expired_owners, plan_leader_assignment,
 };
 use crate::overseer::assign::outlook::Outlook;
 use crate::overseer::rounds::{CONCURRENT_WRITES, Overseer};
 use crate::overseer::worker_metrics::{Heard, WorkerStats};
-use crate::planted::{Bug, planted};
-use crate::types::{LeaseKey, Moment, WorkerId};
+use crate::types::{Moment, WorkerId};
 use crate::worker::Worker;
 
 /// Failed runs in a row after which a leader lets another try.
@@ -30,8 +29,7 @@ pub(crate) struct Leading {
     /// Whether the last round was a leader's.
     pub(in crate::overseer) is_leader: bool,
     failures: u32,
-    /// Until when the old owners of leases in handoff may take their time.
-    handoffs: BTreeMap<LeaseKey, Moment>,
+    handoffs: Handoffs,
     /// What workers told, as of the last scan.
     workers: Vec<WorkerStats>,
     heard: Heard,
@@ -116,7 +114,7 @@ impl Overseer {
     pub(in crate::overseer) async fn assign_to_all(&mut self) -> bool {
         let worker = Arc::clone(&self.worker);
         let since = worker.clock.now();
-        self.note_handoffs(since);
+        self.leading.handoffs.note(&self.view, since + self.handoff_time());
         let plan = self.plan_for_all(since);
         let mut report = worker.metrics.operation(Operation::LeaseAssignmentManager);
         report
@@ -140,17 +138,6 @@ impl Overseer {
         let is_written = planned == 0 || failed < planned;
         report.outcome(names::RUN, is_written, worker.clock.now().since(since));
         is_written
-    }
-
-    /// A handoff that another leader began has all the time it would have had.
-    fn note_handoffs(&mut self, now: Moment) {
-        let until = now + self.handoff_time();
-        let in_handoff = self.view.leases().filter(|lease| lease.checkpoint_owner.is_some());
-        let deadline = |lease: &Lease| {
-            let known = self.leading.handoffs.get(&lease.key).copied();
-            (lease.key.clone(), known.unwrap_or(until))
-        };
-        self.leading.handoffs = in_handoff.map(deadline).collect();
     }
 
     fn handoff_time(&self) -> Duration {
@@ -188,7 +175,7 @@ impl Overseer {
             &self.view,
             &self.leading.workers,
             &mut self.leading.outlook,
-            |key| handoffs.get(key).is_some_and(|until| now < *until),
+            handoffs,
             &rules,
             rebalance,
             seen,
@@ -201,7 +188,7 @@ impl Overseer {
         let worker = Arc::clone(&self.worker);
         tracing::info!(lease = %lease.key, to = %moved.to, reason = %moved.reason, graceful = moved.is_graceful, "lease assigned");
         if moved.is_graceful {
-            self.leading.handoffs.insert(lease.key.clone(), sent + self.handoff_time());
+            self.leading.handoffs.begin(lease.key.clone(), sent + self.handoff_time());
         }
         self.view.learn(lease.clone(), sent);
         worker.hub.publish(lease.clone());
@@ -229,16 +216,10 @@ enum Written {
 
 async fn write(worker: &Worker, moved: Move) -> Written {
     let sent = worker.clock.now();
-    if !worker.election.leads(sent) && !planted(Bug::LeadsForever) {
+    if !worker.election.may_assign(sent) {
         return Written::NotLeader;
     }
-    let write = match &moved.lease.owner {
-        Some(from) if moved.is_graceful => LeaseWrite::start_handoff(&moved.lease.key, from, &moved.to),
-        // Its owner may have come back to life since it was seen.
-        Some(_) if moved.reason == Reason::Expired => LeaseWrite::assign_expired(&moved.lease, &moved.to),
-        _ => LeaseWrite::assign(&moved.lease, &moved.to),
-    };
-    match worker.store.apply(&write).await {
+    match worker.store.apply(&moved.to_write()).await {
         Ok(WriteOutcome::Applied(lease)) => Written::Landed { moved: Box::new(moved), lease, sent },
         Ok(WriteOutcome::Refused(lease)) => Written::Refused(lease),
         Err(error) => {

@@ -14,7 +14,11 @@ const FRESH: Duration = Duration::from_secs(60);
 /// when a row is first seen, and afterwards whether it changes, so that a worker whose clock is off is
 /// neither left out nor taken for alive.
 #[derive(Debug, Default)]
-pub(crate) struct Heard(BTreeMap<WorkerId, (u64, Option<Moment>)>);
+pub(crate) struct Heard(BTreeMap<WorkerId, LastHeard>);
+
+/// What a worker told as its time, in seconds, and when that was news; `None` if it never was.
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
+pub type LastHeard = (u64, Option<Moment>);
 
 impl Heard {
     /// Whether leases can be given to a worker whose row was seen at `now`, and at `wall` by the
@@ -27,6 +31,18 @@ impl Heard {
         }
         let is_fresh = known.1.is_some_and(|heard| now.since(heard) <= FRESH);
         (is_fresh || planted(Bug::AssignsToTheSilent)) && stats.is_valid()
+    }
+
+    /// What was heard of one worker.
+    #[cfg(feature = "internals")]
+    pub(crate) fn of(worker: WorkerId, last: Option<LastHeard>) -> Self {
+        Self(last.map(|last| (worker, last)).into_iter().collect())
+    }
+
+    /// What [`of`](Self::of) takes.
+    #[cfg(feature = "internals")]
+    pub(crate) fn last(&self, worker: &WorkerId) -> Option<LastHeard> {
+        self.0.get(worker).copied()
     }
 }
 
