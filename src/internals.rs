@@ -16,7 +16,7 @@ use crate::overseer::assign::leader::{LeaderRules, plan_leader_assignment};
 use crate::overseer::assign::outlook::Outlook;
 use crate::overseer::shard_sync::plan_child_leases;
 use crate::overseer::view::View;
-use crate::overseer::worker_metrics::{CPU, Heard, WorkerStats};
+use crate::overseer::worker_metrics::{CPU, WorkerStats};
 use crate::planted::planted;
 use crate::runtime::Clock;
 use crate::stream::{ChildShard, RecordsPage};
@@ -26,7 +26,6 @@ pub use crate::lease::tenure::{Sent, Settled, Tenure};
 pub use crate::overseer::assign::independent::{Reason, Take};
 pub use crate::overseer::assign::leader::{Handoffs, Move, Reason as MoveReason};
 pub use crate::overseer::leader::lock::{LockMove, LockRow, LockView, Version};
-pub use crate::overseer::worker_metrics::LastHeard;
 pub use crate::planted::{Bug, plant};
 
 /// A page of records from the body of a response in CBOR, if it is one.
@@ -184,23 +183,6 @@ pub fn plan_moves(
 pub fn note_handoffs(mut handoffs: Handoffs, known: Known, until: Moment) -> Handoffs {
     handoffs.note(&View::from_parts(known), until);
     handoffs
-}
-
-/// Whether a leader that has `heard` of a worker, and now sees that it told something at `told`, can
-/// give it leases; and what it has heard then.
-#[must_use]
-pub fn hear(
-    worker: &WorkerId,
-    heard: Option<LastHeard>,
-    told: SystemTime,
-    wall: SystemTime,
-    now: Moment,
-) -> (bool, Option<LastHeard>) {
-    let mut known = Heard::of(worker.clone(), heard);
-    let updated = told.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let stats = WorkerStats { updated, ..WorkerStats::new(worker.clone()) };
-    let is_active = known.is_active(&stats, wall, now);
-    (is_active, known.last(worker))
 }
 
 /// What becomes of a write to a row as it is.

@@ -8,41 +8,25 @@ use crate::types::{Moment, WorkerId};
 /// A worker that has told nothing for longer gets no leases.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// When each worker was last heard of.
+/// Until when each worker counts as alive, by what was last heard of it.
 ///
 /// The rows state a time by their writers' clocks. KCL compares it with the leader's; here that counts only
 /// when a row is first seen, and afterwards whether it changes, so that a worker whose clock is off is
 /// neither left out nor taken for alive.
 #[derive(Debug, Default)]
-pub(crate) struct Heard(BTreeMap<WorkerId, LastHeard>);
-
-/// What a worker told as its time, in seconds, and when that was news; `None` if it never was.
-#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
-pub type LastHeard = (u64, Option<Moment>);
+pub(crate) struct Heard(BTreeMap<WorkerId, (u64, Option<Moment>)>);
 
 impl Heard {
     /// Whether leases can be given to a worker whose row was seen at `now`, and at `wall` by the
     /// leader's clock.
     pub(crate) fn is_active(&mut self, stats: &WorkerStats, wall: SystemTime, now: Moment) -> bool {
-        let first = stats.age(wall) <= FRESH;
-        let known = self.0.entry(stats.worker.clone()).or_insert((stats.updated, first.then_some(now)));
-        if known.0 != stats.updated {
-            *known = (stats.updated, Some(now));
-        }
-        let is_fresh = known.1.is_some_and(|heard| now.since(heard) <= FRESH);
-        (is_fresh || planted(Bug::AssignsToTheSilent)) && stats.is_valid()
-    }
-
-    /// What was heard of one worker.
-    #[cfg(feature = "internals")]
-    pub(crate) fn of(worker: WorkerId, last: Option<LastHeard>) -> Self {
-        Self(last.map(|last| (worker, last)).into_iter().collect())
-    }
-
-    /// What [`of`](Self::of) takes.
-    #[cfg(feature = "internals")]
-    pub(crate) fn last(&self, worker: &WorkerId) -> Option<LastHeard> {
-        self.0.get(worker).copied()
+        let until = match self.0.get(&stats.worker) {
+            Some((updated, until)) if *updated == stats.updated => *until,
+            Some(_) => Some(now + FRESH),
+            None => FRESH.checked_sub(stats.age(wall)).map(|left| now + left),
+        };
+        self.0.insert(stats.worker.clone(), (stats.updated, until));
+        (until.is_some_and(|until| now <= until) || planted(Bug::AssignsToTheSilent)) && stats.is_valid()
     }
 }
 
@@ -59,9 +43,10 @@ mod tests {
     #[test]
     fn a_worker_is_active_while_it_goes_on_telling() {
         let mut heard = Heard::default();
-        assert!(is_active(&mut heard, 1000, 1060, 0));
-        assert!(is_active(&mut heard, 1000, 1120, 60) && !is_active(&mut heard, 1000, 1121, 61));
-        assert!(is_active(&mut heard, 1030, 1130, 70));
+        assert!(is_active(&mut heard, 1000, 1020, 0));
+        assert!(is_active(&mut heard, 1000, 1060, 40) && !is_active(&mut heard, 1000, 1061, 41));
+        assert!(is_active(&mut heard, 1030, 1130, 110));
+        assert!(is_active(&mut heard, 1030, 1190, 170) && !is_active(&mut heard, 1030, 1191, 171));
     }
 
     #[test]

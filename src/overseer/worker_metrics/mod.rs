@@ -6,8 +6,6 @@ mod report;
 mod stats;
 
 pub(crate) use self::heard::Heard;
-#[cfg(feature = "internals")]
-pub use self::heard::LastHeard;
 pub(crate) use self::report::{retract, run};
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use self::stats::CPU;
