@@ -3,39 +3,78 @@
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fmt::Write as _;
+use std::hash::Hash;
 
-use crate::answers::{key, name};
-use crate::rules::{Action, Answer, Rules, Setup, Write};
-use crate::world::{Code, Renaming, World};
+/// A small world, and the rules by which it goes on.
+pub(crate) trait Model {
+    type World: Copy + std::fmt::Debug;
+    /// A world in so few bits that it can be looked up exactly.
+    type Code: Eq + Ord + Hash;
+    type Action: Copy;
+
+    fn start(&self) -> Self::World;
+
+    /// Everything that can happen next.
+    fn actions(&mut self, world: &Self::World) -> Vec<Self::Action>;
+
+    /// Lets something happen; an error if it must not have been possible.
+    fn apply(&mut self, world: Self::World, action: Self::Action) -> Result<Self::World, String>;
+
+    /// Makes worlds equal that the rules cannot tell apart, or of which one can do all that the other can.
+    fn forget_what_does_not_matter(&self, world: &mut Self::World);
+
+    /// The same world, as one of those that differ only in names and in what nobody looks at.
+    fn canonical(&self, world: Self::World) -> (Self::World, Renaming);
+
+    fn code(world: &Self::World) -> Self::Code;
+
+    /// Who may be left when the faults are over.
+    fn survivors(&self) -> Vec<Vec<usize>>;
+
+    /// Without faults, and with the others silent, those in `alive` set everything right, and then leave
+    /// it as it is.
+    fn recovers(&mut self, world: Self::World, alive: &[usize]) -> Result<(), String>;
+
+    /// What an action is, said with the names at the start.
+    fn sentence(&self, action: Self::Action, names: Renaming) -> String;
+
+    /// What is in the table, one line each.
+    fn rows(&self, world: &Self::World, names: Renaming) -> String;
+}
+
+/// Which worker and which lease became which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Renaming {
+    pub(crate) workers: [u8; 3],
+    pub(crate) leases: [u8; 3],
+}
 
 /// How a state was first reached: from which, by which of the actions there.
-type Step = (u32, u8);
+type Step = (u32, u16);
 
 /// How many states there are, each of them safe and able to recover. Looks at `states_max` at most.
 ///
 /// # Errors
 ///
 /// What is wrong, and the shortest way to it.
-pub(crate) fn explore(setup: Setup, states_max: usize) -> Result<String, String> {
-    let mut rules = Rules::new(setup);
-    let start = rules.start().canonical().0;
-    let survivors = survivors(setup.workers);
-    let mut healing: HashSet<Code> = HashSet::new();
-    let mut seen: HashSet<Code> = HashSet::from([start.code()]);
+pub(crate) fn explore<M: Model>(rules: &mut M, states_max: usize) -> Result<String, String> {
+    let start = rules.canonical(rules.start()).0;
+    let survivors = rules.survivors();
+    let mut seen: HashSet<M::Code> = HashSet::from([M::code(&start)]);
     let mut steps: Vec<Step> = vec![(0, 0)];
-    let mut todo: VecDeque<(u32, World)> = VecDeque::from([(0, start)]);
+    let mut todo: VecDeque<(u32, M::World)> = VecDeque::from([(0, start)]);
     while let Some((index, world)) = todo.pop_front() {
         for alive in &survivors {
-            if let Err(error) = rules.recovers(world, alive, &mut healing) {
-                return Err(told(&mut rules, &steps, index, None, &error));
+            if let Err(error) = rules.recovers(world, alive) {
+                return Err(told(rules, &steps, index, None, &error));
             }
         }
         for (number, action) in (0..).zip(rules.actions(&world)) {
             let next = match rules.apply(world, action) {
-                Ok(next) => next.canonical().0,
-                Err(error) => return Err(told(&mut rules, &steps, index, Some(number), &error)),
+                Ok(next) => rules.canonical(next).0,
+                Err(error) => return Err(told(rules, &steps, index, Some(number), &error)),
             };
-            if seen.insert(next.code()) {
+            if seen.insert(M::code(&next)) {
                 if steps.len() == states_max {
                     return Ok(format!("the first {states_max} states"));
                 }
@@ -47,29 +86,22 @@ pub(crate) fn explore(setup: Setup, states_max: usize) -> Result<String, String>
     Ok(format!("{} states, all there are", steps.len()))
 }
 
-/// Who is left when the faults are over: everybody, or one of them.
-fn survivors(workers: usize) -> Vec<Vec<usize>> {
-    let mut survivors: Vec<Vec<usize>> = (0..workers).map(|worker| vec![worker]).collect();
-    survivors.push((0..workers).collect());
-    survivors
-}
-
 /// The way to what is wrong, with the names everything had at the start.
-fn told(rules: &mut Rules, steps: &[Step], mut index: u32, last: Option<u8>, error: &str) -> String {
-    let mut way: Vec<u8> = last.into_iter().collect();
+fn told<M: Model>(rules: &mut M, steps: &[Step], mut index: u32, last: Option<u16>, error: &str) -> String {
+    let mut way: Vec<u16> = last.into_iter().collect();
     while index != 0 {
         let (from, action) = steps[index as usize];
         way.push(action);
         index = from;
     }
     let mut text = format!("{error}\n");
-    let (mut world, mut names) = rules.start().canonical();
+    let (mut world, mut names) = rules.canonical(rules.start());
     names = Renaming { workers: inverse(names.workers), leases: inverse(names.leases) };
     for number in way.into_iter().rev() {
         let action = rules.actions(&world)[usize::from(number)];
-        let _ = writeln!(text, "  {}", sentence(action, names));
+        let _ = writeln!(text, "  {}", rules.sentence(action, names));
         let Ok(next) = rules.apply(world, action) else { break };
-        let (next, renaming) = next.canonical();
+        let (next, renaming) = rules.canonical(next);
         let (workers, leases) = (inverse(renaming.workers), inverse(renaming.leases));
         names = Renaming {
             workers: workers.map(|old| names.workers[usize::from(old)]),
@@ -77,9 +109,7 @@ fn told(rules: &mut Rules, steps: &[Step], mut index: u32, last: Option<u8>, err
         };
         world = next;
     }
-    for (lease, row) in world.rows.iter().enumerate().filter(|(_, row)| row.exists) {
-        let _ = writeln!(text, "  leaves {}: {row:?}", key(names.leases[lease].into()));
-    }
+    text.push_str(&rules.rows(&world, names));
     text
 }
 
@@ -91,60 +121,26 @@ fn inverse<const N: usize>(renaming: [u8; N]) -> [u8; N] {
     inverse
 }
 
-fn sentence(action: Action, names: Renaming) -> String {
-    let who = |worker: usize| name(names.workers[worker].into());
-    let what = |lease: usize| key(names.leases[lease].into());
-    let fate = |answer: Answer| match answer {
-        Answer::Comes => "",
-        Answer::Lost => ", and the answer is lost",
-        Answer::NotSent => ", which never arrives and seems to be under way",
-    };
-    match action {
-        Action::Tick => "two thirds of the failover time go by".to_owned(),
-        Action::Scan { worker, stale } => {
-            format!("{} scans the table{}", who(worker), if stale { " and sees it as it was" } else { "" })
-        }
-        Action::Take { worker, lease, answer } => {
-            format!("{} tries to take {}{}", who(worker), what(lease), fate(answer))
-        }
-        Action::Write { worker, lease, write, answer } => {
-            let verb = match write {
-                Write::Renew => "renew",
-                Write::Checkpoint => "checkpoint",
-                Write::End => "store the end of",
-                Write::Release => "release",
-            };
-            format!("{} tries to {verb} {}{}", who(worker), what(lease), fate(answer))
-        }
-        Action::Start { worker, lease } => format!("{} starts processing {}", who(worker), what(lease)),
-        Action::CreateChild { worker, lease } => {
-            format!("{} creates the lease of {}", who(worker), what(lease))
-        }
-        Action::Crash { worker } => format!("{} crashes", who(worker)),
-    }
-}
-
 /// Whether nothing is hidden by forgetting: whatever can happen in a world can also happen in the one
 /// that stands for it.
 ///
 /// # Errors
 ///
 /// Two worlds that do not.
-pub(crate) fn compare_merged(setup: Setup) -> Result<usize, String> {
-    let mut rules = Rules::new(setup);
-    let start = rules.start().canonical().0;
-    let mut seen: HashSet<Code> = HashSet::from([start.code()]);
-    let mut todo: Vec<World> = vec![start];
+pub(crate) fn compare_merged<M: Model>(rules: &mut M) -> Result<usize, String> {
+    let start = rules.canonical(rules.start()).0;
+    let mut seen: HashSet<M::Code> = HashSet::from([M::code(&start)]);
+    let mut todo: Vec<M::World> = vec![start];
     while let Some(world) = todo.pop() {
         for action in rules.actions(&world) {
             let next = rules.apply(world, action)?;
             let mut merged = next;
-            merged.forget_what_does_not_matter();
-            if !followers(&mut rules, &next)?.is_subset(&followers(&mut rules, &merged)?) {
+            rules.forget_what_does_not_matter(&mut merged);
+            if !followers(rules, &next)?.is_subset(&followers(rules, &merged)?) {
                 return Err(format!("{next:?}\nis not covered by\n{merged:?}"));
             }
-            let (merged, _) = next.canonical();
-            if seen.insert(merged.code()) {
+            let (merged, _) = rules.canonical(next);
+            if seen.insert(M::code(&merged)) {
                 todo.push(merged);
             }
         }
@@ -152,7 +148,13 @@ pub(crate) fn compare_merged(setup: Setup) -> Result<usize, String> {
     Ok(seen.len())
 }
 
-fn followers(rules: &mut Rules, world: &World) -> Result<BTreeSet<Code>, String> {
+fn followers<M: Model>(rules: &mut M, world: &M::World) -> Result<BTreeSet<M::Code>, String> {
     let actions = rules.actions(world);
-    actions.into_iter().map(|action| Ok(rules.apply(*world, action)?.canonical().0.code())).collect()
+    actions
+        .into_iter()
+        .map(|action| {
+            let next = rules.apply(*world, action)?;
+            Ok(M::code(&rules.canonical(next).0))
+        })
+        .collect()
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use kinesis_consumer::internals::{Bug, plant};
 
 use crate::explore::{compare_merged, explore};
-use crate::rules::{Setup, Shape};
+use crate::rules::{Rules, Setup, Shape};
 use crate::world::UNLIMITED;
 
 /// One lease, with any number of lost answers and stale scans.
@@ -34,7 +34,7 @@ macro_rules! explore_all {
     ($($setup:expr),* $(,)?) => {
         for setup in [$($setup),*] {
             let since = Instant::now();
-            match explore(setup, states_max()) {
+            match explore(&mut Rules::new(setup), states_max()) {
                 Ok(states) => println!("{setup:?}: {states}, in {:.1?}", since.elapsed()),
                 Err(error) => panic!("{setup:?}: {error}"),
             }
@@ -68,7 +68,7 @@ fn a_split_is_always_safe_and_recovers() {
 #[test]
 fn nothing_is_hidden_by_forgetting() {
     for setup in [ONE_LEASE, TWO_LEASES] {
-        compare_merged(setup).unwrap();
+        compare_merged(&mut Rules::new(setup)).unwrap();
     }
 }
 
@@ -106,7 +106,7 @@ fn planted_bugs_are_found() {
         (Bug::EndIgnoresCounter, faulty_split, "ownership"),
     ] {
         plant(Some(bug));
-        let found = explore(setup, 200_000);
+        let found = explore(&mut Rules::new(setup), 200_000);
         plant(None);
         let error = found.expect_err(&format!("{bug:?} is not found"));
         println!("{bug:?} is found by {error}");

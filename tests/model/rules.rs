@@ -13,6 +13,7 @@ use kinesis_consumer::internals::{
 use crate::answers::{
     NOW, ago, carry_out, carry_out_take, children, key, known, lease_of, name, owner, row, seen_again,
 };
+use crate::explore::{Model, Renaming};
 use crate::world::{
     AGE_MAX, Code, END, Held, LEASES, NOBODY, PARENT, Row, Seen, UNLIMITED, Version, WORKERS, Worker, World,
 };
@@ -97,6 +98,8 @@ pub(crate) struct Rules {
     plans: HashMap<(usize, [Seen; LEASES], [bool; LEASES]), Plan>,
     takes: HashMap<(usize, Content, Take, usize), Judged<Option<Content>>>,
     writes: HashMap<(usize, Content, Attempt), Judged<Wrote>>,
+    /// Worlds that are known to recover, with who is left in them.
+    healing: HashSet<(Code, u8)>,
 }
 
 /// What a holder's write came to.
@@ -122,117 +125,8 @@ impl Rules {
             plans: HashMap::new(),
             takes: HashMap::new(),
             writes: HashMap::new(),
+            healing: HashSet::new(),
         }
-    }
-
-    pub(crate) fn start(&self) -> World {
-        let mut rows = [Row::default(); LEASES];
-        rows[PARENT].exists = true;
-        if self.setup.shape == Shape::TwoLeases {
-            rows[PARENT].checkpoint = END;
-            rows[1].exists = true;
-            rows[2].exists = true;
-        }
-        let Setup { crashes, losses, stale, .. } = self.setup;
-        World {
-            rows,
-            workers: [Worker::default(); WORKERS],
-            crashes_left: crashes,
-            losses_left: losses,
-            stale_left: stale,
-        }
-    }
-
-    /// Everything that can happen next.
-    pub(crate) fn actions(&mut self, world: &World) -> Vec<Action> {
-        let mut actions = vec![Action::Tick];
-        for worker in 0..self.setup.workers {
-            let state = &world.workers[worker];
-            actions.push(Action::Scan { worker, stale: false });
-            if world.stale_left > 0 {
-                actions.push(Action::Scan { worker, stale: true });
-            }
-            let is_lossy = world.losses_left > 0;
-            for (lease, _) in self.plan(state, worker) {
-                actions.push(Action::Take { worker, lease: *lease, answer: Answer::Comes });
-                if is_lossy {
-                    actions.push(Action::Take { worker, lease: *lease, answer: Answer::Lost });
-                }
-            }
-            for lease in 0..LEASES {
-                let Some(held) = state.held[lease] else { continue };
-                let mut write = |write, answer| actions.push(Action::Write { worker, lease, write, answer });
-                write(Write::Renew, Answer::Comes);
-                write(Write::Release, Answer::Comes);
-                if is_lossy {
-                    write(Write::Renew, Answer::NotSent);
-                    write(Write::Renew, Answer::Lost);
-                    write(Write::Release, Answer::Lost);
-                }
-                if held.started && world.rows[lease].checkpoint < self.setup.positions {
-                    write(Write::Checkpoint, Answer::Comes);
-                    if is_lossy {
-                        write(Write::Checkpoint, Answer::Lost);
-                    }
-                }
-                if self.setup.shape == Shape::Split && lease == PARENT {
-                    let missing: Vec<usize> =
-                        (1..LEASES).filter(|&child| !world.rows[child].exists).collect();
-                    if missing.is_empty() || !children_come_first() {
-                        write(Write::End, Answer::Comes);
-                        if is_lossy {
-                            write(Write::End, Answer::Lost);
-                        }
-                    }
-                    actions
-                        .extend(missing.iter().take(1).map(|&lease| Action::CreateChild { worker, lease }));
-                } else if !held.started && lets_children_start(Some(&row(world, PARENT))) {
-                    actions.push(Action::Start { worker, lease });
-                }
-            }
-            if world.crashes_left > 0 && *state != Worker::default() {
-                actions.push(Action::Crash { worker });
-            }
-        }
-        actions
-    }
-
-    /// Lets something happen; an error if it must not have been possible.
-    pub(crate) fn apply(&mut self, mut world: World, action: Action) -> Result<World, String> {
-        match action {
-            Action::Tick => self.tick(&mut world),
-            Action::Scan { worker, stale } => {
-                for lease in 0..LEASES {
-                    let seen = world.workers[worker].seen[lease];
-                    world.workers[worker].seen[lease] =
-                        self.scan(seen, lease, &world.rows[lease], stale, worker);
-                }
-                if stale {
-                    use_up(&mut world.stale_left);
-                }
-            }
-            Action::Take { worker, lease, answer } => self.take(&mut world, worker, lease, answer)?,
-            Action::Write { worker, lease, write, answer } => {
-                self.write(&mut world, worker, lease, write, answer)?
-            }
-            Action::Start { worker, lease } => {
-                if let Some(held) = &mut world.workers[worker].held[lease] {
-                    held.started = true;
-                }
-            }
-            Action::CreateChild { lease, .. } => {
-                let planned = child_leases(&row(&world, PARENT), &children())?;
-                if planned.iter().any(|planned| planned.key == key(lease)) {
-                    world.rows[lease].exists = true;
-                }
-            }
-            Action::Crash { worker } => {
-                world.workers[worker] = Worker::default();
-                world.crashes_left -= 1;
-            }
-        }
-        world.check()?;
-        Ok(world)
     }
 
     fn tick(&mut self, world: &mut World) {
@@ -422,26 +316,153 @@ impl Rules {
                 .iter()
                 .all(|&worker| leases.iter().filter(|&&lease| is_held(worker, lease)).count() <= fair)
     }
+}
 
-    /// Without faults, and with the others silent, those in `alive` set everything right, and then
-    /// leave it as it is. Adds the worlds that were gone through to those known to recover.
-    pub(crate) fn recovers(
-        &mut self,
-        mut world: World,
-        alive: &[usize],
-        known: &mut HashSet<Code>,
-    ) -> Result<(), String> {
-        let mask: u64 = alive.iter().map(|worker| 1 << (60 + worker)).sum();
+impl Model for Rules {
+    type World = World;
+    type Code = Code;
+    type Action = Action;
+
+    fn start(&self) -> World {
+        let mut rows = [Row::default(); LEASES];
+        rows[PARENT].exists = true;
+        if self.setup.shape == Shape::TwoLeases {
+            rows[PARENT].checkpoint = END;
+            rows[1].exists = true;
+            rows[2].exists = true;
+        }
+        let Setup { crashes, losses, stale, .. } = self.setup;
+        World {
+            rows,
+            workers: [Worker::default(); WORKERS],
+            crashes_left: crashes,
+            losses_left: losses,
+            stale_left: stale,
+        }
+    }
+
+    fn actions(&mut self, world: &World) -> Vec<Action> {
+        let mut actions = vec![Action::Tick];
+        for worker in 0..self.setup.workers {
+            let state = &world.workers[worker];
+            actions.push(Action::Scan { worker, stale: false });
+            if world.stale_left > 0 {
+                actions.push(Action::Scan { worker, stale: true });
+            }
+            let is_lossy = world.losses_left > 0;
+            for (lease, _) in self.plan(state, worker) {
+                actions.push(Action::Take { worker, lease: *lease, answer: Answer::Comes });
+                if is_lossy {
+                    actions.push(Action::Take { worker, lease: *lease, answer: Answer::Lost });
+                }
+            }
+            for lease in 0..LEASES {
+                let Some(held) = state.held[lease] else { continue };
+                let mut write = |write, answer| actions.push(Action::Write { worker, lease, write, answer });
+                write(Write::Renew, Answer::Comes);
+                write(Write::Release, Answer::Comes);
+                if is_lossy {
+                    write(Write::Renew, Answer::NotSent);
+                    write(Write::Renew, Answer::Lost);
+                    write(Write::Release, Answer::Lost);
+                }
+                if held.started && world.rows[lease].checkpoint < self.setup.positions {
+                    write(Write::Checkpoint, Answer::Comes);
+                    if is_lossy {
+                        write(Write::Checkpoint, Answer::Lost);
+                    }
+                }
+                if self.setup.shape == Shape::Split && lease == PARENT {
+                    let missing: Vec<usize> =
+                        (1..LEASES).filter(|&child| !world.rows[child].exists).collect();
+                    if missing.is_empty() || !children_come_first() {
+                        write(Write::End, Answer::Comes);
+                        if is_lossy {
+                            write(Write::End, Answer::Lost);
+                        }
+                    }
+                    actions
+                        .extend(missing.iter().take(1).map(|&lease| Action::CreateChild { worker, lease }));
+                } else if !held.started && lets_children_start(Some(&row(world, PARENT))) {
+                    actions.push(Action::Start { worker, lease });
+                }
+            }
+            if world.crashes_left > 0 && *state != Worker::default() {
+                actions.push(Action::Crash { worker });
+            }
+        }
+        actions
+    }
+
+    fn apply(&mut self, mut world: World, action: Action) -> Result<World, String> {
+        match action {
+            Action::Tick => self.tick(&mut world),
+            Action::Scan { worker, stale } => {
+                for lease in 0..LEASES {
+                    let seen = world.workers[worker].seen[lease];
+                    world.workers[worker].seen[lease] =
+                        self.scan(seen, lease, &world.rows[lease], stale, worker);
+                }
+                if stale {
+                    use_up(&mut world.stale_left);
+                }
+            }
+            Action::Take { worker, lease, answer } => self.take(&mut world, worker, lease, answer)?,
+            Action::Write { worker, lease, write, answer } => {
+                self.write(&mut world, worker, lease, write, answer)?
+            }
+            Action::Start { worker, lease } => {
+                if let Some(held) = &mut world.workers[worker].held[lease] {
+                    held.started = true;
+                }
+            }
+            Action::CreateChild { lease, .. } => {
+                let planned = child_leases(&row(&world, PARENT), &children())?;
+                if planned.iter().any(|planned| planned.key == key(lease)) {
+                    world.rows[lease].exists = true;
+                }
+            }
+            Action::Crash { worker } => {
+                world.workers[worker] = Worker::default();
+                world.crashes_left -= 1;
+            }
+        }
+        world.check()?;
+        Ok(world)
+    }
+
+    fn forget_what_does_not_matter(&self, world: &mut World) {
+        world.forget_what_does_not_matter();
+    }
+
+    fn canonical(&self, world: World) -> (World, Renaming) {
+        world.canonical()
+    }
+
+    fn code(world: &World) -> Code {
+        world.code()
+    }
+
+    /// Everybody, or one of them.
+    fn survivors(&self) -> Vec<Vec<usize>> {
+        let workers = self.setup.workers;
+        let mut survivors: Vec<Vec<usize>> = (0..workers).map(|worker| vec![worker]).collect();
+        survivors.push((0..workers).collect());
+        survivors
+    }
+
+    /// Adds the worlds that were gone through to those known to recover.
+    fn recovers(&mut self, mut world: World, alive: &[usize]) -> Result<(), String> {
         for worker in (0..WORKERS).filter(|worker| !alive.contains(worker)) {
             world.workers[worker] = Worker::default();
         }
         (world.crashes_left, world.losses_left, world.stale_left) = (0, 0, 0);
+        let mask = alive.iter().map(|worker| 1 << worker).sum();
         let mut path = Vec::new();
         for _ in 0..ROUNDS_MAX {
-            let mut code = world.code();
-            code[0] |= mask;
-            if known.contains(&code) {
-                known.extend(path);
+            let code = (world.code(), mask);
+            if self.healing.contains(&code) {
+                self.healing.extend(path);
                 return Ok(());
             }
             path.push(code);
@@ -449,7 +470,7 @@ impl Rules {
             let (next, has_taken) =
                 self.round(world, alive).map_err(|error| format!("{error}, when all faults are over"))?;
             if was_well && !has_taken && self.is_well(&next, alive) {
-                known.extend(path);
+                self.healing.extend(path);
                 return Ok(());
             }
             world = next;
@@ -459,6 +480,48 @@ impl Rules {
             "recovery: {} do not set things right in {ROUNDS_MAX} rounds without faults",
             alive.join(" and ")
         ))
+    }
+
+    fn sentence(&self, action: Action, names: Renaming) -> String {
+        let who = |worker: usize| name(names.workers[worker].into());
+        let what = |lease: usize| key(names.leases[lease].into());
+        let fate = |answer: Answer| match answer {
+            Answer::Comes => "",
+            Answer::Lost => ", and the answer is lost",
+            Answer::NotSent => ", which never arrives and seems to be under way",
+        };
+        match action {
+            Action::Tick => "two thirds of the failover time go by".to_owned(),
+            Action::Scan { worker, stale } => {
+                format!(
+                    "{} scans the table{}",
+                    who(worker),
+                    if stale { " and sees it as it was" } else { "" }
+                )
+            }
+            Action::Take { worker, lease, answer } => {
+                format!("{} tries to take {}{}", who(worker), what(lease), fate(answer))
+            }
+            Action::Write { worker, lease, write, answer } => {
+                let verb = match write {
+                    Write::Renew => "renew",
+                    Write::Checkpoint => "checkpoint",
+                    Write::End => "store the end of",
+                    Write::Release => "release",
+                };
+                format!("{} tries to {verb} {}{}", who(worker), what(lease), fate(answer))
+            }
+            Action::Start { worker, lease } => format!("{} starts processing {}", who(worker), what(lease)),
+            Action::CreateChild { worker, lease } => {
+                format!("{} creates the lease of {}", who(worker), what(lease))
+            }
+            Action::Crash { worker } => format!("{} crashes", who(worker)),
+        }
+    }
+
+    fn rows(&self, world: &World, names: Renaming) -> String {
+        let rows = world.rows.iter().enumerate().filter(|(_, row)| row.exists);
+        rows.map(|(lease, row)| format!("  leaves {}: {row:?}\n", key(names.leases[lease].into()))).collect()
     }
 }
 

@@ -6,6 +6,8 @@
 //!   observer waits for age 2, at which all ages end. An age nobody looks at is 0.
 //! - A crash is to forget everything. How long a worker stays dead needs no state, as each may be idle.
 
+use crate::explore::Renaming;
+
 pub(crate) const WORKERS: usize = 3;
 pub(crate) const LEASES: usize = 3;
 pub(crate) const PARENT: usize = 0;
@@ -78,13 +80,6 @@ pub(crate) const UNLIMITED: u8 = 3;
 
 /// A world in so few bits that it can be looked up exactly.
 pub(crate) type Code = [u64; 4];
-
-/// Which worker and which lease became which.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Renaming {
-    pub(crate) workers: [u8; WORKERS],
-    pub(crate) leases: [u8; LEASES],
-}
 
 impl World {
     /// What must hold in every state.
