@@ -187,10 +187,13 @@ impl Overseer {
     fn moved(&mut self, moved: &Move, lease: Lease, sent: Moment) {
         let worker = Arc::clone(&self.worker);
         tracing::info!(lease = %lease.key, to = %moved.to, reason = %moved.reason, graceful = moved.is_graceful, "lease assigned");
+        // However long the request took: the row is as it was when it landed, and the old owner can only
+        // know of a handoff since.
+        let now = worker.clock.now();
         if moved.is_graceful {
-            self.leading.handoffs.begin(lease.key.clone(), sent + self.handoff_time());
+            self.leading.handoffs.begin(lease.key.clone(), now + self.handoff_time());
         }
-        self.view.learn(lease.clone(), sent);
+        self.view.learn(lease.clone(), now);
         worker.hub.publish(lease.clone());
         let is_ours = lease.owner.as_ref() == Some(&worker.id) && !lease.checkpoint.is_shard_end();
         if !moved.is_graceful && is_ours && !self.is_held(&lease.key) {
