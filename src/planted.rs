@@ -79,6 +79,8 @@ pub enum Bug {
     HandsOverUnasked,
     /// A worker that is the leader no longer goes on assigning.
     LeadsForever,
+    /// A lease whose owner seemed dead is given away even if it has been renewed since.
+    GivesAwayTheRenewed,
 }
 
 #[cfg(feature = "internals")]

@@ -65,6 +65,17 @@ pub(crate) enum Answer {
     NotSent,
 }
 
+impl Answer {
+    /// How a sentence about the request ends.
+    pub(crate) fn fate(self) -> &'static str {
+        match self {
+            Self::Comes => "",
+            Self::Lost => ", and the answer is lost",
+            Self::NotSent => ", which never arrives and seems to be under way",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     Tick,
@@ -485,11 +496,6 @@ impl Model for Rules {
     fn sentence(&self, action: Action, names: Renaming) -> String {
         let who = |worker: usize| name(names.workers[worker].into());
         let what = |lease: usize| key(names.leases[lease].into());
-        let fate = |answer: Answer| match answer {
-            Answer::Comes => "",
-            Answer::Lost => ", and the answer is lost",
-            Answer::NotSent => ", which never arrives and seems to be under way",
-        };
         match action {
             Action::Tick => "two thirds of the failover time go by".to_owned(),
             Action::Scan { worker, stale } => {
@@ -500,7 +506,7 @@ impl Model for Rules {
                 )
             }
             Action::Take { worker, lease, answer } => {
-                format!("{} tries to take {}{}", who(worker), what(lease), fate(answer))
+                format!("{} tries to take {}{}", who(worker), what(lease), answer.fate())
             }
             Action::Write { worker, lease, write, answer } => {
                 let verb = match write {
@@ -509,7 +515,7 @@ impl Model for Rules {
                     Write::End => "store the end of",
                     Write::Release => "release",
                 };
-                format!("{} tries to {verb} {}{}", who(worker), what(lease), fate(answer))
+                format!("{} tries to {verb} {}{}", who(worker), what(lease), answer.fate())
             }
             Action::Start { worker, lease } => format!("{} starts processing {}", who(worker), what(lease)),
             Action::CreateChild { worker, lease } => {
@@ -531,7 +537,7 @@ fn put(world: &mut World, lease: usize, (owner, checkpoint): Content) {
     world.outdate(lease);
 }
 
-fn use_up(left: &mut u8) {
+pub(crate) fn use_up(left: &mut u8) {
     if *left != UNLIMITED {
         *left = left.saturating_sub(1);
     }

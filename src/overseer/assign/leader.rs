@@ -220,7 +220,9 @@ impl Move {
         match &self.lease.owner {
             Some(from) if self.is_graceful => LeaseWrite::start_handoff(&self.lease.key, from, &self.to),
             // Its owner may have come back to life since it was seen.
-            Some(_) if self.reason == Reason::Expired => LeaseWrite::assign_expired(&self.lease, &self.to),
+            Some(_) if self.reason == Reason::Expired && !planted(Bug::GivesAwayTheRenewed) => {
+                LeaseWrite::assign_expired(&self.lease, &self.to)
+            }
             _ => LeaseWrite::assign(&self.lease, &self.to),
         }
     }
