@@ -53,12 +53,10 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
+        match self.source() {
+            Some(cause) => write!(f, ": {}", with_causes(cause)),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -125,4 +123,16 @@ impl From<StreamError> for Error {
         };
         Self::new(kind, advice).with_source(error)
     }
+}
+
+/// An error and all its causes on one line.
+pub(crate) fn with_causes(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

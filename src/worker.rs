@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{CoordinationConfig, LeaseConfig, ManagementConfig};
+use crate::error::with_causes;
 use crate::events::{Event, EventSink};
 use crate::lease::LeaseStore;
 use crate::metrics::Metrics;
@@ -71,16 +72,4 @@ impl fmt::Debug for Worker {
             .field("streams", &self.streams.statuses())
             .finish_non_exhaustive()
     }
-}
-
-/// An error and all its causes on one line.
-pub(crate) fn with_causes(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

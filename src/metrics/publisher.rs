@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::aggregate::{Datum, Pending, batch_len};
 use super::{Dimensions, MetricsConfig, Sample, Sink};
+use crate::error::with_causes;
 use crate::runtime::Clock;
-use crate::worker::with_causes;
 
 /// The time one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);

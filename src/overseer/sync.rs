@@ -13,6 +13,7 @@ use super::migration::{Protocol, leads};
 use super::rounds::{CONCURRENT_WRITES, Overseer};
 use super::shard_sync::{ShardSyncPlan, plan_shard_sync};
 use crate::config::CoordinationConfig;
+use crate::error::with_causes;
 use crate::events::Event;
 use crate::lease::{Created, Lease, LeaseWrite, WriteOutcome};
 use crate::metrics::{Operation, names};
@@ -21,7 +22,7 @@ use crate::stream::list::list_shards;
 use crate::stream::{Shard, ShardFilter, StreamError, StreamErrorKind};
 use crate::streams::TrackedStream;
 use crate::types::{LeaseKey, Moment, StartStrategy};
-use crate::worker::{Worker, with_causes};
+use crate::worker::Worker;
 
 /// When to try again after shards could not be listed or leases not be created.
 const RETRY: Duration = Duration::from_secs(1);

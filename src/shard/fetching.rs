@@ -2,12 +2,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::status::StatusCell;
+use crate::error::with_causes;
 use crate::events::{Event, EventSink};
 use crate::lease::Lease;
 use crate::retrieval::{FetchEvent, FetchObserver, Retrieval, RetrievalSpec, Source, StartPosition};
 use crate::streams::TrackedStream;
 use crate::types::{ShardId, StartStrategy, StreamId};
-use crate::worker::{Worker, with_causes};
+use crate::worker::Worker;
 
 /// Starts to read the shard of `lease` where it stands.
 pub(super) fn fetch(

@@ -4,6 +4,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
+use crate::error::with_causes;
 use crate::lease::{StoreError, StoreErrorKind};
 
 /// One request to DynamoDB, for what is to be said if it fails.
@@ -53,11 +54,6 @@ impl Request<'_> {
         // The causes are in the text; with the failure as source they would be told twice.
         self.error(kind).with_detail(format!("{advice}{said}"))
     }
-}
-
-fn with_causes(error: &(dyn StdError + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| StdError::source(*error));
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn kind<E: ProvideErrorMetadata>(failure: &SdkError<E, HttpResponse>) -> StoreErrorKind {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use aws_sdk_kinesis::config::http::HttpResponse;
 use aws_sdk_kinesis::error::{BoxError, ProvideErrorMetadata, SdkError};
 
+use crate::error::with_causes;
 use crate::stream::{StreamError, StreamErrorKind};
 use crate::types::{ShardId, StreamId};
-use crate::worker::with_causes;
 
 /// One request to Kinesis, for what is to be said if it fails.
 #[derive(Clone, Copy)]
