@@ -1,6 +1,7 @@
 use std::borrow::Borrow;
-use std::fmt;
 use std::sync::Arc;
+
+use super::text::used_as_text;
 
 /// Declares a text identifier that is cheap to clone and cannot be mistaken for another kind.
 macro_rules! text_id {
@@ -29,12 +30,6 @@ macro_rules! text_id {
             }
         }
 
-        impl AsRef<str> for $name {
-            fn as_ref(&self) -> &str {
-                &self.0
-            }
-        }
-
         impl Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0
@@ -47,23 +42,7 @@ macro_rules! text_id {
             }
         }
 
-        impl PartialEq<&str> for $name {
-            fn eq(&self, other: &&str) -> bool {
-                self.as_str() == *other
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(self.as_str(), f)
-            }
-        }
+        used_as_text!($name);
     };
 }
 

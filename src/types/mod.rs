@@ -12,6 +12,7 @@ mod record;
 mod sequence_number;
 mod start;
 mod stream;
+mod text;
 
 pub use self::checkpoint::{Checkpoint, ExtendedSequenceNumber, ParseCheckpointError};
 pub use self::hash_key::{HashKeyRange, ParseHashKeyError};
