@@ -16,17 +16,12 @@ use crate::error::Error;
 ///
 /// ```no_run
 /// use kinesis_consumer::{Consumer, LeaseConfig, ManagementConfig, StartStrategy};
-/// # use kinesis_consumer::{Checkpointer, KinesisClientRecord, ShardRecordProcessor, ShardRecordProcessorFactory};
-/// # struct Factory;
-/// # #[async_trait::async_trait]
-/// # impl ShardRecordProcessorFactory for Factory {
-/// #     async fn initialize(&self, _: Checkpointer) -> Box<dyn ShardRecordProcessor> { unimplemented!() }
-/// # }
-/// # async fn example() -> Result<(), kinesis_consumer::Error> {
+/// # use kinesis_consumer::{Error, ShardRecordProcessorFactory};
+/// # async fn example(factory: impl ShardRecordProcessorFactory + 'static) -> Result<(), Error> {
 /// let consumer = Consumer::builder()
 ///     .stream("orders")
 ///     .application("order-notifications")
-///     .processor_factory(Factory)
+///     .processor_factory(factory)
 ///     .aws_config(&aws_config::load_from_env().await)
 ///     .management(ManagementConfig { leases_to_acquire: 2, max_leases: 20, start_strategy: StartStrategy::Latest })
 ///     .lease_config(LeaseConfig::PollingConfig { limit: 1000 })
