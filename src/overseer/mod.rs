@@ -4,6 +4,7 @@
 pub(crate) mod assign;
 pub(crate) mod audit;
 pub(crate) mod cleanup;
+mod finished;
 mod holdings;
 mod hub;
 pub(crate) mod leader;
@@ -12,6 +13,7 @@ pub(crate) mod renewer;
 mod rounds;
 pub(crate) mod shard_sync;
 mod sync;
+mod taking;
 mod unfinished;
 pub(crate) mod view;
 pub(crate) mod worker_metrics;

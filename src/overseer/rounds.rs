@@ -2,12 +2,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
-use super::assign::independent::{AssignmentPlan, Rules, Take, plan_assignment};
 use super::holdings::Holding;
 use super::leader::{Leading, resign};
 use super::migration::Protocol;
@@ -15,7 +13,7 @@ use super::sync::StreamCare;
 use super::view::View;
 use super::worker_metrics::retract;
 use crate::events::Event;
-use crate::lease::{HeldLease, Item, Lease, LeaseWrite, StoreError, WriteOutcome};
+use crate::lease::{HeldLease, Item, Lease, StoreError};
 use crate::metrics::{Operation, names};
 use crate::shard::{Ending, ShardConsumer, StatusCell};
 use crate::types::{LeaseKey, Moment};
@@ -47,12 +45,14 @@ pub(crate) struct Overseer {
     /// When the last scan that was answered was sent.
     pub(super) scanned: Moment,
     /// The workers that were alive in the last plan.
-    workers: usize,
+    pub(super) workers: usize,
     pub(super) leading: Leading,
     /// Whether the index from owners to leases can be read.
     pub(super) has_owner_index: bool,
     pub(super) next_round: Moment,
     pub(super) next_cleanup: Moment,
+    /// Leases of this worker's whose shards have ended and whose rows are still there.
+    pub(super) ended: BTreeSet<LeaseKey>,
 }
 
 impl Overseer {
@@ -73,6 +73,7 @@ impl Overseer {
             has_owner_index: false,
             next_round: now,
             next_cleanup: now + worker.coordination.lease_cleanup_interval,
+            ended: BTreeSet::new(),
             worker,
         };
         overseer.follow_streams();
@@ -144,20 +145,6 @@ impl Overseer {
             Duty::Leader
         } else {
             Duty::Follower
-        }
-    }
-
-    async fn independent_round(&mut self) {
-        match self.scan().await {
-            Ok(_) => {
-                self.create_missing_leases().await;
-                self.assign().await;
-                self.clean_up().await;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot scan the lease table; trying again");
-                self.worker.coordination_failed("ListLeases", &error);
-            }
         }
     }
 
@@ -302,66 +289,6 @@ impl Overseer {
         }
     }
 
-    fn plan(&mut self) -> AssignmentPlan {
-        let rules = Rules {
-            worker: self.worker.id.clone(),
-            max_leases: self.worker.management.max_leases,
-            leases_to_acquire: self.worker.management.leases_to_acquire,
-            failover_time: self.worker.coordination.failover_time,
-            priority_lease_assignment: self.worker.coordination.priority_lease_assignment,
-        };
-        plan_assignment(
-            &self.view,
-            &self.worker.holdings.keys(),
-            &rules,
-            self.worker.clock.now(),
-            &mut self.rng,
-        )
-    }
-
-    /// Takes what the plan says and starts a consumer for each lease that was won.
-    async fn assign(&mut self) {
-        if self.worker.stopping.is_cancelled() {
-            return;
-        }
-        let plan = self.plan();
-        self.workers = plan.workers;
-        let worker = Arc::clone(&self.worker);
-        let since = worker.clock.now();
-        let (wanted, mut won) = (plan.takes.len() as u64, 0);
-        let mut report = worker.metrics.operation(Operation::TakeLeases);
-        report
-            .add(names::TOTAL_LEASES, plan.leases as u64)
-            .add(names::NUM_WORKERS, plan.workers as u64)
-            .add(names::EXPIRED_LEASES, plan.expired as u64)
-            .add(names::VERY_OLD_LEASES, plan.very_old as u64)
-            .add(names::LEASE_SPILLOVER, plan.spillover as u64)
-            .add(names::NEEDED_LEASES, plan.needed as u64)
-            .add(names::LEASES_TO_TAKE, wanted);
-        let mut taken =
-            stream::iter(plan.takes).map(|wanted| take(&worker, wanted)).buffer_unordered(CONCURRENT_WRITES);
-        while let Some(outcome) = taken.next().await {
-            match outcome {
-                Taken::Won { lease, previous, sent } => {
-                    won += 1;
-                    self.view.learn(Lease::clone(&lease), sent);
-                    if previous.owner.is_some() {
-                        // If the previous owner lives in this process, it need not find out by itself.
-                        worker.hub.publish(Lease::clone(&lease));
-                    }
-                    self.start_consumer(*lease, *previous, sent);
-                }
-                Taken::Lost(Some(lease)) => self.view.learn(*lease, self.worker.clock.now()),
-                Taken::Lost(None) => {}
-            }
-        }
-        report.add(names::TAKEN_LEASES, won).add(names::UNTAKEN_LEASES, wanted - won).outcome(
-            names::RUN,
-            true,
-            worker.clock.now().since(since),
-        );
-    }
-
     pub(super) fn start_consumer(&mut self, lease: Lease, previous: Lease, taken: Moment) {
         // Only leases of these are taken, and it may be one that was removed a moment ago.
         let Some(care) = self.streams.get(&lease.stream_name) else { return };
@@ -401,45 +328,4 @@ enum Duty {
     Leader,
     /// Takes up what it is assigned.
     Follower,
-}
-
-/// What became of an attempt to take a lease.
-enum Taken {
-    Won {
-        lease: Box<Lease>,
-        previous: Box<Lease>,
-        sent: Moment,
-    },
-    /// Somebody else was faster, or nobody answered; with the row as it is now.
-    Lost(Option<Box<Lease>>),
-}
-
-async fn take(worker: &Worker, wanted: Take) -> Taken {
-    let mut previous = wanted.lease.clone();
-    let mut is_retry = false;
-    loop {
-        let sent = worker.clock.now();
-        let outcome = worker.store.apply(&LeaseWrite::take(&previous, &worker.id)).await;
-        let took = worker.clock.now().since(sent);
-        worker.metrics.operation(Operation::TakeLeases).outcome(names::TAKE_LEASE, outcome.is_ok(), took);
-        match outcome {
-            Ok(WriteOutcome::Applied(lease)) => {
-                tracing::info!(lease = %lease.key, reason = %wanted.reason, "lease taken");
-                return Taken::Won { lease, previous: Box::new(previous), sent };
-            }
-            Ok(WriteOutcome::Refused(Some(lease))) if !is_retry && wanted.is_worth_a_retry(&lease) => {
-                is_retry = true;
-                previous = *lease;
-            }
-            Ok(WriteOutcome::Refused(lease)) => {
-                tracing::debug!(lease = %previous.key, "another worker was faster");
-                return Taken::Lost(lease);
-            }
-            Err(error) => {
-                tracing::warn!(lease = %previous.key, %error, "cannot take a lease; trying again in the next round");
-                worker.coordination_failed("TakeLease", &error);
-                return Taken::Lost(None);
-            }
-        }
-    }
 }

@@ -1,5 +1,4 @@
-//! The rounds' care for the rows themselves: leases that are missing are created, finished ones
-//! deleted.
+//! The rounds' care for what is missing: leases are created.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,8 +7,6 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 
 use super::audit::{Audit, HoleTracker};
-use super::cleanup::plan_cleanup;
-use super::migration::{Protocol, leads};
 use super::rounds::{CONCURRENT_WRITES, Overseer};
 use super::shard_sync::{ShardSyncPlan, plan_shard_sync};
 use crate::config::CoordinationConfig;
@@ -272,40 +269,6 @@ impl Overseer {
         drop(outcomes);
         self.publish_unfinished();
         complete
-    }
-
-    /// Deletes the rows of shards that are finished and no longer needed. One worker of the fleet
-    /// does it: its leader or, in a fleet without, the one that leads by the rules of KCL 2.x.
-    pub(super) async fn clean_up(&mut self) {
-        let worker = Arc::clone(&self.worker);
-        let now = worker.clock.now();
-        if !worker.coordination.cleanup_leases_upon_shard_completion || now < self.next_cleanup {
-            return;
-        }
-        self.next_cleanup = now + worker.coordination.lease_cleanup_interval;
-        let failover_time = worker.coordination.failover_time;
-        let is_led = worker.protocol.get() == Protocol::Led;
-        if !is_led && !leads(&worker.id, self.view.live_owners(failover_time, now)) {
-            return;
-        }
-        let finished: Vec<LeaseKey> = self
-            .streams
-            .values()
-            .flat_map(|care| {
-                let leases: Vec<&Lease> = self.view.leases().filter(|lease| care.stream.has(lease)).collect();
-                plan_cleanup(&leases)
-            })
-            .collect();
-        for key in finished {
-            if let Err(error) = worker.store.delete_ended(&key).await {
-                tracing::warn!(lease = %key, %error, "cannot delete a finished lease; trying again");
-                worker.coordination_failed("DeleteLease", &error);
-                return;
-            }
-            tracing::info!(lease = %key, "finished lease deleted");
-            self.view.forget(&key);
-            worker.events.emit(Event::LeaseDeleted { lease: key });
-        }
     }
 }
 

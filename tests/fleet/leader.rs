@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use kinesis_consumer::lease::{Attribute, Item, Lease, LeaseStore, LeaseWrite};
 use kinesis_consumer::{
-    AssignmentStrategy, ConsumerBuilder, ConsumerHandle, CoordinationConfig, CoordinationMode,
+    AssignmentStrategy, Checkpoint, ConsumerBuilder, ConsumerHandle, CoordinationConfig, CoordinationMode,
 };
 
-use crate::world::{FAILOVER, Habit, Heard, World, start, until};
+use crate::world::{FAILOVER, Habit, Heard, STREAM, World, start, until};
 
 fn led(mode: CoordinationMode) -> CoordinationConfig {
     let mut coordination = CoordinationConfig::default();
@@ -187,12 +187,48 @@ async fn children_of_split_and_merged_shards_are_read_after_their_parents() {
     let _b = join(&world, "b").await;
     world.put(400);
     world.all_heard_within(FAILOVER * 3).await;
-    let shards = world.kinesis.shards(crate::world::STREAM).expect("a stream");
-    world.kinesis.split(crate::world::STREAM, &shards[0].id).expect("split");
-    world.kinesis.merge(crate::world::STREAM, &shards[1].id, &shards[2].id).expect("merged");
+    let shards = world.kinesis.shards(STREAM).expect("a stream");
+    world.kinesis.split(STREAM, &shards[0].id).expect("split");
+    world.kinesis.merge(STREAM, &shards[1].id, &shards[2].id).expect("merged");
     world.put(400);
     world.all_heard_within(FAILOVER * 3).await;
     assert_eq!(world.check_order(), 0);
+}
+
+/// As Java's does: it assigns, and leaves the rows of shards that ended to their owners.
+async fn assign_all(world: &World, worker: &str) {
+    for lease in world.leases().iter().filter(|lease| lease.owner.is_none()) {
+        world.table.apply(&LeaseWrite::assign(lease, &worker.into())).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_of_shards_it_has_ended_are_deleted_by_a_worker_that_another_leads() {
+    let world = World::new(2);
+    let lock = [("leaseKey", "Leader"), ("ownerName", "java"), ("leaseDuration", "86400000")];
+    let version = [("recordVersionNumber", "1"), ("entityType", "LEADER")];
+    let text = |(name, text): (&str, &str)| (name.to_owned(), Attribute::S(text.to_owned()));
+    world.table.insert_item(lock.into_iter().chain(version).map(text).collect());
+    for shard in world.kinesis.shards(STREAM).unwrap() {
+        let mut lease = Lease::new(shard.id.as_str(), Checkpoint::TrimHorizon);
+        lease.hash_key_range = Some(shard.hash_key_range);
+        world.table.create(&lease).await.unwrap();
+    }
+    let _a = join(&world, "a").await;
+    assign_all(&world, "a").await;
+    world.put(100);
+    world.all_heard_within(FAILOVER).await;
+    let parent = world.kinesis.open_shards(STREAM).unwrap()[0].id.clone();
+    world.kinesis.split(STREAM, &parent).unwrap();
+    until(FAILOVER, || world.leases().len() == 4, || format!("{:?}", world.leases())).await;
+    assign_all(&world, "a").await;
+    world.put(100);
+    world.all_heard_within(FAILOVER).await;
+    let cleanup = CoordinationConfig::default().lease_cleanup_interval;
+    until(cleanup * 2, || world.leases().len() == 3, || format!("{:?}", world.leases())).await;
+    assert_eq!(row(&world, parent.as_str()), None, "it has ended, and its children are being read");
+    assert_eq!(world.check_order(), 0);
+    assert_eq!(leader(&world), "java");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! How a worker finds the leases it was assigned (KCL's `DynamoDBLeaseDiscoverer`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
@@ -31,6 +32,7 @@ impl Overseer {
                 worker.coordination_failed("ListLeaseKeysForWorker", &error);
             }
         }
+        self.clean_up_after_itself().await;
         // Consumers that wait for parents cannot tell from a scan when to look.
         worker.unfinished.suspect();
     }
@@ -46,8 +48,11 @@ impl Overseer {
             let leases = worker.store.scan().await?.leases;
             return Ok(leases.into_iter().filter(|lease| !self.is_held(&lease.key)).collect());
         }
-        let keys = worker.store.keys_owned_by(&worker.id).await?;
-        let unknown = keys.into_iter().filter(|key| !self.is_held(key));
+        let keys: BTreeSet<LeaseKey> = worker.store.keys_owned_by(&worker.id).await?.into_iter().collect();
+        // Rows of shards that have ended may stay for long, and are not asked for each time.
+        self.ended.retain(|key| keys.contains(key));
+        let unknown: Vec<LeaseKey> =
+            keys.into_iter().filter(|key| !self.is_held(key) && !self.ended.contains(key)).collect();
         let rows: Vec<Result<Option<Lease>, StoreError>> = stream::iter(unknown)
             .map(|key| {
                 let worker = Arc::clone(&worker);
@@ -64,6 +69,8 @@ impl Overseer {
                 Err(error) => worker.coordination_failed("GetLease", &error),
             }
         }
+        let ended = leases.iter().filter(|lease| lease.checkpoint.is_shard_end());
+        self.ended.extend(ended.map(|lease| lease.key.clone()));
         Ok(leases)
     }
 

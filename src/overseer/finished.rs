@@ -1,0 +1,93 @@
+//! The rounds' care for what is finished: rows are deleted.
+
+use std::sync::Arc;
+
+use super::cleanup::plan_cleanup;
+use super::migration::{Protocol, leads};
+use super::rounds::Overseer;
+use crate::events::Event;
+use crate::lease::{Lease, StoreError};
+use crate::types::LeaseKey;
+
+impl Overseer {
+    /// Deletes the rows of shards that are finished and no longer needed. One worker of the fleet
+    /// does it: its leader or, in a fleet without, the one that leads by the rules of KCL 2.x.
+    pub(super) async fn clean_up(&mut self) {
+        let worker = Arc::clone(&self.worker);
+        let now = worker.clock.now();
+        if !worker.coordination.cleanup_leases_upon_shard_completion || now < self.next_cleanup {
+            return;
+        }
+        self.next_cleanup = now + worker.coordination.lease_cleanup_interval;
+        let failover_time = worker.coordination.failover_time;
+        let is_led = worker.protocol.get() == Protocol::Led;
+        if !is_led && !leads(&worker.id, self.view.live_owners(failover_time, now)) {
+            return;
+        }
+        let finished: Vec<LeaseKey> = self
+            .streams
+            .values()
+            .flat_map(|care| {
+                let leases: Vec<&Lease> = self.view.leases().filter(|lease| care.stream.has(lease)).collect();
+                plan_cleanup(&leases)
+            })
+            .collect();
+        self.delete(finished).await;
+    }
+
+    /// Deletes the rows of shards that this worker has ended, once their children are being read. KCL's
+    /// leader leaves that to the owner of each.
+    pub(super) async fn clean_up_after_itself(&mut self) {
+        let worker = Arc::clone(&self.worker);
+        let now = worker.clock.now();
+        if !worker.coordination.cleanup_leases_upon_shard_completion || now < self.next_cleanup {
+            return;
+        }
+        self.next_cleanup = now + worker.coordination.lease_cleanup_interval;
+        let mut finished = Vec::new();
+        for key in &self.ended {
+            match self.is_finished(key).await {
+                Ok(true) => finished.push(key.clone()),
+                Ok(false) => {}
+                Err(error) => {
+                    worker.coordination_failed("GetLease", &error);
+                    break;
+                }
+            }
+        }
+        self.delete(finished).await;
+    }
+
+    /// As the lease, its parents and its children are now.
+    async fn is_finished(&self, key: &LeaseKey) -> Result<bool, StoreError> {
+        let store = &self.worker.store;
+        let Some(lease) = store.lease(key).await? else { return Ok(false) };
+        let Some(care) = self.streams.get(&lease.stream_name) else { return Ok(false) };
+        let relatives: Vec<LeaseKey> = lease
+            .parents
+            .iter()
+            .chain(&lease.children)
+            .map(|shard| care.stream.id.lease_key(shard))
+            .collect();
+        let mut family = vec![lease];
+        for key in relatives {
+            family.extend(store.lease(&key).await?);
+        }
+        Ok(plan_cleanup(&family.iter().collect::<Vec<_>>()).contains(key))
+    }
+
+    async fn delete(&mut self, finished: Vec<LeaseKey>) {
+        let worker = Arc::clone(&self.worker);
+        for key in finished {
+            if let Err(error) = worker.store.delete_ended(&key).await {
+                tracing::warn!(lease = %key, %error, "cannot delete a finished lease; trying again");
+                worker.coordination_failed("DeleteLease", &error);
+                return;
+            }
+            tracing::info!(lease = %key, "finished lease deleted");
+            self.view.forget(&key);
+            self.ended.remove(&key);
+            worker.events.emit(Event::LeaseDeleted { lease: key });
+        }
+    }
+}
