@@ -17,7 +17,7 @@ const SETTLED: Duration = Duration::from_secs(240);
 const DEFAULTS: [&str; 2] = ["--defaults", "true"];
 const WATCHED: Duration = Duration::from_secs(60);
 
-/// Two workers share eight shards for a minute, then a third one joins; each with its defaults. The
+/// Two workers share eight shards for two minutes, then a third one joins; each with its defaults. The
 /// fleets, each of one kind, work at the same time.
 pub(crate) async fn figures(lab: &Lab) -> Report {
     let fleets = [
@@ -48,28 +48,38 @@ async fn watch(lab: &Lab, name: &str, kind: Kind) -> (Delivered, String) {
     fleet.start_with(kind, "two", &DEFAULTS).await;
     fleet.shared(SETTLED, &["one", "two"]).await;
     fleet.all_delivered(SETTLED).await;
-    // Without records there are no checkpoints, and what is left is the upkeep of leases.
+    let busy = upkeep(&fleet).await;
     fleet.stop_traffic();
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let before = requests(&fleet);
-    tokio::time::sleep(WATCHED).await;
-    let after = requests(&fleet);
+    let idle = upkeep(&fleet).await;
     fleet.start_traffic();
     fleet.start_with(kind, "three", &DEFAULTS).await;
     let rebalanced = fleet.shared(SETTLED, &["one", "two", "three"]).await;
     let delivered = fleet.finish().await;
-    let hours = WATCHED.as_secs_f64() / 3600.0 * f64::from(SHARDS);
-    #[expect(clippy::cast_precision_loss, reason = "some thousands")]
-    let [reads, writes] =
-        [after.reads - before.reads, after.writes - before.writes].map(|count| count as f64 / hours);
     let line = format!(
-        "\n         {kind:?}: all leases of a new table held {:.1} s after the start; {reads:.0} reads and {writes:.0} \
-         writes per lease and hour; shared {:.1} s after a third worker started; {} duplicates",
+        "\n         {kind:?}: all leases of a new table held {:.1} s after the start; per lease and hour {idle} or, \
+         with records, {busy}; shared {:.1} s after a third worker started; {} duplicates",
         first.as_secs_f64(),
         rebalanced.as_secs_f64(),
         delivered.duplicates,
     );
     (delivered, line)
+}
+
+/// What leases cost for a while, beside checkpoints.
+async fn upkeep(fleet: &Fleet<'_>) -> String {
+    let before = (requests(fleet), checkpoints(fleet));
+    tokio::time::sleep(WATCHED).await;
+    let after = (requests(fleet), checkpoints(fleet));
+    let hours = WATCHED.as_secs_f64() / 3600.0 * f64::from(SHARDS);
+    let writes = (after.0.writes - before.0.writes).saturating_sub(after.1 - before.1);
+    #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+    let [reads, writes] = [after.0.reads - before.0.reads, writes].map(|count| count as f64 / hours);
+    format!("{reads:.0} reads and {writes:.0} writes")
+}
+
+fn checkpoints(fleet: &Fleet<'_>) -> u64 {
+    fleet.journal.entries().iter().filter(|entry| entry.event == "checkpointed").count() as u64
 }
 
 /// What the workers have asked so far.
