@@ -1,11 +1,15 @@
-//! How busy this machine's CPU is: of the container if it is limited to a part of the machine (cgroup v2
-//! or v1, as on EKS and ECS), else of the whole machine (`/proc/stat`, as on EC2).
+//! How busy this machine's CPU is: of the container if it has a part of the machine (by the metadata of
+//! its task on ECS; by its limit in cgroup v2 or v1, as on EKS), else of the whole machine (`/proc/stat`,
+//! as on EC2).
 //!
-//! KCL asks the metadata service on ECS; the cgroup tells the same without a request.
+//! ECS is asked first, as by KCL: a cgroup tells of a limit, but not which part of its task's CPU a
+//! container's shares give it.
 
 use std::fs::read_to_string;
 use std::time::Duration;
 
+use super::ecs::EcsCpu;
+use crate::runtime::Clock;
 use crate::types::Moment;
 
 const V2_USAGE: &str = "/sys/fs/cgroup/cpu.stat";
@@ -17,13 +21,14 @@ const MACHINE: &str = "/proc/stat";
 
 /// Tells how busy the CPU was between two looks.
 #[derive(Debug)]
-pub(super) struct CpuMeter {
-    source: Source,
-    last: Option<Reading>,
+pub(super) enum CpuMeter {
+    Ecs(EcsCpu),
+    Kernel { source: Source, last: Option<Reading> },
 }
 
+/// What the kernel counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Source {
+pub(super) enum Source {
     /// A container that may use so many cores.
     CgroupV2 {
         cores: f64,
@@ -36,42 +41,54 @@ enum Source {
 
 /// How long the CPU has been busy, of the time it could have been, since some moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Reading {
+pub(super) struct Reading {
     busy: f64,
     possible: f64,
 }
 
 impl CpuMeter {
     /// The first source that can be read; `None` where there is none, as on systems other than Linux.
-    pub(super) fn detect() -> Option<Self> {
-        let v2 = || {
-            read_to_string(V2_USAGE).ok().as_deref().and_then(v2_usage)?;
-            let cores = v2_cores(&read_to_string(V2_LIMIT).ok()?)?;
-            Some(Source::CgroupV2 { cores })
+    pub(super) async fn detect(clock: &Clock) -> Option<Self> {
+        let meter = match EcsCpu::detect(clock).await {
+            Some(ecs) => Self::Ecs(ecs),
+            None => Self::Kernel { source: Source::detect()?, last: None },
         };
-        let v1 = || {
-            read_to_string(V1_USAGE).ok()?.trim().parse::<u64>().ok()?;
-            let cores = v1_cores(&read_to_string(V1_QUOTA).ok()?, &read_to_string(V1_PERIOD).ok()?)?;
-            Some(Source::CgroupV1 { cores })
-        };
-        let machine = || machine(&read_to_string(MACHINE).ok()?).map(|_| Source::Machine);
-        let source = v2().or_else(v1).or_else(machine)?;
-        tracing::debug!(?source, "measuring how busy the CPU is");
-        Some(Self { source, last: None })
+        tracing::debug!(?meter, "measuring how busy the CPU is");
+        Some(meter)
     }
 
     /// The part of the time since the last look in which the CPU was busy, in percent; 0 at the first,
     /// `None` if it cannot be read.
     ///
-    /// Reads files of the kernel's, which are in memory and keep nobody waiting.
-    pub(super) fn sample(&mut self, now: Moment) -> Option<f64> {
-        let reading = self.source.read(now)?;
-        let Some(last) = self.last.replace(reading) else { return Some(0.0) };
-        reading.percent_since(last)
+    /// Files of the kernel's are in memory and keep nobody waiting.
+    pub(super) async fn sample(&mut self, clock: &Clock) -> Option<f64> {
+        match self {
+            Self::Ecs(ecs) => ecs.sample(clock).await,
+            Self::Kernel { source, last } => {
+                let reading = source.read(clock.now())?;
+                let Some(last) = last.replace(reading) else { return Some(0.0) };
+                reading.percent_since(last)
+            }
+        }
     }
 }
 
 impl Source {
+    fn detect() -> Option<Self> {
+        let v2 = || {
+            read_to_string(V2_USAGE).ok().as_deref().and_then(v2_usage)?;
+            let cores = v2_cores(&read_to_string(V2_LIMIT).ok()?)?;
+            Some(Self::CgroupV2 { cores })
+        };
+        let v1 = || {
+            read_to_string(V1_USAGE).ok()?.trim().parse::<u64>().ok()?;
+            let cores = v1_cores(&read_to_string(V1_QUOTA).ok()?, &read_to_string(V1_PERIOD).ok()?)?;
+            Some(Self::CgroupV1 { cores })
+        };
+        let machine = || machine(&read_to_string(MACHINE).ok()?).map(|_| Self::Machine);
+        v2().or_else(v1).or_else(machine)
+    }
+
     fn read(self, now: Moment) -> Option<Reading> {
         let seconds = now.since(Moment::ORIGIN).as_secs_f64();
         match self {
@@ -157,11 +174,13 @@ mod tests {
         assert_eq!(machine("cpu  1 x 3 4\n"), None);
     }
 
-    #[test]
-    fn what_is_read_here_is_a_percentage() {
-        let Some(mut meter) = CpuMeter::detect() else { return };
-        assert_eq!(meter.sample(Moment::ORIGIN), Some(0.0));
-        let later = meter.sample(Moment::after_origin(Duration::from_secs(1)));
+    #[tokio::test(start_paused = true)]
+    async fn what_is_read_here_is_a_percentage() {
+        let (clock, Some(source)) = (Clock::system(), Source::detect()) else { return };
+        let mut meter = CpuMeter::Kernel { source, last: None };
+        assert_eq!(meter.sample(&clock).await, Some(0.0));
+        clock.sleep(Duration::from_secs(1)).await;
+        let later = meter.sample(&clock).await;
         assert!(later.is_none_or(|percent| (0.0..=100.0).contains(&percent)));
     }
 }

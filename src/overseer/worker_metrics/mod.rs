@@ -1,6 +1,7 @@
 //! How busy workers are, as they tell the leader in rows of the lease table.
 
 mod cpu;
+mod ecs;
 mod heard;
 mod report;
 mod stats;

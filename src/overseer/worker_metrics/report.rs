@@ -39,10 +39,11 @@ pub(crate) async fn retract(worker: &Worker) {
 async fn tell(worker: &Worker) {
     worker.protocol.until_reporting().await;
     let mut stats = WorkerStats::new(worker.id.clone());
-    let mut meter = worker.measures_cpu.then(CpuMeter::detect).flatten();
+    let mut meter = if worker.measures_cpu { CpuMeter::detect(&worker.clock).await } else { None };
     if let Some(meter) = &mut meter {
-        meter.sample(worker.clock.now());
-        worker.clock.sleep(FIRST_SAMPLE).await;
+        // Fargate knows nothing of a container in its first second.
+        let first = meter.sample(&worker.clock).await;
+        worker.clock.sleep(if first.is_some() { FIRST_SAMPLE } else { SAMPLE_PERIOD }).await;
     }
     loop {
         let mut values = Vec::new();
@@ -50,7 +51,7 @@ async fn tell(worker: &Worker) {
         if let Some(meter) = &mut meter
             && stats.samples.is_empty()
         {
-            values.push(meter.sample(worker.clock.now()));
+            values.push(meter.sample(&worker.clock).await);
             stats.push(CPU, average(&values), CPU_LIMIT);
             values.clear();
         }
@@ -60,7 +61,7 @@ async fn tell(worker: &Worker) {
             Some(meter) => {
                 while worker.clock.now() < next_report {
                     worker.clock.sleep(SAMPLE_PERIOD.min(next_report.since(worker.clock.now()))).await;
-                    values.push(meter.sample(worker.clock.now()));
+                    values.push(meter.sample(&worker.clock).await);
                 }
                 stats.push(CPU, average(&values), CPU_LIMIT);
             }
