@@ -34,15 +34,20 @@ pub fn records_page(response: &Bytes) -> Option<RecordsPage> {
     crate::stream::page_from_cbor(response)
 }
 
-/// The lease table in DynamoDB as the consumer uses it; `segments` scan it at once.
+/// The lease table in DynamoDB as the consumer uses it; `segments` scan it at once. With an
+/// `application`, rows that are no leases are where its fleet has them.
 #[must_use]
 pub fn dynamodb_lease_store(
     client: Client,
     table: &str,
+    application: Option<&str>,
     segments: Option<u32>,
     request_timeout: Duration,
 ) -> Arc<dyn LeaseStore> {
-    let store = DynamoDbLeaseStore::new(client, table, Clock::system());
+    let mut store = DynamoDbLeaseStore::new(client, table, Clock::system());
+    if let Some(application) = application {
+        store = store.with_legacy_tables_of(application);
+    }
     Arc::new(store.with_scan_segments(segments).with_request_timeout(request_timeout))
 }
 

@@ -6,6 +6,8 @@
 
 #[path = "lease_store/dynamodb.rs"]
 mod dynamodb;
+#[path = "lease_store/entities.rs"]
+mod entities;
 #[path = "lease_store/faults.rs"]
 mod faults;
 #[path = "lease_store/rows.rs"]
@@ -42,6 +44,8 @@ on_every_store! {
     rows::a_scan_finds_every_row_of_a_large_table,
     rows::only_ended_leases_are_deleted,
     rows::leases_are_found_by_owner,
+    entities::the_lock_is_put_once_and_kept_by_heartbeats,
+    entities::the_lock_is_deleted_only_by_who_holds_it,
     writes::renew,
     writes::renew_during_a_handoff,
     writes::take,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kinesis_consumer::lease::{Attribute, Item, Lease, LeaseStore, LeaseWrite};
+use kinesis_consumer::lease::{Attribute, Item, Lease, LeaseStore, LeaseWrite, WriteOutcome};
 use kinesis_consumer::{
     AssignmentStrategy, Checkpoint, ConsumerBuilder, ConsumerHandle, CoordinationConfig, CoordinationMode,
 };
@@ -198,7 +198,8 @@ async fn children_of_split_and_merged_shards_are_read_after_their_parents() {
 /// As Java's does: it assigns, and leaves the rows of shards that ended to their owners.
 async fn assign_all(world: &World, worker: &str) {
     for lease in world.leases().iter().filter(|lease| lease.owner.is_none()) {
-        world.table.apply(&LeaseWrite::assign(lease, &worker.into())).await.unwrap();
+        let assigned = world.table.apply(&LeaseWrite::assign(lease, &worker.into())).await;
+        assert!(matches!(assigned, Ok(WriteOutcome::Applied(_))), "{assigned:?}");
     }
 }
 
@@ -209,17 +210,17 @@ async fn rows_of_shards_it_has_ended_are_deleted_by_a_worker_that_another_leads(
     let version = [("recordVersionNumber", "1"), ("entityType", "LEADER")];
     let text = |(name, text): (&str, &str)| (name.to_owned(), Attribute::S(text.to_owned()));
     world.table.insert_item(lock.into_iter().chain(version).map(text).collect());
-    for shard in world.kinesis.shards(STREAM).unwrap() {
+    for shard in world.kinesis.shards(STREAM).expect("it is there") {
         let mut lease = Lease::new(shard.id.as_str(), Checkpoint::TrimHorizon);
         lease.hash_key_range = Some(shard.hash_key_range);
-        world.table.create(&lease).await.unwrap();
+        world.table.create(&lease).await.expect("it is there");
     }
     let _a = join(&world, "a").await;
     assign_all(&world, "a").await;
     world.put(100);
     world.all_heard_within(FAILOVER).await;
-    let parent = world.kinesis.open_shards(STREAM).unwrap()[0].id.clone();
-    world.kinesis.split(STREAM, &parent).unwrap();
+    let parent = world.kinesis.open_shards(STREAM).expect("it is there")[0].id.clone();
+    world.kinesis.split(STREAM, &parent).expect("it is there");
     until(FAILOVER, || world.leases().len() == 4, || format!("{:?}", world.leases())).await;
     assign_all(&world, "a").await;
     world.put(100);
