@@ -63,6 +63,11 @@ pub fn in_simulation(builder: ConsumerBuilder, wall: SystemTime, rate: f64, seed
     })
 }
 
+/// Has a fleet run by a leader once it has been ready for so long, instead of KCL's ten minutes.
+pub fn move_on_after(coordination: &mut CoordinationConfig, ready_for: Duration) {
+    coordination.leader.ready_for = ready_for;
+}
+
 /// What a worker knows of the lease table: each lease, and when its counter was last seen to change.
 pub type Known = Vec<(Lease, Option<Moment>)>;
 

@@ -76,6 +76,8 @@ pub struct LeaderConfig {
     /// Whether it tells how busy its CPU is (KCL's `disableWorkerMetrics`, turned round; default true).
     /// If not, it is judged by the throughput of its leases alone.
     pub measure_cpu: bool,
+    /// For how long a fleet must have been ready before it is run by a leader; no setting, as in KCL.
+    pub(crate) ready_for: Duration,
 }
 
 impl Default for LeaderConfig {
@@ -91,6 +93,7 @@ impl Default for LeaderConfig {
             max_throughput_kib_per_second: None,
             worker_metrics_interval: Duration::from_secs(30),
             measure_cpu: true,
+            ready_for: Duration::from_secs(600),
         }
     }
 }

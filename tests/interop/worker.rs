@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use clap::{Args, ValueEnum};
+use kinesis_consumer::internals::move_on_after;
 use kinesis_consumer::{
     Checkpoint, Checkpointer, Consumer, CoordinationConfig, CoordinationMode, ExtendedSequenceNumber,
     KinesisClientRecord, LeaseConfig, ManagementConfig, ShardRecordProcessor, ShardRecordProcessorFactory,
@@ -79,6 +80,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Box<dyn std::error::Erro
         coordination.parent_shard_poll_interval = Duration::from_secs(2);
         coordination.leader.graceful_handoff_timeout = Duration::from_secs(10);
         coordination.leader.worker_metrics_interval = Duration::from_secs(2);
+        move_on_after(&mut coordination, Duration::from_secs(30));
         management.leases_to_acquire = 4;
     }
     let handle = Consumer::builder()

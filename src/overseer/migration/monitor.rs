@@ -13,8 +13,6 @@ use crate::worker::Worker;
 
 /// How often the row is looked at (KCL's `ClientVersionChangeMonitor`, `MigrationReadyMonitor`).
 const PERIOD: Duration = Duration::from_secs(60);
-/// For how long the fleet must have been ready before it is run by a leader.
-const READY_FOR: Duration = Duration::from_secs(600);
 /// Workers that start together lose races for the row.
 const TRIES: usize = 10;
 
@@ -63,7 +61,7 @@ pub(crate) async fn run(worker: Arc<Worker>, version: ClientVersion) {
                         let since = *ready_since.get_or_insert(now);
                         if !ready {
                             ready_since = None;
-                        } else if now.since(since) >= READY_FOR {
+                        } else if now.since(since) >= worker.coordination.leader.ready_for {
                             match change(&worker, Some(&state), ClientVersion::V3xWithRollback).await {
                                 // Noticed like anybody else's change.
                                 Ok(_) => continue,
