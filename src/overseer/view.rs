@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::lease::Lease;
@@ -11,6 +11,8 @@ use crate::types::{LeaseKey, Moment, WorkerId};
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct View {
     leases: BTreeMap<LeaseKey, Observed>,
+    /// Who has given leases back since the last scan but one, unless that was asked meanwhile.
+    released_by: BTreeSet<WorkerId>,
 }
 
 /// A lease, and when its counter was last seen to change.
@@ -19,9 +21,28 @@ pub(crate) struct Observed {
     pub(crate) lease: Lease,
     /// `None` if it had no owner when it was first seen: it has never been renewed.
     changed: Option<Moment>,
+    /// Its owner has written to it, as far as is known: not since it was given to that owner.
+    is_taken_up: bool,
 }
 
 impl Observed {
+    fn new(lease: Lease, now: Moment) -> Self {
+        let changed = lease.owner.is_some().then_some(now);
+        Self { lease, changed, is_taken_up: true }
+    }
+
+    /// With another counter than before.
+    fn after(before: &Self, lease: Lease, now: Moment) -> Self {
+        let is_taken_up = lease.actual_owner() == before.lease.actual_owner();
+        Self { lease, changed: Some(now), is_taken_up }
+    }
+
+    /// Whether its owner knows that it has it. One that was given to a worker is the worker's, and its
+    /// counter stands still, from then until that has found it.
+    pub(crate) fn is_taken_up(&self) -> bool {
+        self.is_taken_up
+    }
+
     /// When its counter was last seen to change; `None` if it has never been renewed.
     pub(crate) fn changed(&self) -> Option<Moment> {
         self.changed
@@ -38,18 +59,17 @@ impl View {
     /// be stale) count as unchanged; rows that are gone are forgotten.
     pub(crate) fn observe_scan(&mut self, leases: Vec<Lease>, now: Moment) {
         let mut known = std::mem::take(&mut self.leases);
+        self.released_by.clear();
         for lease in leases {
             let observed = match known.remove(&lease.key) {
-                Some(known) if lease.counter <= known.lease.counter => {
-                    // The same counter may come with new meta data, such as child shards.
-                    let is_same = lease.counter == known.lease.counter;
-                    Observed { lease: if is_same { lease } else { known.lease }, changed: known.changed }
+                // The same counter may come with new meta data, such as child shards.
+                Some(known) if lease.counter == known.lease.counter => Observed { lease, ..known },
+                Some(known) if lease.counter < known.lease.counter => known,
+                Some(known) => {
+                    self.note_release(&known.lease, &lease);
+                    Observed::after(&known, lease, now)
                 }
-                Some(_) => Observed { lease, changed: Some(now) },
-                None => {
-                    let changed = lease.owner.is_some().then_some(now);
-                    Observed { lease, changed }
-                }
+                None => Observed::new(lease, now),
             };
             self.leases.insert(observed.lease.key.clone(), observed);
         }
@@ -57,19 +77,42 @@ impl View {
 
     /// Takes in one row as it really was at `now`: a write's answer, or news from the hub.
     pub(crate) fn learn(&mut self, lease: Lease, now: Moment) {
-        let changed = match self.leases.get(&lease.key) {
-            Some(known) if known.lease.counter == lease.counter => known.changed,
-            Some(_) => Some(now),
-            None => lease.owner.is_some().then_some(now),
+        let observed = match self.leases.remove(&lease.key) {
+            Some(known) if known.lease.counter == lease.counter => Observed { lease, ..known },
+            Some(known) => {
+                self.note_release(&known.lease, &lease);
+                Observed::after(&known, lease, now)
+            }
+            None => Observed::new(lease, now),
         };
-        self.leases.insert(lease.key.clone(), Observed { lease, changed });
+        self.leases.insert(observed.lease.key.clone(), observed);
+    }
+
+    fn note_release(&mut self, before: &Lease, after: &Lease) {
+        if after.owner.is_none() {
+            self.released_by.extend(before.owner.clone());
+        }
+    }
+
+    /// The workers that have given leases back since this was last asked.
+    pub(crate) fn take_released_by(&mut self) -> BTreeSet<WorkerId> {
+        std::mem::take(&mut self.released_by)
+    }
+
+    /// The owner of a lease has taken it up without writing to it.
+    pub(crate) fn note_taken_up(&mut self, key: &LeaseKey) {
+        if let Some(observed) = self.leases.get_mut(key) {
+            observed.is_taken_up = true;
+        }
     }
 
     /// A view of these leases, each with the moment its counter was last seen to change.
     #[cfg(feature = "internals")]
     pub(crate) fn from_parts(parts: impl IntoIterator<Item = (Lease, Option<Moment>)>) -> Self {
-        let observed = |(lease, changed): (Lease, _)| (lease.key.clone(), Observed { lease, changed });
-        Self { leases: parts.into_iter().map(observed).collect() }
+        let observed = |(lease, changed): (Lease, _)| {
+            (lease.key.clone(), Observed { lease, changed, is_taken_up: true })
+        };
+        Self { leases: parts.into_iter().map(observed).collect(), ..Self::default() }
     }
 
     /// What [`from_parts`](Self::from_parts) takes.
@@ -141,6 +184,40 @@ mod tests {
         assert!(!is_stale_at(&view, 18));
         view.observe_scan(vec![lease(Some("a"), 6)], at(18));
         assert!(is_stale_at(&view, 19));
+    }
+
+    #[test]
+    fn a_lease_is_taken_up_when_its_new_owner_has_written_to_it() {
+        let is_taken_up = |view: &View| view.iter().next().expect("one lease").is_taken_up();
+        let mut view = View::default();
+        view.observe_scan(vec![lease(Some("a"), 5)], at(0));
+        assert!(is_taken_up(&view), "nothing else is known");
+        view.learn(lease(Some("b"), 6), at(1));
+        view.observe_scan(vec![lease(Some("b"), 6)], at(2));
+        assert!(!is_taken_up(&view));
+        view.observe_scan(vec![lease(Some("b"), 7)], at(3));
+        assert!(is_taken_up(&view));
+        let mut handoff = lease(Some("c"), 7);
+        handoff.checkpoint_owner = Some("b".into());
+        view.learn(handoff, at(4));
+        assert!(is_taken_up(&view), "b still works on it");
+        view.learn(lease(Some("c"), 8), at(5));
+        assert!(!is_taken_up(&view));
+        view.note_taken_up(&"shardId-0".into());
+        assert!(is_taken_up(&view));
+    }
+
+    #[test]
+    fn who_gives_a_lease_back_is_known_once() {
+        let mut view = View::default();
+        view.observe_scan(vec![lease(Some("a"), 5)], at(0));
+        view.observe_scan(vec![lease(None, 6)], at(1));
+        assert_eq!(view.take_released_by(), ["a".into()].into());
+        view.observe_scan(vec![lease(None, 6)], at(2));
+        assert_eq!(view.take_released_by(), [].into());
+        view.learn(lease(Some("b"), 7), at(3));
+        view.learn(lease(None, 8), at(4));
+        assert_eq!(view.take_released_by(), ["b".into()].into());
     }
 
     #[test]

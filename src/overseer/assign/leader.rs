@@ -146,7 +146,7 @@ pub(crate) fn plan_leader_assignment(
     let expires_after =
         if planted(Bug::TakesTooEarly) { rules.failover_time / 4 } else { rules.failover_time };
     let is_adrift =
-        |observed: &&Observed| observed.lease.owner.is_none() || observed.is_stale(expires_after, now);
+        |observed: &&Observed| observed.lease.owner.is_none() || is_expired(observed, expires_after, now);
     let (mut adrift, held): (Vec<&Observed>, Vec<&Observed>) = running.iter().copied().partition(is_adrift);
     let mut plan = LeaderPlan {
         workers: workers.len(),
@@ -157,12 +157,15 @@ pub(crate) fn plan_leader_assignment(
     outlook.observe(workers);
     let mut fleet = Fleet::new(workers, outlook, &running, rules);
     let mut owned: BTreeMap<&WorkerId, Vec<&Lease>> = BTreeMap::new();
-    for Observed { lease, .. } in held.iter().copied() {
+    for observed in held.iter().copied() {
+        let lease = &observed.lease;
         let Some(owner) = &lease.owner else { continue };
         fleet.count(owner, lease);
         let is_settled = lease.checkpoint_owner.is_none();
-        if is_settled {
+        if is_settled && observed.is_taken_up() {
             owned.entry(owner).or_default().push(lease);
+        } else if is_settled {
+            // Its owner would never learn that it is to be handed over.
         } else if !handoffs.is_pending(&lease.key, now) && fleet.has(owner) {
             let (lease, to) = (lease.clone(), owner.clone());
             plan.moves.push(Move { lease, to, reason: Reason::Overdue, is_graceful: false });
@@ -199,13 +202,20 @@ pub(crate) fn plan_leader_assignment(
     plan
 }
 
+/// Whether the owner of a lease seems to be dead. One to whom it has only been given may need a failover
+/// time to find it, and Java's a third more until the first renewal.
+fn is_expired(observed: &Observed, failover_time: Duration, now: Moment) -> bool {
+    let patience = if observed.is_taken_up() { failover_time } else { failover_time * 3 / 2 };
+    observed.is_stale(patience, now)
+}
+
 /// Workers that have leases and renew none of them.
 pub(crate) fn expired_owners(view: &View, failover_time: Duration, now: Moment) -> BTreeSet<WorkerId> {
     let mut expired = BTreeSet::new();
     let mut living = BTreeSet::new();
     for observed in view.iter().filter(|observed| !observed.lease.checkpoint.is_shard_end()) {
         if let Some(owner) = observed.lease.actual_owner() {
-            let is_stale = observed.is_stale(failover_time, now);
+            let is_stale = is_expired(observed, failover_time, now);
             if is_stale { &mut expired } else { &mut living }.insert(owner);
         }
     }

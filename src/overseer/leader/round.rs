@@ -18,6 +18,8 @@ use crate::overseer::worker_metrics::{Heard, WorkerStats};
 use crate::types::{Moment, WorkerId};
 use crate::worker::Worker;
 
+/// Rows of workers long gone that are deleted in one round: there is no hurry.
+const DELETED_AT_ONCE: usize = 8;
 /// Failed runs in a row after which a leader lets another try.
 const FAILURES_MAX: u32 = 3;
 /// Runs of KCL's leader, each of twice the failover time, from one rebalancing to the next.
@@ -35,8 +37,8 @@ pub(crate) struct Leading {
     heard: Heard,
     /// What plans have found out about workers.
     outlook: Outlook,
-    /// Workers whose leases ran out, with when they last told something: they get none until they tell
-    /// something new. A row in the table outlives its worker by a minute.
+    /// Workers whose leases ran out or were given back, with when they last told something: they get none
+    /// until they tell something new. A row in the table outlives its worker by a minute.
     stopped: BTreeMap<WorkerId, u64>,
     /// Those that were active when leases were last rebalanced, and when that was.
     rebalanced: Option<(BTreeSet<WorkerId>, Moment)>,
@@ -85,22 +87,31 @@ impl Overseer {
     async fn note_workers(&mut self, entities: &[crate::lease::Item]) -> Vec<WorkerStats> {
         let worker = Arc::clone(&self.worker);
         let (wall, now) = (worker.clock.wall(), worker.clock.now());
-        let mut active = Vec::new();
+        // While a fleet moves its tables, a worker may have a row in each; the newer one counts.
+        let mut told: BTreeMap<WorkerId, WorkerStats> = BTreeMap::new();
         let mut invalid = 0_u32;
         for row in entities {
             match WorkerStats::from_item(row) {
-                Ok(Some(stats)) if self.leading.heard.is_active(&stats, wall, now) => active.push(stats),
-                Ok(Some(stats)) if stats.is_abandoned(wall) => {
-                    let (kind, key) = (EntityKind::WorkerMetricStats, stats.worker.as_str().into());
-                    if let Err(error) = worker.store.delete_entity(kind, &key, &[stats.unchanged()]).await {
-                        worker.coordination_failed("DeleteWorkerMetrics", &error);
-                    }
+                Ok(Some(stats))
+                    if told.get(&stats.worker).is_none_or(|known| known.updated < stats.updated) =>
+                {
+                    told.insert(stats.worker.clone(), stats);
                 }
                 Ok(_) => {}
                 Err(reason) => {
                     tracing::warn!(reason, "what a worker tells of itself cannot be read");
                     invalid += 1;
                 }
+            }
+        }
+        let heard = &mut self.leading.heard;
+        let (active, silent): (Vec<_>, Vec<_>) =
+            told.into_values().partition(|stats| heard.is_active(stats, wall, now));
+        for stats in silent.iter().filter(|stats| stats.is_abandoned(wall)).take(DELETED_AT_ONCE) {
+            let (kind, key) = (EntityKind::WorkerMetricStats, stats.worker.as_str().into());
+            if let Err(error) = worker.store.delete_entity(kind, &key, &[stats.unchanged()]).await {
+                worker.coordination_failed("DeleteWorkerMetrics", &error);
+                break;
             }
         }
         worker
@@ -150,8 +161,13 @@ impl Overseer {
         // Who has renewed since the last look is not known.
         let seen = self.scanned;
         let expired = expired_owners(&self.view, coordination.failover_time, seen);
+        // A worker that gives leases back is about to stop, and would be the least busy.
+        let mut leaving = self.view.take_released_by();
+        leaving.remove(&self.worker.id);
         let leading = &mut self.leading;
-        for stats in leading.workers.iter().filter(|stats| expired.contains(&stats.worker)) {
+        let is_gone =
+            |stats: &&WorkerStats| expired.contains(&stats.worker) || leaving.contains(&stats.worker);
+        for stats in leading.workers.iter().filter(is_gone) {
             leading.stopped.insert(stats.worker.clone(), stats.updated);
         }
         let stopped = &leading.stopped;
@@ -198,6 +214,7 @@ impl Overseer {
         let is_ours = lease.owner.as_ref() == Some(&worker.id) && !lease.checkpoint.is_shard_end();
         if !moved.is_graceful && is_ours && !self.is_held(&lease.key) {
             // The write that assigned it is as good as one that takes it.
+            self.view.note_taken_up(&lease.key);
             self.start_consumer(lease, moved.lease.clone(), sent);
         }
     }
