@@ -37,18 +37,14 @@ impl Overseer {
         worker.unfinished.suspect();
     }
 
-    /// As they are now, those that the index tells to be this worker's and that it does not hold. Until
-    /// the index can be read, a scan tells.
+    /// As they are now, those that the index tells to be this worker's and that it does not hold. While
+    /// the index cannot be read, a scan tells.
     async fn assigned_to_us(&mut self) -> Result<Vec<Lease>, StoreError> {
         let worker = Arc::clone(&self.worker);
-        if !self.has_owner_index {
-            self.has_owner_index = worker.store.ensure_owner_index().await?;
-        }
-        if !self.has_owner_index {
+        let Some(keys) = self.keys_by_index().await else {
             let leases = worker.store.scan().await?.leases;
             return Ok(leases.into_iter().filter(|lease| !self.is_held(&lease.key)).collect());
-        }
-        let keys: BTreeSet<LeaseKey> = worker.store.keys_owned_by(&worker.id).await?.into_iter().collect();
+        };
         // Rows of shards that have ended may stay for long, and are not asked for each time.
         self.ended.retain(|key| keys.contains(key));
         let unknown: Vec<LeaseKey> =
@@ -72,6 +68,31 @@ impl Overseer {
         let ended = leases.iter().filter(|lease| lease.checkpoint.is_shard_end());
         self.ended.extend(ended.map(|lease| lease.key.clone()));
         Ok(leases)
+    }
+
+    /// The keys of this worker's leases; `None` if the index cannot be read now.
+    async fn keys_by_index(&mut self) -> Option<BTreeSet<LeaseKey>> {
+        let worker = Arc::clone(&self.worker);
+        if !self.has_owner_index {
+            let ensured = worker.store.ensure_owner_index().await;
+            self.has_owner_index = *ensured.as_ref().unwrap_or(&false);
+            if let Err(error) = &ensured {
+                tracing::warn!(%error, "cannot make sure of the index of owners; scanning for assigned leases");
+                worker.coordination_failed("CreateLeaseOwnerIndex", error);
+            }
+        }
+        if !self.has_owner_index {
+            return None;
+        }
+        match worker.store.keys_owned_by(&worker.id).await {
+            Ok(keys) => Some(keys.into_iter().collect()),
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the index of owners; scanning for assigned leases");
+                worker.coordination_failed("ListLeaseKeysForWorker", &error);
+                self.has_owner_index = false;
+                None
+            }
+        }
     }
 
     /// Takes up what the last scan shows to be this worker's.
