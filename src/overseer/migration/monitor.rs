@@ -69,7 +69,11 @@ pub(crate) async fn run(worker: Arc<Worker>, version: ClientVersion) {
                             }
                         }
                     }
-                    Err(error) => worker.coordination_failed("MigrationReadiness", &error),
+                    Err(error) => {
+                        // It may have been unready meanwhile.
+                        ready_since = None;
+                        worker.coordination_failed("MigrationReadiness", &error);
+                    }
                 }
             }
             Ok(_) => {}
@@ -111,7 +115,9 @@ async fn is_ready(worker: &Worker) -> Result<bool, StoreError> {
     // The rows of shards that have ended may name workers that are long gone.
     let running = scan.leases.iter().filter(|lease| !lease.checkpoint.is_shard_end());
     let owners: BTreeSet<&WorkerId> = running.filter_map(|lease| lease.owner.as_ref()).collect();
-    if !leads(&worker.id, owners.iter().copied()) {
+    // Java counts the owners of all rows. Who leads by either count may say that the fleet is ready.
+    let of_all = scan.leases.iter().filter_map(|lease| lease.owner.as_ref());
+    if !leads(&worker.id, owners.iter().copied()) && !leads(&worker.id, of_all) {
         return Ok(false);
     }
     let has_index = worker.store.ensure_owner_index().await?;
