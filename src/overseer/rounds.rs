@@ -1,10 +1,10 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::broadcast;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 
 use super::holdings::Holding;
 use super::leader::{Leading, resign};
@@ -37,7 +37,8 @@ pub(crate) struct Overseer {
     pub(super) rng: fastrand::Rng,
     pub(super) view: View,
     news: broadcast::Receiver<Lease>,
-    consumers: JoinSet<(LeaseKey, Ending)>,
+    consumers: JoinSet<Ending>,
+    consumer_keys: HashMap<task::Id, LeaseKey>,
     /// The streams this worker reads, by the `streamName` of their leases.
     pub(super) streams: BTreeMap<Option<String>, StreamCare>,
     reported_unreadable: BTreeSet<String>,
@@ -64,6 +65,7 @@ impl Overseer {
             view: View::default(),
             news: worker.hub.listen(),
             consumers: JoinSet::new(),
+            consumer_keys: HashMap::new(),
             streams: BTreeMap::new(),
             reported_unreadable: BTreeSet::new(),
             has_reported_other_mode: false,
@@ -92,7 +94,7 @@ impl Overseer {
                 () = worker.stopping.cancelled() => break,
                 // Before the ends of consumers, lest the leases of a removed stream are taken again.
                 () = worker.streams.changed() => self.follow_streams(),
-                Some(ended) = self.consumers.join_next() => {
+                Some(ended) = self.consumers.join_next_with_id() => {
                     self.consumer_ended(ended);
                     self.act_on_news().await;
                 }
@@ -114,7 +116,7 @@ impl Overseer {
     async fn drain(mut self) -> usize {
         let worker = Arc::clone(&self.worker);
         let all_ended = async {
-            while let Some(ended) = self.consumers.join_next().await {
+            while let Some(ended) = self.consumers.join_next_with_id().await {
                 self.consumer_ended(ended);
             }
         };
@@ -241,7 +243,7 @@ impl Overseer {
             is_something_free |= lease.owner.is_none() || lease.checkpoint.is_shard_end();
             is_something_free |=
                 lease.owner.as_ref() == Some(&self.worker.id) && !self.worker.holdings.contains(&lease.key);
-            if lease.owner.as_ref().is_some_and(|owner| *owner != self.worker.id) {
+            if lease.actual_owner().is_some_and(|owner| *owner != self.worker.id) {
                 self.worker.holdings.lose(&lease);
             }
             self.view.learn(lease, now);
@@ -250,17 +252,23 @@ impl Overseer {
         is_something_free
     }
 
-    fn consumer_ended(&mut self, ended: Result<(LeaseKey, Ending), tokio::task::JoinError>) {
-        let Ok((key, ending)) = ended else {
-            // Callbacks cannot panic a consumer, so this is a defect; its lease runs out by itself.
-            tracing::error!("a shard consumer failed");
-            return;
-        };
-        let lease = self.worker.holdings.remove(&key).map(|holding| holding.held.lease());
-        if let Some(lease) = lease.filter(|lease| self.reads(lease)) {
+    fn consumer_ended(&mut self, ended: Result<(task::Id, Ending), task::JoinError>) {
+        let id = ended.as_ref().map_or_else(task::JoinError::id, |(id, _)| *id);
+        let Some(key) = self.consumer_keys.remove(&id) else { return };
+        let held = self.worker.holdings.remove(&key).map(|holding| holding.held);
+        match ended {
+            Ok((_, ending)) => tracing::debug!(lease = %key, ?ending, "shard consumer ended"),
+            Err(error) => {
+                // Calls of a processor cannot end a consumer like this, but dropping it can, and so does
+                // the end of the user's runtime. Nobody renews the lease any more.
+                tracing::error!(lease = %key, %error, "a shard consumer failed; its lease runs out");
+                self.worker.coordination_failed("RunShardConsumer", &error);
+                held.iter().for_each(|held| held.abandon());
+            }
+        }
+        if let Some(lease) = held.map(|held| held.lease()).filter(|lease| self.reads(lease)) {
             self.view.learn(lease, self.worker.clock.now());
         }
-        tracing::debug!(lease = %key, ?ending, "shard consumer ended");
         self.publish_unfinished();
     }
 
@@ -315,7 +323,8 @@ impl Overseer {
             _of_stream: stream.holdings.token(),
         });
         let consumer = ShardConsumer::new(worker, stream, held, status);
-        self.consumers.spawn_on(async move { (key, consumer.run().await) }, &self.user_runtime);
+        let task = self.consumers.spawn_on(consumer.run(), &self.user_runtime);
+        self.consumer_keys.insert(task.id(), key);
     }
 }
 

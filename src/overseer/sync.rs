@@ -25,6 +25,8 @@ use crate::worker::Worker;
 const RETRY: Duration = Duration::from_secs(1);
 /// The most that pause grows to for one of several streams.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Hash key ranges that are filled in at a time.
+const RANGES_AT_ONCE: usize = 100;
 /// Streams whose shards are listed at once.
 const CONCURRENT_LISTINGS: usize = 8;
 
@@ -218,7 +220,8 @@ impl Overseer {
     /// Writes the hash key ranges that older rows lack, once for each of them.
     async fn fill_in_ranges(&mut self, lacking: Vec<Lease>, shards: &[Shard]) {
         let worker = Arc::clone(&self.worker);
-        for lease in lacking {
+        // As many as do not hold the round up; the others are found lacking by the next audit.
+        for lease in lacking.into_iter().take(RANGES_AT_ONCE) {
             if let Some(care) = self.streams.get_mut(&lease.stream_name) {
                 care.ranges_looked_up.insert(lease.key.clone());
             }
@@ -227,7 +230,10 @@ impl Overseer {
             match worker.store.apply(&write).await {
                 Ok(WriteOutcome::Applied(lease)) => self.view.learn(*lease, worker.clock.now()),
                 Ok(WriteOutcome::Refused(_)) => {}
-                Err(error) => worker.coordination_failed("UpdateHashRange", &error),
+                Err(error) => {
+                    worker.coordination_failed("UpdateHashRange", &error);
+                    break;
+                }
             }
         }
     }

@@ -408,3 +408,56 @@ async fn without_checkpoints_everything_is_processed_and_nothing_stored() {
     assert_eq!(world.check_order(), 0, "and nothing comes again while the lease is held");
     assert_eq!(world.leases()[0].checkpoint, Checkpoint::TrimHorizon);
 }
+
+/// A processor that panics with its first batch, and again when it is dropped for that.
+struct PanicsTwice {
+    calls: Arc<AtomicUsize>,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+#[async_trait]
+impl ShardRecordProcessorFactory for PanicsTwice {
+    async fn initialize(&self, _: Checkpointer) -> Box<dyn ShardRecordProcessor> {
+        Box::new(Self { calls: Arc::clone(&self.calls), seen: Arc::clone(&self.seen) })
+    }
+}
+
+#[async_trait]
+impl ShardRecordProcessor for PanicsTwice {
+    async fn process_records(&self, records: Vec<KinesisClientRecord>, _: i64) {
+        assert!(self.calls.fetch_add(1, Ordering::Relaxed) > 0, "the first batch");
+        let texts = records.iter().map(|record| String::from_utf8_lossy(&record.record.data).into_owned());
+        self.seen.lock().expect("not poisoned").extend(texts);
+    }
+
+    async fn lease_lost(&self) {}
+    async fn shard_ended(&self) {}
+    async fn shutdown_requested(&self) {}
+}
+
+impl Drop for PanicsTwice {
+    fn drop(&mut self) {
+        assert!(self.calls.fetch_add(1, Ordering::Relaxed) != 1, "dropped after the first batch");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_processor_that_panics_when_it_is_dropped_does_not_keep_its_lease() {
+    let world = World::new(1);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let factory = PanicsTwice { calls: Arc::default(), seen: Arc::clone(&seen) };
+    let handle = start(world.worker_with("a", factory)).await;
+    let mut events = handle.events();
+    world.put(10);
+    let count = || seen.lock().expect("not poisoned").len();
+    until(FAILOVER * 3, || count() >= 10, || format!("{:?}", world.leases())).await;
+    let is_told = async {
+        while let Some(event) = events.next().await {
+            if matches!(event, Event::CoordinationFailed { operation: "RunShardConsumer", .. }) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(FAILOVER, is_told).await.expect("an event tells");
+    handle.shutdown().await.expect("processors return");
+}
