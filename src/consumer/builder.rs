@@ -296,7 +296,7 @@ impl ConsumerBuilder {
         Ok(Consumer(Parts {
             streams,
             is_multi,
-            hub: self.world.hub.unwrap_or_else(|| Hub::of_process(&table_name)),
+            hub: self.world.hub.unwrap_or_default(),
             application,
             table_name,
             worker_id: worker_id.into(),

@@ -142,6 +142,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
 /// Makes sure that there is a table, and finds out which protocol its fleet is at.
 async fn prepare_table(worker: &Worker, table: &TableSpec) -> Result<ClientVersion, StoreError> {
     ensure_table(worker, table).await?;
+    worker.hub.bind(worker.store.identity());
     if worker.coordination.mode == CoordinationMode::Independent {
         return Ok(ClientVersion::Init);
     }

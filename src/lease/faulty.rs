@@ -142,6 +142,10 @@ impl LeaseStore for FaultyLeaseStore {
         send(fault, ENSURE_TABLE, None, self.table.ensure_table(spec)).await
     }
 
+    fn identity(&self) -> Option<String> {
+        self.table.identity()
+    }
+
     async fn scan(&self) -> Result<LeaseScan, StoreError> {
         let fault = self.fault(SCAN, None);
         let seen = async { Ok(LeaseScan::from_items(self.table.items_before(fault.writes_missed).values())) };

@@ -195,6 +195,10 @@ impl LeaseStore for MemoryLeaseStore {
         Ok(())
     }
 
+    fn identity(&self) -> Option<String> {
+        Some(format!("in memory at {:p}", Arc::as_ptr(&self.table)))
+    }
+
     async fn scan(&self) -> Result<LeaseScan, StoreError> {
         Ok(LeaseScan::from_items(self.table().rows.values()))
     }

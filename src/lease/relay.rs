@@ -54,6 +54,10 @@ impl LeaseStore for RelayedStore {
         self.relay("CreateTable", |store| async move { store.ensure_table(&spec).await }).await
     }
 
+    fn identity(&self) -> Option<String> {
+        self.store.identity()
+    }
+
     async fn scan(&self) -> Result<LeaseScan, StoreError> {
         self.relay("Scan", |store| async move { store.scan().await }).await
     }

@@ -34,6 +34,13 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     /// `spec`. Safe to call from many workers at once.
     async fn ensure_table(&self, spec: &TableSpec) -> Result<(), StoreError>;
 
+    /// Tells the table from all others, once [`ensure_table`](Self::ensure_table) has returned: workers of
+    /// one process with the same answer tell each other of changes at once. `None`, the default, if that
+    /// is not known.
+    fn identity(&self) -> Option<String> {
+        None
+    }
+
     /// Every lease in the table in the order of keys, perhaps a moment old.
     async fn scan(&self) -> Result<LeaseScan, StoreError>;
 

@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::broadcast;
 
@@ -12,36 +12,67 @@ const CAPACITY: usize = 1024;
 ///
 /// It only saves time: rows that come this way are checked by the condition of the next write, and
 /// what is missed is found by the next scan.
-#[derive(Debug, Clone)]
-pub(crate) struct Hub(broadcast::Sender<Lease>);
+///
+/// Until it is [bound](Self::bind) to a table, nobody hears anything.
+#[derive(Debug, Default)]
+pub(crate) struct Hub(OnceLock<broadcast::Sender<Lease>>);
 
 static HUBS: LazyLock<Mutex<HashMap<String, broadcast::WeakSender<Lease>>>> = LazyLock::new(Mutex::default);
 
 impl Hub {
-    /// The hub that all workers of this process share for `table`.
-    pub(crate) fn of_process(table: &str) -> Self {
-        let mut hubs = HUBS.lock().unwrap_or_else(PoisonError::into_inner);
-        hubs.retain(|_, hub| hub.upgrade().is_some());
-        if let Some(hub) = hubs.get(table).and_then(broadcast::WeakSender::upgrade) {
-            return Self(hub);
-        }
-        let hub = Self::isolated();
-        hubs.insert(table.to_owned(), hub.0.downgrade());
-        hub
+    /// A hub of one worker alone.
+    #[cfg(feature = "internals")]
+    pub(crate) fn isolated() -> Self {
+        Self(broadcast::Sender::new(CAPACITY).into())
     }
 
-    /// A hub of one worker alone.
-    pub(crate) fn isolated() -> Self {
-        Self(broadcast::Sender::new(CAPACITY))
+    /// From now on it is the one that all workers of this process share for a table, which `identity`
+    /// tells from all others. Without, the worker stays alone.
+    pub(crate) fn bind(&self, identity: Option<String>) {
+        self.0.get_or_init(|| {
+            let Some(table) = identity else { return broadcast::Sender::new(CAPACITY) };
+            let mut hubs = HUBS.lock().unwrap_or_else(PoisonError::into_inner);
+            hubs.retain(|_, hub| hub.upgrade().is_some());
+            let known = hubs.get(&table).and_then(broadcast::WeakSender::upgrade);
+            known.unwrap_or_else(|| {
+                let hub = broadcast::Sender::new(CAPACITY);
+                hubs.insert(table, hub.downgrade());
+                hub
+            })
+        });
     }
 
     /// Tells everybody, this worker included, what a row has become.
     pub(crate) fn publish(&self, lease: Lease) {
-        // Nobody listening is fine.
-        let _ = self.0.send(lease);
+        if let Some(hub) = self.0.get() {
+            // Nobody listening is fine.
+            let _ = hub.send(lease);
+        }
     }
 
     pub(crate) fn listen(&self) -> broadcast::Receiver<Lease> {
-        self.0.subscribe()
+        self.0.get_or_init(|| broadcast::Sender::new(CAPACITY)).subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Checkpoint;
+
+    #[test]
+    fn workers_of_one_table_hear_each_other_and_no_others() {
+        let hubs = ["hub-test a", "hub-test a", "hub-test b"].map(|table| {
+            let hub = Hub::default();
+            hub.bind(Some(table.to_owned()));
+            hub
+        });
+        let (alone, unbound) = (Hub::default(), Hub::default());
+        alone.bind(None);
+        let mut heard = [&hubs[0], &hubs[1], &hubs[2], &alone].map(Hub::listen);
+        hubs[0].publish(Lease::new("shardId-0", Checkpoint::Latest));
+        unbound.publish(Lease::new("shardId-1", Checkpoint::Latest));
+        let heard = heard.each_mut().map(|news| std::iter::from_fn(|| news.try_recv().ok()).count());
+        assert_eq!(heard, [1, 1, 0, 0]);
     }
 }

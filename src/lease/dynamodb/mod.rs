@@ -10,7 +10,7 @@ mod table;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -55,6 +55,8 @@ pub(crate) struct DynamoDbLeaseStore {
     /// unnoticed would be refused, and look like a race lost to another worker.
     writes: Client,
     table: String,
+    /// Its ARN and its id, once it was seen to be ready.
+    identity: OnceLock<String>,
     /// By whose name tables of KCL 3.0 to 3.4 are looked for; `None`: they are not.
     application: Option<String>,
     legacy: OnceCell<LegacyTables>,
@@ -73,6 +75,7 @@ impl DynamoDbLeaseStore {
             reads: client,
             writes: Client::from_conf(single_attempt),
             table: table.into(),
+            identity: OnceLock::new(),
             application: None,
             legacy: OnceCell::new(),
             request_timeout: REQUEST_TIMEOUT,
@@ -230,6 +233,10 @@ impl DynamoDbLeaseStore {
 impl LeaseStore for DynamoDbLeaseStore {
     async fn ensure_table(&self, spec: &TableSpec) -> Result<(), StoreError> {
         self.ensure(spec).await
+    }
+
+    fn identity(&self) -> Option<String> {
+        self.identity.get().cloned()
     }
 
     async fn scan(&self) -> Result<LeaseScan, StoreError> {

@@ -60,7 +60,11 @@ impl DynamoDbLeaseStore {
             ));
         }
         match table.table_status {
-            Some(TableStatus::Active | TableStatus::Updating) => Ok(true),
+            Some(TableStatus::Active | TableStatus::Updating) => {
+                let names = [table.table_arn, table.table_id].map(Option::unwrap_or_default);
+                self.identity.get_or_init(|| names.join(" "));
+                Ok(true)
+            }
             // One that is being deleted is created anew when it is gone.
             Some(TableStatus::Creating | TableStatus::Deleting) | None => Ok(false),
             Some(status) => unusable(format!("the table is {status} and cannot be used")),
