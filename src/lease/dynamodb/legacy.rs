@@ -2,11 +2,15 @@
 //! tables of their own for them, which stay in use until the fleet has moved them
 //! (`TableMigrationStateMachineImpl`, `CoordinatorStateDAO`, `WorkerMetricStatsDAO`).
 
+use std::time::Duration;
+
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 
 use super::{DynamoDbLeaseStore, key_value};
-use crate::lease::{Attribute, Condition, EntityKind, Item, LeaseWrite, StoreError, Update, names};
-use crate::types::LeaseKey;
+use crate::lease::{
+    Attribute, Condition, EntityKind, Item, LeaseWrite, StoreError, StoreErrorKind, Update, names,
+};
+use crate::types::{LeaseKey, Moment};
 
 /// The row that tells how far a fleet has moved its rows, and the attribute that tells it.
 const TABLE_MIGRATION: &str = "TableMigration3.5";
@@ -21,20 +25,40 @@ pub(super) struct Place {
     pub(super) key: &'static str,
 }
 
-/// The tables that KCL 3.0 to 3.4 left, as far as they are still in use.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// How often it is asked whether the fleet still uses the tables.
+const RECHECK: Duration = Duration::from_secs(60);
+
+/// The tables that KCL 3.0 to 3.4 left, while the fleet uses them.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LegacyTables {
-    coordinator: Option<Place>,
+    coordinator: Place,
     metrics: Option<Place>,
+    /// Rows are on their way to the lease table: but for the lock, they are written there.
+    is_moving: bool,
+}
+
+/// What was found when the tables were last looked for: they do not come into being later.
+#[derive(Debug)]
+pub(super) struct Known {
+    tables: Option<LegacyTables>,
+    looked: Moment,
 }
 
 impl LegacyTables {
     /// With the status of the migration as it is stored in the coordinator's table.
-    fn in_use(coordinator: Place, metrics: Option<Place>, status: Option<&str>) -> Self {
-        match status.map(|status| status.trim_start_matches("TABLE_MIGRATION_STATUS_")) {
-            Some("COMPLETE") => Self::default(),
-            Some("PENDING") => Self { coordinator: Some(coordinator), metrics: None },
-            _ => Self { coordinator: Some(coordinator), metrics },
+    fn in_use(coordinator: Place, metrics: Option<Place>, status: Option<&str>) -> Option<Self> {
+        let status = status.map(|status| status.trim_start_matches("TABLE_MIGRATION_STATUS_"));
+        let is_moving = status == Some("PENDING");
+        (status != Some("COMPLETE")).then_some(Self { coordinator, metrics, is_moving })
+    }
+
+    /// Where rows of this kind are written; `None` for the lease table.
+    fn place_of(&self, kind: EntityKind) -> Option<Place> {
+        match kind {
+            EntityKind::Leader => Some(self.coordinator.clone()),
+            EntityKind::ClientVersionMigration if !self.is_moving => Some(self.coordinator.clone()),
+            EntityKind::WorkerMetricStats if !self.is_moving => self.metrics.clone(),
+            EntityKind::ClientVersionMigration | EntityKind::WorkerMetricStats => None,
         }
     }
 }
@@ -42,26 +66,40 @@ impl LegacyTables {
 impl DynamoDbLeaseStore {
     /// Where rows of this kind are written.
     pub(super) async fn place_of(&self, kind: EntityKind) -> Result<Place, StoreError> {
-        let legacy = self.legacy_tables().await?;
-        let place = match kind {
-            EntityKind::WorkerMetricStats => &legacy.metrics,
-            EntityKind::Leader | EntityKind::ClientVersionMigration => &legacy.coordinator,
-        };
-        let own = || Place { table: self.table.clone(), key: names::LEASE_KEY };
-        Ok(place.clone().unwrap_or_else(own))
+        let place = self.legacy_tables().await?.and_then(|legacy| legacy.place_of(kind));
+        Ok(place.unwrap_or_else(|| self.own_place()))
+    }
+
+    /// Where a row of this kind is looked for, the first place first: it may have moved.
+    pub(super) async fn places_of(&self, kind: EntityKind) -> Result<Vec<Place>, StoreError> {
+        Ok(match self.legacy_tables().await? {
+            Some(legacy) if kind == EntityKind::ClientVersionMigration => {
+                vec![legacy.coordinator, self.own_place()]
+            }
+            _ => vec![self.place_of(kind).await?],
+        })
     }
 
     /// The rows of workers that report to the table of KCL 3.0 to 3.4, if there are such.
     pub(super) async fn legacy_metrics(&self) -> Result<Vec<Item>, StoreError> {
-        let Some(legacy) = self.legacy.get() else { return Ok(Vec::new()) };
-        let Some(place) = &legacy.metrics else { return Ok(Vec::new()) };
+        if self.legacy.lock().await.is_none() {
+            // Nobody has asked for rows that are no leases.
+            return Ok(Vec::new());
+        }
+        let Some(place) = self.legacy_tables().await?.and_then(|legacy| legacy.metrics) else {
+            return Ok(Vec::new());
+        };
         let mut rows = Vec::new();
         let mut start = None;
         loop {
             let page = self.reads.scan().table_name(&place.table).set_exclusive_start_key(start);
-            let answer = self.send(self.request("ListWorkerMetrics", "Scan"), page.send()).await?;
+            let answer = match self.send(self.request("ListWorkerMetrics", "Scan"), page.send()).await {
+                // Deleted since it was looked for.
+                Err(error) if error.kind() == StoreErrorKind::TableMissing => return Ok(rows),
+                answer => answer?,
+            };
             let items = answer.items.unwrap_or_default().into_iter().map(super::from_sdk_item);
-            rows.extend(items.map(|row| from_place(row, place, EntityKind::WorkerMetricStats)));
+            rows.extend(items.map(|row| from_place(row, &place, EntityKind::WorkerMetricStats)));
             start = answer.last_evaluated_key.filter(|key| !key.is_empty());
             if start.is_none() {
                 return Ok(rows);
@@ -69,23 +107,37 @@ impl DynamoDbLeaseStore {
         }
     }
 
-    /// Looked up once: KCL fixes it at the start as well.
-    async fn legacy_tables(&self) -> Result<&LegacyTables, StoreError> {
-        self.legacy.get_or_try_init(|| self.find_legacy_tables()).await
+    /// KCL fixes at the start where rows are written, and goes on looking for the end of the move.
+    async fn legacy_tables(&self) -> Result<Option<LegacyTables>, StoreError> {
+        let mut known = self.legacy.lock().await;
+        let now = self.clock.now();
+        if let Some(Known { tables, looked }) = &*known
+            && (tables.is_none() || now.since(*looked) < RECHECK)
+        {
+            return Ok(tables.clone());
+        }
+        let found = self.find_legacy_tables().await?;
+        let before = known.take().and_then(|known| known.tables);
+        let tables = found.map(|found| match before {
+            Some(before) => LegacyTables { is_moving: before.is_moving, ..found },
+            None => found,
+        });
+        *known = Some(Known { tables: tables.clone(), looked: now });
+        Ok(tables)
     }
 
-    async fn find_legacy_tables(&self) -> Result<LegacyTables, StoreError> {
-        let Some(application) = &self.application else { return Ok(LegacyTables::default()) };
+    async fn find_legacy_tables(&self) -> Result<Option<LegacyTables>, StoreError> {
+        let Some(application) = &self.application else { return Ok(None) };
         let coordinator = Place { table: format!("{application}-CoordinatorState"), key: COORDINATOR_KEY };
         if !self.exists(&coordinator).await? {
-            return Ok(LegacyTables::default());
+            return Ok(None);
         }
         let metrics = Place { table: format!("{application}-WorkerMetricStats"), key: METRICS_KEY };
         let metrics = self.exists(&metrics).await?.then_some(metrics);
         let migration = self.item_at("GetTableMigration", &coordinator, &TABLE_MIGRATION.into()).await?;
         let status = migration.as_ref().and_then(|row| row.get(TABLE_MIGRATION_STATUS)?.text());
         let legacy = LegacyTables::in_use(coordinator, metrics, status);
-        tracing::info!(?legacy, status, "the fleet has tables of KCL 3.0 to 3.4");
+        tracing::debug!(?legacy, status, "the fleet has tables of KCL 3.0 to 3.4");
         Ok(legacy)
     }
 
@@ -154,15 +206,17 @@ mod tests {
     fn tables_are_in_use_until_their_rows_have_moved() {
         let (coordinator, metrics) =
             (place("a-CoordinatorState", "key"), place("a-WorkerMetricStats", "wid"));
-        let in_use = |status| {
-            let legacy = LegacyTables::in_use(coordinator.clone(), Some(metrics.clone()), status);
-            (legacy.coordinator.is_some(), legacy.metrics.is_some())
+        let own = |status| {
+            let legacy = LegacyTables::in_use(coordinator.clone(), Some(metrics.clone()), status)?;
+            let kinds =
+                [EntityKind::Leader, EntityKind::ClientVersionMigration, EntityKind::WorkerMetricStats];
+            Some(kinds.map(|kind| legacy.place_of(kind).is_some()))
         };
-        assert_eq!(in_use(None), (true, true));
-        assert_eq!(in_use(Some("TABLE_MIGRATION_STATUS_INIT")), (true, true));
-        assert_eq!(in_use(Some("TABLE_MIGRATION_STATUS_DEPLOYED")), (true, true));
-        assert_eq!(in_use(Some("TABLE_MIGRATION_STATUS_PENDING")), (true, false));
-        assert_eq!(in_use(Some("TABLE_MIGRATION_STATUS_COMPLETE")), (false, false));
+        assert_eq!(own(None), Some([true, true, true]));
+        assert_eq!(own(Some("TABLE_MIGRATION_STATUS_INIT")), Some([true, true, true]));
+        assert_eq!(own(Some("TABLE_MIGRATION_STATUS_DEPLOYED")), Some([true, true, true]));
+        assert_eq!(own(Some("TABLE_MIGRATION_STATUS_PENDING")), Some([true, false, false]));
+        assert_eq!(own(Some("TABLE_MIGRATION_STATUS_COMPLETE")), None);
     }
 
     #[test]

@@ -21,12 +21,11 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use futures_util::future::try_join_all;
-use tokio::sync::OnceCell;
 
 use self::attribute::{SdkItem, from_sdk_item, to_sdk_item};
 use self::expression::Expressions;
 use self::failure::Request;
-use self::legacy::{LegacyTables, Place, conditions_to_place, from_place, to_place};
+use self::legacy::{Known, Place, conditions_to_place, from_place, to_place};
 use self::owner_index::OwnerIndex;
 use super::{
     Attribute, Condition, Created, EntityKind, EntityOutcome, Item, Lease, LeaseScan, LeaseStore, LeaseWrite,
@@ -59,7 +58,7 @@ pub(crate) struct DynamoDbLeaseStore {
     identity: OnceLock<String>,
     /// By whose name tables of KCL 3.0 to 3.4 are looked for; `None`: they are not.
     application: Option<String>,
-    legacy: OnceCell<LegacyTables>,
+    legacy: tokio::sync::Mutex<Option<Known>>,
     request_timeout: Duration,
     /// Configured scan segments; `None` derives them from the table's size.
     segments: Option<u32>,
@@ -77,7 +76,7 @@ impl DynamoDbLeaseStore {
             table: table.into(),
             identity: OnceLock::new(),
             application: None,
-            legacy: OnceCell::new(),
+            legacy: tokio::sync::Mutex::default(),
             request_timeout: REQUEST_TIMEOUT,
             segments: None,
             segments_cached: Mutex::new(None),
@@ -326,9 +325,12 @@ impl LeaseStore for DynamoDbLeaseStore {
     }
 
     async fn entity(&self, kind: EntityKind, key: &LeaseKey) -> Result<Option<Item>, StoreError> {
-        let place = self.place_of(kind).await?;
-        let row = self.item_at("GetEntity", &place, key).await?;
-        Ok(row.map(|row| from_place(row, &place, kind)))
+        for place in self.places_of(kind).await? {
+            if let Some(row) = self.item_at("GetEntity", &place, key).await? {
+                return Ok(Some(from_place(row, &place, kind)));
+            }
+        }
+        Ok(None)
     }
 
     async fn apply_to_entity(
