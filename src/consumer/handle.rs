@@ -119,7 +119,8 @@ impl ConsumerHandle {
 
     /// Reads one more stream from now on, in multi-stream mode. Returns what it is called there.
     ///
-    /// Only this worker does: call it on every worker of the application. Without leases in the table,
+    /// Only this worker does: call it on every worker of the application (in a fleet with a leader, see
+    /// [`remove_stream`](Self::remove_stream)). Without leases in the table,
     /// the stream is read from its start strategy, where `LATEST` means since this call; with leases,
     /// from their checkpoints.
     ///
@@ -163,7 +164,8 @@ impl ConsumerHandle {
     /// that is done.
     ///
     /// Only this worker stops: others of the application take the leases over and go on, until it is
-    /// called on each of them. The rows of the lease table stay: should the stream be added again, it is
+    /// called on each of them. In a fleet with a leader, call it on all at about the same time: a leader
+    /// assigns the leases of the streams that it reads itself, and takes every worker to read them too. The rows of the lease table stay: should the stream be added again, it is
     /// read from its checkpoints. If it never is, delete the rows whose `streamName` is the stream's
     /// [`serialized`](StreamId::serialized) form, once no worker reads it any more.
     ///

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::lock::{LockMove, LockRow, LockView, Version, key};
 use crate::events::Event;
-use crate::lease::{EntityKind, EntityOutcome, LeaseWrite, StoreError};
+use crate::lease::{EntityKind, EntityOutcome, LeaseWrite, StoreError, StoreErrorKind};
 use crate::overseer::migration::Protocol;
 use crate::types::{Moment, WorkerId};
 use crate::worker::Worker;
@@ -90,8 +90,11 @@ async fn stand(worker: &Worker, rng: &mut fastrand::Rng) -> Result<Moment, Store
         return Ok(since + heartbeat(worker));
     }
     if !was_leader {
-        let row = worker.store.entity(EntityKind::Leader, &key()).await?;
-        election.lock().observe(row.as_ref().and_then(LockRow::from_item), worker.clock.now());
+        let row = match worker.store.entity(EntityKind::Leader, &key()).await? {
+            Some(row) => Some(LockRow::from_item(&row).ok_or_else(unreadable)?),
+            None => None,
+        };
+        election.lock().observe(row, worker.clock.now());
     }
     let mut next = since + heartbeat(worker);
     // A heartbeat that landed unnoticed is refused the next time, and the lock taken back at once.
@@ -117,6 +120,12 @@ async fn stand(worker: &Worker, rng: &mut fastrand::Rng) -> Result<Moment, Store
     }
     tell(worker, was_leader);
     Ok(next)
+}
+
+/// Nobody can lead as long as it is there.
+fn unreadable() -> StoreError {
+    StoreError::new(StoreErrorKind::Malformed, "GetEntity", key().as_str())
+        .with_detail("the row of the leader's lock cannot be read; delete it, and a leader will be elected")
 }
 
 /// Whether this worker is the leader now.

@@ -49,7 +49,7 @@ pub struct LockRow {
 }
 
 impl LockRow {
-    /// `None` if the row cannot be read as a lock; nobody is kept from putting a lock there.
+    /// `None` if the row cannot be read as a lock.
     #[must_use]
     pub fn from_item(row: &Item) -> Option<Self> {
         let text = |name| row.get(name).and_then(Attribute::text);
