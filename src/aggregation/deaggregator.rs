@@ -51,8 +51,8 @@ impl Deaggregator {
     /// `after`, and hands the rest on in their order, in batches of at most `batch_records_max`.
     ///
     /// Checks and indexes the whole page before it returns, which takes CPU time in proportion to the
-    /// page's bytes: about 15 ms for the worst page, one aggregate of 10 MiB. Payloads are slices of
-    /// the records given.
+    /// page's bytes: about 15 ms for one aggregate of 10 MiB, some times that if it is made to cost as
+    /// much as it can. Payloads are slices of the records given.
     pub fn deaggregate(
         &self,
         records: Vec<Record>,

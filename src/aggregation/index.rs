@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::entry::{Entry, RECORDS};
@@ -56,7 +57,7 @@ enum Kind {
     Inline,
     /// Longer text: user records have a slice of the record. Its length stands at `at`.
     Slice,
-    /// Not text, from `at` on: it is made text for every user record.
+    /// Not text, from `at` on: it is made text for every batch that has it.
     Lossy,
     /// Not text, and long: it was made text once, and is number `at` of those kept.
     Kept,
@@ -267,17 +268,28 @@ impl Index {
                 let partition_key = slots[entry.partition_key as usize].inline(data);
                 user_record(record, SequenceNumber::from_words(words), entry, number, partition_key, None)
             })),
-            _ => batch.extend(entries.filter(|(entry, _)| entry.partition_key != Entry::LEFT_OUT).map(
-                |(entry, number)| {
-                    let partition_key = slots[entry.partition_key as usize].key(data, &self.kept);
-                    let explicit_hash_key = (entry.explicit_hash_key != Entry::NONE).then(|| {
-                        let at = parts.explicit_hash_keys.start + entry.explicit_hash_key as usize;
-                        ExplicitHashKey::slice(data, self.explicit_hash_keys[at].span.range())
-                    });
-                    let sequence_number = record.sequence_number.clone();
-                    user_record(record, sequence_number, entry, number, partition_key, explicit_hash_key)
-                },
-            )),
+            _ => {
+                // Made once for all user records that share it.
+                let mut made: BTreeMap<u32, PartitionKey> = BTreeMap::new();
+                batch.extend(entries.filter(|(entry, _)| entry.partition_key != Entry::LEFT_OUT).map(
+                    |(entry, number)| {
+                        let slot = &slots[entry.partition_key as usize];
+                        let partition_key = match slot.kind {
+                            Kind::Lossy => made
+                                .entry(entry.partition_key)
+                                .or_insert_with(|| slot.key(data, &self.kept))
+                                .clone(),
+                            _ => slot.key(data, &self.kept),
+                        };
+                        let explicit_hash_key = (entry.explicit_hash_key != Entry::NONE).then(|| {
+                            let at = parts.explicit_hash_keys.start + entry.explicit_hash_key as usize;
+                            ExplicitHashKey::slice(data, self.explicit_hash_keys[at].span.range())
+                        });
+                        let sequence_number = record.sequence_number.clone();
+                        user_record(record, sequence_number, entry, number, partition_key, explicit_hash_key)
+                    },
+                ));
+            }
         }
     }
 }

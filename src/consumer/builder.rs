@@ -93,7 +93,9 @@ pub(crate) enum LeaseSource {
 impl ConsumerBuilder {
     /// The stream to read, by name or ARN, or with settings of its own. Required.
     ///
-    /// Called more than once, it makes a consumer of several streams: see [`streams`](Self::streams).
+    /// Called more than once, or with a stream given by its creation epoch
+    /// ([`StreamConfig::with_creation_epoch`], `<account>:<name>:<creation epoch>`), it makes a consumer of
+    /// several streams: see [`streams`](Self::streams). Such a consumer has leases of its own.
     pub fn stream(mut self, stream: impl Into<StreamConfig>) -> Self {
         self.streams.push(stream.into());
         self

@@ -139,7 +139,8 @@ impl ConsumerHandle {
         check_multi(worker)?;
         let strategy = worker.management.start_strategy;
         let wanted = stream.into().complete(true, strategy, &worker.lease_config, &worker.application)?;
-        let already = || invalid(format!("stream {} is read already", wanted.id));
+        let already =
+            || invalid(format!("stream {0} is read already, or another called {0}: give the ARN", wanted.id));
         if worker.streams.knows(&wanted.id) {
             return Err(already());
         }
@@ -191,6 +192,10 @@ impl ConsumerHandle {
             }
         };
         tracing::info!(stream = %removed.id, "stream removed");
+        if worker.stopping.is_cancelled() {
+            // The overseer looks at the list no more.
+            removed.holdings.close();
+        }
         let timeout = worker.coordination.shutdown_timeout;
         worker.clock.timeout(timeout, removed.holdings.wait()).await.map_err(|_| {
             let left = worker.holdings.statuses();
@@ -256,18 +261,20 @@ impl ConsumerHandle {
     ///
     /// # Errors
     ///
-    /// As the service answers DescribeStreamConsumer and DeregisterStreamConsumer.
+    /// As the service answers DescribeStreamConsumer and DeregisterStreamConsumer; the first such error, after
+    /// all streams were tried. The consumer of a stream that was removed before is left registered.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future may leave the consumer registered.
     pub async fn deregister_fan_out_consumer(&self) -> Result<(), Error> {
+        let mut outcome = Ok(());
         for stream in self.0.worker.streams.tracked() {
             if let Some(fan_out) = &stream.fan_out {
-                fan_out.registration.deregister().await?;
+                outcome = outcome.and(fan_out.registration.deregister().await);
             }
         }
-        Ok(())
+        outcome.map_err(Error::from)
     }
 
     fn left_behind(&self, count: usize) -> Error {

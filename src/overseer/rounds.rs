@@ -166,7 +166,14 @@ impl Overseer {
         let now = self.worker.clock.now();
         let tracked = self.worker.streams.tracked();
         let is_tracked = |care: &StreamCare| tracked.iter().any(|stream| Arc::ptr_eq(stream, &care.stream));
-        self.streams.retain(|_, care| is_tracked(care));
+        self.streams.retain(|_, care| {
+            let is_tracked = is_tracked(care);
+            if !is_tracked {
+                // From here on nothing of it is taken any more.
+                care.stream.holdings.close();
+            }
+            is_tracked
+        });
         let Self { streams, view, .. } = self;
         view.retain(|lease| streams.contains_key(&lease.stream_name));
         for stream in tracked {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt, stream};
 
@@ -25,18 +25,25 @@ use crate::worker::Worker;
 const RETRY: Duration = Duration::from_secs(1);
 /// The most that pause grows to for one of several streams.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// The least time that a listing of one of several streams may take.
+const LISTING_MIN: Duration = Duration::from_secs(2);
+/// A stream found so long after the consumer was started may have been resharded meanwhile.
+const LATE: Duration = Duration::from_secs(10);
 /// Hash key ranges that are filled in at a time.
 const RANGES_AT_ONCE: usize = 100;
 /// Streams whose shards are listed at once.
 const CONCURRENT_LISTINGS: usize = 8;
 
-/// Which shards an empty table gets leases for.
-pub(crate) fn initial_filter(strategy: StartStrategy) -> ShardFilter {
+/// Which shards an empty table gets leases for at `now`, if `LATEST` means since `started`.
+pub(crate) fn initial_filter(strategy: StartStrategy, started: SystemTime, now: SystemTime) -> ShardFilter {
+    let is_late = now.duration_since(started).is_ok_and(|late| late > LATE);
     match strategy {
+        // Some may have been split or merged since.
+        StartStrategy::Latest if is_late => ShardFilter::AtTimestamp(started),
         StartStrategy::Latest => ShardFilter::AtLatest,
         StartStrategy::Oldest => ShardFilter::AtTrimHorizon,
         StartStrategy::Timestamp(millis) => {
-            ShardFilter::AtTimestamp(std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
+            ShardFilter::AtTimestamp(SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
         }
     }
 }
@@ -149,6 +156,11 @@ impl Overseer {
                         }
                     }
                     Audit::Covered | Audit::Suspected => {}
+                }
+                if matches!(audit, Audit::Covered | Audit::RangesMissing) {
+                    // Whatever this worker could not do, another may have done.
+                    care.stream.set_problem(None);
+                    care.failures = 0;
                 }
             }
         }
@@ -285,12 +297,16 @@ async fn list(worker: &Worker, need: &mut Need) -> Result<Vec<Shard>, StreamErro
     let filter = match need.lack {
         Lack::Everything => match need.listed.take() {
             Some(shards) => return Ok(shards),
-            None => Some(initial_filter(stream.start_strategy)),
+            None => Some(initial_filter(stream.start_strategy, stream.started, worker.clock.wall())),
         },
         Lack::SomeLeases | Lack::Ranges(_) => None,
     };
     let failover_time = worker.coordination.failover_time;
-    let patience = if worker.streams.is_multi() { failover_time / 4 } else { failover_time };
+    let patience = if worker.streams.is_multi() {
+        (failover_time / 4).max(LISTING_MIN).min(failover_time)
+    } else {
+        failover_time
+    };
     let listing = list_shards(&*worker.api, &worker.clock, &stream.id, filter, worker.seeds.seed());
     worker.clock.timeout(patience, listing).await.unwrap_or_else(|elapsed| {
         let error = StreamError::new(StreamErrorKind::Unavailable, "ListShards", stream.id.to_string());

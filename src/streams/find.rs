@@ -38,7 +38,7 @@ pub(crate) async fn find(
     let found = async {
         let id = if worker.streams.is_multi() { identify(worker, wanted).await? } else { wanted.id.clone() };
         let fan_out = wanted.consumer.as_ref().map(|consumer| fan_out(worker, &id, consumer));
-        let filter = initial_filter(wanted.start_strategy);
+        let filter = initial_filter(wanted.start_strategy, started, worker.clock.wall());
         let shards = list_shards(&*worker.api, &worker.clock, &id, Some(filter), worker.seeds.seed()).await?;
         Ok(TrackedStream {
             id,

@@ -154,18 +154,19 @@ impl Streams {
         let mut state = self.state();
         let tracked: Vec<usize> =
             (0..state.tracked.len()).filter(|&index| state.tracked[index].id.may_be(which)).collect();
-        match tracked[..] {
-            [] => {
-                let before = state.waiting.len();
-                state.waiting.retain(|waiting| !waiting.wanted.id.may_be(which));
-                if state.waiting.len() < before { Removed::Waiting } else { Removed::Unknown }
+        let waiting: Vec<usize> =
+            (0..state.waiting.len()).filter(|&index| state.waiting[index].wanted.id.may_be(which)).collect();
+        match (&tracked[..], &waiting[..]) {
+            ([], []) => Removed::Unknown,
+            ([], &[index]) => {
+                state.waiting.remove(index);
+                Removed::Waiting
             }
-            [index] => {
+            (&[index], []) => {
                 let stream = state.tracked.remove(index);
                 // First, so that the overseer knows when consumers end.
                 self.changed.notify_one();
                 stream.stopping.cancel();
-                stream.holdings.close();
                 Removed::Tracked(stream)
             }
             _ => Removed::Ambiguous,
