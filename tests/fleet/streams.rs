@@ -156,6 +156,24 @@ async fn latest_counts_from_when_the_stream_was_added() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn latest_counts_from_the_start_for_a_stream_that_is_found_late_and_was_split_meanwhile() {
+    let world = world(1, 1);
+    world
+        .kinesis
+        .set_faults(|call| (call.stream == PAYMENTS).then_some(Fault::Error(StreamErrorKind::Denied)));
+    let latest = StreamConfig::new(PAYMENTS).with_start_strategy(StartStrategy::Latest);
+    let _a = start(world.worker_of("a", [StreamConfig::new(STREAM), latest])).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    world.put_to(PAYMENTS, "pay", 160);
+    let open = world.kinesis.open_shards(PAYMENTS).expect("a stream");
+    world.kinesis.split(PAYMENTS, &open[0].id).expect("split");
+    world.put_to(PAYMENTS, "pay", 160);
+    world.kinesis.clear_faults();
+    world.all_heard_within(Duration::from_secs(80)).await;
+    assert_eq!(world.check_order(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_removed_stream_is_handed_over_and_comes_back_where_it_was_left() {
     let world = world(2, 2);
     let a = start(world.worker_of("a", both())).await;
