@@ -165,9 +165,10 @@ impl ConsumerHandle {
     /// that is done.
     ///
     /// Only this worker stops: others of the application take the leases over and go on, until it is
-    /// called on each of them. In a fleet with a leader, call it on all at about the same time: a leader
-    /// assigns the leases of the streams that it reads itself, and takes every worker to read them too. The rows of the lease table stay: should the stream be added again, it is
-    /// read from its checkpoints. If it never is, delete the rows whose `streamName` is the stream's
+    /// called on each of them. (In a fleet with a leader, only as long as the leader reads the stream: it
+    /// assigns the leases of the streams that it reads itself. What it assigns to a worker that does not
+    /// read the stream is given back.) The rows of the lease table stay: should the stream be added
+    /// again, it is read from its checkpoints. If it never is, delete the rows whose `streamName` is the stream's
     /// [`serialized`](StreamId::serialized) form, once no worker reads it any more.
     ///
     /// # Errors

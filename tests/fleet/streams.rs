@@ -7,7 +7,8 @@ use kinesis_consumer::lease::{Attribute, Lease, LeaseStore};
 use kinesis_consumer::stream::StreamErrorKind;
 use kinesis_consumer::testing::Fault;
 use kinesis_consumer::{
-    Checkpoint, ConsumerHandle, ErrorKind, Event, Health, StartStrategy, StreamConfig, WorkerId,
+    Checkpoint, ConsumerHandle, CoordinationConfig, CoordinationMode, ErrorKind, Event, Health,
+    StartStrategy, StreamConfig, WorkerId,
 };
 
 use crate::world::{FAILOVER, Habit, Heard, STREAM, World, start, until};
@@ -212,6 +213,24 @@ async fn other_workers_go_on_with_a_stream_that_one_has_removed() {
     world.put(160);
     world.put_to(PAYMENTS, "pay", 160);
     world.all_heard_within(FAILOVER * 2).await;
+    world.check_order();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_leader_assigns_to_a_worker_that_does_not_read_the_stream_is_read_by_others() {
+    let world = world(4, 4);
+    let mut coordination = CoordinationConfig::default();
+    coordination.mode = CoordinationMode::Leader;
+    // It leads, and takes the other to read both streams too.
+    let _a = start(world.worker_of("a", both()).coordination(coordination.clone())).await;
+    let _b = start(world.worker_of("b", [STREAM]).coordination(coordination)).await;
+    for _ in 0..6 {
+        world.put(160);
+        world.put_to(PAYMENTS, "pay", 160);
+        world.all_heard_within(FAILOVER).await;
+        tokio::time::sleep(FAILOVER).await;
+    }
+    assert!(are_all(&owners(&world, PAYMENTS), Some("a")), "{:?}", owners(&world, PAYMENTS));
     world.check_order();
 }
 

@@ -105,8 +105,9 @@ impl Overseer {
     /// on. Each is renewed first: only a write shows that it is ours.
     pub(in crate::overseer) async fn take_up(&mut self, leases: Vec<Lease>) -> u64 {
         let worker = Arc::clone(&self.worker);
-        let ours: Vec<Lease> =
-            leases.into_iter().filter(|lease| self.reads(lease) && is_given_to(&worker.id, lease)).collect();
+        let given = leases.into_iter().filter(|lease| is_given_to(&worker.id, lease));
+        let (ours, others): (Vec<Lease>, Vec<Lease>) = given.partition(|lease| self.reads(lease));
+        self.give_back(others).await;
         let mut renewed = stream::iter(ours)
             .map(|lease| {
                 let worker = Arc::clone(&worker);
@@ -123,6 +124,26 @@ impl Overseer {
             }
         }
         started
+    }
+
+    /// Gives back what a leader has assigned that reads streams which this worker does not. It is given
+    /// nothing for a while then, and others go on.
+    async fn give_back(&self, leases: Vec<Lease>) {
+        let worker = &self.worker;
+        let is_multi = worker.streams.is_multi();
+        for lease in leases.iter().filter(|lease| lease.stream_name.is_some() == is_multi) {
+            match worker.store.apply(&LeaseWrite::release(lease, &worker.id)).await {
+                Ok(WriteOutcome::Applied(lease)) => {
+                    tracing::warn!(lease = %lease.key, "the leader assigned a lease of a stream that this worker does not read; it is given back");
+                    worker.hub.publish(*lease);
+                }
+                Ok(WriteOutcome::Refused(_)) => {}
+                Err(error) => {
+                    worker.coordination_failed("ReleaseLease", &error);
+                    break;
+                }
+            }
+        }
     }
 
     pub(in crate::overseer) fn is_held(&self, key: &LeaseKey) -> bool {
