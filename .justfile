@@ -43,7 +43,7 @@ sim-planted from="0":
 fuzz target seconds="60":
     cargo +nightly fuzz run {{target}} -- -max_total_time={{seconds}}
 
-# Explores larger worlds of leases than `cargo test` does: a minute or two, and less than 6 GiB.
+# Explores larger worlds of leases than `cargo test` does: some three minutes, and less than 6 GiB.
 model:
     cargo test --config 'profile.dev.package.kinesis-consumer.opt-level=3' --config 'profile.test.package.kinesis-consumer.opt-level=3' --test model -- --include-ignored --nocapture
 
