@@ -125,6 +125,11 @@ impl From<StreamError> for Error {
     }
 }
 
+/// Something that was given cannot work.
+pub(crate) fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Invalid, message)
+}
+
 /// An error and all its causes on one line.
 pub(crate) fn with_causes(error: &dyn StdError) -> String {
     let mut text = error.to_string();

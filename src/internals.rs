@@ -97,6 +97,17 @@ pub fn plan_takes(
     now: Moment,
     seed: u64,
 ) -> Vec<Take> {
+    takes(&View::from_parts(known), held, worker, failover_time, now, seed)
+}
+
+fn takes(
+    view: &View,
+    held: &BTreeSet<LeaseKey>,
+    worker: &WorkerId,
+    failover_time: Duration,
+    now: Moment,
+    seed: u64,
+) -> Vec<Take> {
     let rules = Rules {
         worker: worker.clone(),
         max_leases: usize::MAX,
@@ -104,8 +115,7 @@ pub fn plan_takes(
         failover_time,
         priority_lease_assignment: false,
     };
-    let mut rng = fastrand::Rng::with_seed(seed);
-    plan_assignment(&View::from_parts(known), held, &rules, now, &mut rng).takes
+    plan_assignment(view, held, &rules, now, &mut fastrand::Rng::with_seed(seed)).takes
 }
 
 /// A fleet as a worker of it knows it, to plan for.
@@ -155,14 +165,7 @@ impl KnownFleet {
         now: Moment,
         seed: u64,
     ) -> usize {
-        let rules = Rules {
-            worker: worker.clone(),
-            max_leases: usize::MAX,
-            leases_to_acquire: 1,
-            failover_time: coordination.failover_time,
-            priority_lease_assignment: false,
-        };
-        plan_assignment(&self.view, held, &rules, now, &mut fastrand::Rng::with_seed(seed)).takes.len()
+        takes(&self.view, held, worker, coordination.failover_time, now, seed).len()
     }
 }
 

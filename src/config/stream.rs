@@ -1,5 +1,5 @@
 use crate::config::{FanOutConsumer, LeaseConfig};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, invalid};
 use crate::types::{ConsumerArn, StartStrategy, StreamId};
 
 /// A stream to read, and what is particular about it among several.
@@ -124,10 +124,6 @@ pub(crate) struct WantedStream {
 fn is_consumer_of(consumer: &ConsumerArn, stream: &StreamId) -> bool {
     let of = consumer.as_str().split_once("/consumer/").and_then(|(arn, _)| arn.parse::<StreamId>().ok());
     of.is_some_and(|of| of.may_be(stream))
-}
-
-fn invalid(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Invalid, message)
 }
 
 impl From<&str> for StreamConfig {

@@ -7,7 +7,7 @@ use crate::config::{
     CoordinationConfig, LeaseConfig, ManagementConfig, Settings, StreamConfig, WantedStream,
 };
 use crate::consumer::Consumer;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, invalid};
 use crate::lease::{LeaseStore, TableSpec};
 use crate::metrics::{MetricsConfig, Sink};
 use crate::overseer::Hub;
@@ -244,7 +244,7 @@ impl ConsumerBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`], naming the setting that is missing or out of its range.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), naming the setting that is missing or out of its range.
     pub fn build(self) -> Result<Consumer, Error> {
         let is_multi = self.is_multi
             || self.streams.len() > 1
@@ -334,10 +334,6 @@ fn check_table_name(setting: &str, name: &str) -> Result<(), Error> {
 
 fn missing(what: &str, call: &str) -> Error {
     invalid(format!("{what} is missing; call {call} on the builder"))
-}
-
-fn invalid(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Invalid, message)
 }
 
 impl fmt::Debug for ConsumerBuilder {

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::StreamConfig;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, invalid};
 use crate::events::Events;
 use crate::runtime::Coordination;
 use crate::shard::ShardStatus;
@@ -306,10 +306,6 @@ fn check_multi(worker: &Worker) -> Result<(), Error> {
         "this consumer reads a single stream, and its leases do not say which; to add and remove streams, give \
          them to the builder with streams([..])",
     ))
-}
-
-fn invalid(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Invalid, message)
 }
 
 impl fmt::Debug for ConsumerHandle {

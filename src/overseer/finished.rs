@@ -7,18 +7,17 @@ use super::migration::{Protocol, leads};
 use super::rounds::Overseer;
 use crate::events::Event;
 use crate::lease::{Lease, StoreError};
-use crate::types::LeaseKey;
+use crate::types::{LeaseKey, Moment};
 
 impl Overseer {
     /// Deletes the rows of shards that are finished and no longer needed. One worker of the fleet
     /// does it: its leader or, in a fleet without, the one that leads by the rules of KCL 2.x.
     pub(super) async fn clean_up(&mut self) {
-        let worker = Arc::clone(&self.worker);
-        let now = worker.clock.now();
-        if !worker.coordination.cleanup_leases_upon_shard_completion || now < self.next_cleanup {
+        let now = self.worker.clock.now();
+        if !self.is_cleanup_due(now) {
             return;
         }
-        self.next_cleanup = now + worker.coordination.lease_cleanup_interval;
+        let worker = &self.worker;
         let failover_time = worker.coordination.failover_time;
         let is_led = worker.protocol.get() == Protocol::Led;
         if !is_led && !leads(&worker.id, self.view.live_owners(failover_time, now)) {
@@ -38,24 +37,31 @@ impl Overseer {
     /// Deletes the rows of shards that this worker has ended, once their children are being read. KCL's
     /// leader leaves that to the owner of each.
     pub(super) async fn clean_up_after_itself(&mut self) {
-        let worker = Arc::clone(&self.worker);
-        let now = worker.clock.now();
-        if !worker.coordination.cleanup_leases_upon_shard_completion || now < self.next_cleanup {
+        if !self.is_cleanup_due(self.worker.clock.now()) {
             return;
         }
-        self.next_cleanup = now + worker.coordination.lease_cleanup_interval;
         let mut finished = Vec::new();
         for key in &self.ended {
             match self.is_finished(key).await {
                 Ok(true) => finished.push(key.clone()),
                 Ok(false) => {}
                 Err(error) => {
-                    worker.coordination_failed("GetLease", &error);
+                    self.worker.coordination_failed("GetLease", &error);
                     break;
                 }
             }
         }
         self.delete(finished).await;
+    }
+
+    /// Whether rows are to be deleted now; not again before the next time.
+    fn is_cleanup_due(&mut self, now: Moment) -> bool {
+        let coordination = &self.worker.coordination;
+        let is_due = coordination.cleanup_leases_upon_shard_completion && now >= self.next_cleanup;
+        if is_due {
+            self.next_cleanup = now + coordination.lease_cleanup_interval;
+        }
+        is_due
     }
 
     /// As the lease, its parents and its children are now.

@@ -23,23 +23,29 @@ impl Hub {
     /// A hub of one worker alone.
     #[cfg(feature = "internals")]
     pub(crate) fn isolated() -> Self {
-        Self(broadcast::Sender::new(CAPACITY).into())
+        let hub = Self::default();
+        hub.bind(None);
+        hub
     }
 
     /// From now on it is the one that all workers of this process share for a table, which `identity`
     /// tells from all others. Without, the worker stays alone.
     pub(crate) fn bind(&self, identity: Option<String>) {
+        self.sender(identity);
+    }
+
+    fn sender(&self, identity: Option<String>) -> &broadcast::Sender<Lease> {
         self.0.get_or_init(|| {
-            let Some(table) = identity else { return broadcast::Sender::new(CAPACITY) };
+            let alone = broadcast::Sender::new(CAPACITY);
+            let Some(table) = identity else { return alone };
             let mut hubs = HUBS.lock().unwrap_or_else(PoisonError::into_inner);
             hubs.retain(|_, hub| hub.upgrade().is_some());
             let known = hubs.get(&table).and_then(broadcast::WeakSender::upgrade);
             known.unwrap_or_else(|| {
-                let hub = broadcast::Sender::new(CAPACITY);
-                hubs.insert(table, hub.downgrade());
-                hub
+                hubs.insert(table, alone.downgrade());
+                alone
             })
-        });
+        })
     }
 
     /// Tells everybody, this worker included, what a row has become.
@@ -51,7 +57,7 @@ impl Hub {
     }
 
     pub(crate) fn listen(&self) -> broadcast::Receiver<Lease> {
-        self.0.get_or_init(|| broadcast::Sender::new(CAPACITY)).subscribe()
+        self.sender(None).subscribe()
     }
 }
 

@@ -107,7 +107,6 @@ impl Overseer {
         let worker = Arc::clone(&self.worker);
         let given = leases.into_iter().filter(|lease| is_given_to(&worker.id, lease));
         let (ours, others): (Vec<Lease>, Vec<Lease>) = given.partition(|lease| self.reads(lease));
-        self.give_back(others).await;
         let mut renewed = stream::iter(ours)
             .map(|lease| {
                 let worker = Arc::clone(&worker);
@@ -123,11 +122,12 @@ impl Overseer {
                 self.start_consumer(lease, previous, sent);
             }
         }
+        self.give_back(others).await;
         started
     }
 
-    /// Gives back what a leader has assigned that reads streams which this worker does not. It is given
-    /// nothing for a while then, and others go on.
+    /// Gives back leases of streams that this worker does not read, but the leader does that assigned them.
+    /// It is given nothing for a while then, and others go on.
     async fn give_back(&self, leases: Vec<Lease>) {
         let worker = &self.worker;
         let is_multi = worker.streams.is_multi();

@@ -7,13 +7,14 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 
 use super::election::resign;
-use crate::lease::{EntityKind, Lease, WriteOutcome};
+use crate::lease::{EntityKind, Item, Lease, WriteOutcome};
 use crate::metrics::{Operation, names};
 use crate::overseer::assign::leader::{
     Handoffs, LeaderPlan, LeaderRules, Move, expired_owners, plan_leader_assignment,
 };
 use crate::overseer::assign::outlook::Outlook;
 use crate::overseer::rounds::{CONCURRENT_WRITES, Overseer};
+use crate::overseer::view::View;
 use crate::overseer::worker_metrics::{Heard, WorkerStats};
 use crate::types::{Moment, WorkerId};
 use crate::worker::Worker;
@@ -50,7 +51,7 @@ impl Overseer {
     pub(in crate::overseer) async fn leader_round(&mut self) {
         if !self.leading.is_leader {
             // What was seen before may be long ago.
-            self.view = crate::overseer::view::View::default();
+            self.view = View::default();
             self.leading = Leading { is_leader: true, ..Leading::default() };
         }
         let scanned = self.scan().await;
@@ -84,7 +85,7 @@ impl Overseer {
     }
 
     /// The workers that can be given leases; rows of workers that are long gone are deleted.
-    async fn note_workers(&mut self, entities: &[crate::lease::Item]) -> Vec<WorkerStats> {
+    async fn note_workers(&mut self, entities: &[Item]) -> Vec<WorkerStats> {
         let worker = Arc::clone(&self.worker);
         let (wall, now) = (worker.clock.wall(), worker.clock.now());
         // While a fleet moves its tables, a worker may have a row in each; the newer one counts.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::shuffle::leads;
 use super::state::{ClientVersion, MigrationState, initial_version, key, store};
 use crate::config::CoordinationMode;
-use crate::lease::{EntityKind, EntityOutcome, LeaseScan, StoreError, StoreErrorKind};
+use crate::lease::{EntityKind, EntityOutcome, Item, Lease, StoreError, StoreErrorKind};
 use crate::metrics::{Operation, names};
 use crate::overseer::worker_metrics::WorkerStats;
 use crate::types::{Moment, WorkerId};
@@ -113,15 +113,17 @@ async fn change(
 async fn is_ready(worker: &Worker) -> Result<bool, StoreError> {
     let scan = worker.store.scan().await?;
     // The rows of shards that have ended may name workers that are long gone.
-    let running = scan.leases.iter().filter(|lease| !lease.checkpoint.is_shard_end());
-    let owners: BTreeSet<&WorkerId> = running.filter_map(|lease| lease.owner.as_ref()).collect();
+    let running: Vec<&Lease> = scan.leases.iter().filter(|lease| !lease.checkpoint.is_shard_end()).collect();
+    let owners: BTreeSet<&WorkerId> = running.iter().filter_map(|lease| lease.owner.as_ref()).collect();
     // Java counts the owners of all rows. Who leads by either count may say that the fleet is ready.
     let of_all = scan.leases.iter().filter_map(|lease| lease.owner.as_ref());
     if !leads(&worker.id, owners.iter().copied()) && !leads(&worker.id, of_all) {
         return Ok(false);
     }
     let has_index = worker.store.ensure_owner_index().await?;
-    let report = all_report(&scan, &owners, worker.clock.wall());
+    // A lease that nobody owns keeps a fleet from being ready, as in KCL.
+    let report = running.iter().all(|lease| lease.owner.is_some())
+        && all_report(&scan.entities, &owners, worker.clock.wall());
     worker
         .metrics
         .operation(Operation::Migration)
@@ -130,15 +132,13 @@ async fn is_ready(worker: &Worker) -> Result<bool, StoreError> {
     Ok(has_index && report)
 }
 
-/// A lease that nobody owns keeps a fleet from being ready, as in KCL.
-fn all_report(scan: &LeaseScan, owners: &BTreeSet<&WorkerId>, wall: SystemTime) -> bool {
-    let reporting: BTreeSet<WorkerId> = scan
-        .entities
+/// Whether all of `owners` have told lately how busy they are.
+fn all_report(entities: &[Item], owners: &BTreeSet<&WorkerId>, wall: SystemTime) -> bool {
+    let reporting: BTreeSet<WorkerId> = entities
         .iter()
         .filter_map(|row| WorkerStats::from_item(row).ok().flatten())
         .filter(|stats| stats.age(wall) < PERIOD && stats.is_valid())
         .map(|stats| stats.worker)
         .collect();
-    let mut running = scan.leases.iter().filter(|lease| !lease.checkpoint.is_shard_end());
-    running.all(|lease| lease.owner.is_some()) && owners.iter().all(|owner| reporting.contains(*owner))
+    owners.iter().all(|owner| reporting.contains(*owner))
 }
