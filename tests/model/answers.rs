@@ -29,7 +29,56 @@ pub(crate) fn carry_out_take(present: &Lease, take: &Take, worker: usize) -> Res
     Ok(None)
 }
 
-/// As `HeldLease::write` does it.
+/// Writes until that is settled, as `HeldLease::write` does it; a renewal is done if an earlier write has
+/// landed. Whether the lease turned out to be lost. `applied` is shown the row as the worker had it, as it
+/// was and as it is after each write.
+pub(crate) fn try_to_write(
+    tenure: &mut Tenure,
+    present: &mut Lease,
+    me: &WorkerId,
+    answer: Answer,
+    is_renewal: bool,
+    build: impl Fn(&Lease) -> LeaseWrite,
+    mut applied: impl FnMut(&Lease, &Lease, &Lease) -> Result<(), String>,
+) -> Result<bool, String> {
+    // Refused for an earlier write, and once more for a handoff.
+    for _ in 0..4 {
+        let sent = tenure.send(NOW);
+        if answer == Answer::NotSent {
+            return Ok(false);
+        }
+        let outcome = outcome_of(&build(&tenure.lease), present)?;
+        if let WriteOutcome::Applied(after) = &outcome {
+            applied(&tenure.lease, present, after)?;
+            *present = Lease::clone(after);
+        }
+        if answer == Answer::Lost {
+            return Ok(false);
+        }
+        match tenure.settle(sent, outcome, me) {
+            Settled::Written => return Ok(false),
+            Settled::EarlierWritten if is_renewal => return Ok(false),
+            Settled::EarlierWritten | Settled::HandoffBegan => {}
+            Settled::Lost => return Ok(true),
+        }
+    }
+    Ok(false)
+}
+
+/// A write by the counter landed on the row as the worker had it.
+pub(crate) fn written_by_counter(held: &Lease, before: &Lease) -> Result<(), String> {
+    if held.counter != before.counter {
+        return Err("ownership: a worker wrote to a row that others had written since".into());
+    }
+    Ok(())
+}
+
+/// So many counts of a row are after `known`; 2 is two or more.
+pub(crate) fn behind(known: &Lease, present: u64) -> u8 {
+    u8::try_from(present.saturating_sub(known.counter)).unwrap_or(2).min(2)
+}
+
+/// What becomes of a holder's write.
 pub(crate) fn carry_out(
     present: &Lease,
     lease: usize,
@@ -46,43 +95,29 @@ pub(crate) fn carry_out(
     tenure.in_doubt_since = held.doubted.map(ago);
     let target =
         position(if present.owner.as_ref() == Some(&me) { code(&present.checkpoint) + 1 } else { 1 });
-    let (mut row, mut is_lost) = (None, write == Write::Release);
-    for _ in 0..2 {
-        let sent = tenure.send(NOW);
-        if answer == Answer::NotSent {
-            break;
-        }
-        let outcome = outcome_of(
-            &match write {
-                Write::Renew => LeaseWrite::renew(&tenure.lease, None),
-                Write::Checkpoint => LeaseWrite::checkpoint(&tenure.lease, &target),
-                Write::End => LeaseWrite::checkpoint(&tenure.lease, &Checkpoint::ShardEnd),
-                Write::Release => LeaseWrite::release(&tenure.lease, &me),
-            },
-            &present,
-        )?;
-        if let WriteOutcome::Applied(after) = &outcome {
-            row = Some(judged(&present, after)?);
-            if tenure.lease.counter != present.counter {
-                return Err("ownership: a worker wrote to a row that others had written since".into());
-            }
-            present = Lease::clone(after);
-        }
-        if answer == Answer::Lost {
-            break;
-        }
-        match tenure.settle(sent, outcome, &me) {
-            Settled::Written => break,
-            Settled::EarlierWritten if write == Write::Renew => break,
-            Settled::EarlierWritten => {}
-            Settled::HandoffBegan => return Err("takes: a handoff in a fleet without a leader".into()),
-            Settled::Lost => {
-                is_lost = true;
-                break;
-            }
-        }
+    let mut row = None;
+    let build = |held: &Lease| match write {
+        Write::Renew => LeaseWrite::renew(held, None),
+        Write::Checkpoint => LeaseWrite::checkpoint(held, &target),
+        Write::End => LeaseWrite::checkpoint(held, &Checkpoint::ShardEnd),
+        Write::Release => LeaseWrite::release(held, &me),
+    };
+    let is_lost = try_to_write(
+        &mut tenure,
+        &mut present,
+        &me,
+        answer,
+        write == Write::Renew,
+        build,
+        |held, before, after| {
+            row = Some(judged(before, after)?);
+            written_by_counter(held, before)
+        },
+    )?;
+    if tenure.lease.checkpoint_owner.is_some() {
+        return Err("takes: a handoff in a fleet without a leader".into());
     }
-    let behind = u8::try_from(present.counter.saturating_sub(tenure.lease.counter)).unwrap_or(2).min(2);
+    let behind = behind(&tenure.lease, present.counter);
     let seen = (behind, content(&tenure.lease));
     let held = Held {
         behind,
@@ -90,7 +125,7 @@ pub(crate) fn carry_out(
         doubted: tenure.in_doubt_since.map(age),
         started: held.started,
     };
-    let ends = is_lost || tenure.lease.checkpoint.is_shard_end();
+    let ends = is_lost || write == Write::Release || tenure.lease.checkpoint.is_shard_end();
     Ok(Wrote { row, held: (!ends).then_some(held), last_seen: seen })
 }
 

@@ -5,12 +5,19 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fmt::Write as _;
 use std::hash::Hash;
 
+use crate::answers::name;
+
 /// A small world, and the rules by which it goes on.
 pub(crate) trait Model {
     type World: Copy + std::fmt::Debug;
     /// A world in so few bits that it can be looked up exactly.
     type Code: Eq + Ord + Hash;
     type Action: Copy;
+
+    /// Recovery takes no more rounds.
+    const ROUNDS_MAX: usize;
+    /// So many quiet rounds in a row show that all is well.
+    const REST: usize;
 
     fn start(&self) -> Self::World;
 
@@ -28,12 +35,16 @@ pub(crate) trait Model {
 
     fn code(world: &Self::World) -> Self::Code;
 
-    /// Who may be left when the faults are over.
-    fn survivors(&self) -> Vec<Vec<usize>>;
+    /// How many workers there are, and how many of them, the first ones, must be able to set everything
+    /// right alone.
+    fn workers(&self) -> (usize, usize);
 
-    /// Without faults, and with the others silent, those in `alive` set everything right, and then leave
-    /// it as it is.
-    fn recovers(&mut self, world: Self::World, alive: &[usize]) -> Result<(), String>;
+    /// The end of all faults: whoever is not in `alive` has crashed.
+    fn calm_down(&self, world: &mut Self::World, alive: &[usize]);
+
+    /// One round of each of the workers in `alive` without faults, and a tick. Whether all was well and
+    /// was left as it was.
+    fn round(&mut self, world: Self::World, alive: &[usize]) -> Result<(Self::World, bool), String>;
 
     /// What an action is, said with the names at the start.
     fn sentence(&self, action: Self::Action, names: Renaming) -> String;
@@ -59,13 +70,14 @@ type Step = (u32, u16);
 /// What is wrong, and the shortest way to it.
 pub(crate) fn explore<M: Model>(rules: &mut M, states_max: usize) -> Result<String, String> {
     let start = rules.canonical(rules.start()).0;
-    let survivors = rules.survivors();
+    let survivors = survivors(rules.workers());
+    let mut healing = Healing::<M>::new();
     let mut seen: HashSet<M::Code> = HashSet::from([M::code(&start)]);
     let mut steps: Vec<Step> = vec![(0, 0)];
     let mut todo: VecDeque<(u32, M::World)> = VecDeque::from([(0, start)]);
     while let Some((index, world)) = todo.pop_front() {
         for alive in &survivors {
-            if let Err(error) = rules.recovers(world, alive) {
+            if let Err(error) = recovers(rules, world, alive, &mut healing) {
                 return Err(told(rules, &steps, index, None, &error));
             }
         }
@@ -84,6 +96,48 @@ pub(crate) fn explore<M: Model>(rules: &mut M, states_max: usize) -> Result<Stri
         }
     }
     Ok(format!("{} states, all there are", steps.len()))
+}
+
+/// Worlds that are known to recover, each with who is left in it.
+type Healing<M> = HashSet<(<M as Model>::Code, u8)>;
+
+/// Who may be left when the faults are over: one of those that can do it alone, or everybody.
+fn survivors((workers, alone): (usize, usize)) -> Vec<Vec<usize>> {
+    let alone = (0..alone).map(|worker| vec![worker]);
+    alone.chain([(0..workers).collect()]).collect()
+}
+
+/// Without faults, and with the others silent, those in `alive` set everything right, and then leave it
+/// as it is. Adds the worlds that were gone through to those known to recover.
+fn recovers<M: Model>(
+    rules: &mut M,
+    mut world: M::World,
+    alive: &[usize],
+    healing: &mut Healing<M>,
+) -> Result<(), String> {
+    rules.calm_down(&mut world, alive);
+    let mask = alive.iter().map(|worker| 1 << worker).sum();
+    let mut path = Vec::new();
+    let mut rest = 0;
+    for _ in 0..M::ROUNDS_MAX {
+        let code = (M::code(&world), mask);
+        if healing.contains(&code) {
+            healing.extend(path);
+            return Ok(());
+        }
+        path.push(code);
+        let (next, is_quiet) =
+            rules.round(world, alive).map_err(|error| format!("{error}, when all faults are over"))?;
+        rest = if is_quiet { rest + 1 } else { 0 };
+        if rest == M::REST {
+            healing.extend(path);
+            return Ok(());
+        }
+        world = next;
+    }
+    let alive: Vec<String> = alive.iter().map(|&worker| name(worker).to_string()).collect();
+    let (alive, rounds) = (alive.join(" and "), M::ROUNDS_MAX);
+    Err(format!("recovery: {alive} do not set things right in {rounds} rounds without faults"))
 }
 
 /// The way to what is wrong, with the names everything had at the start.

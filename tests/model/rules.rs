@@ -1,7 +1,7 @@
 //! Everything that can happen next, by the crate's own plans, writes and rules of holding. These are
 //! pure, so each is asked only once about the same thing.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use kinesis_consumer::LeaseKey;
@@ -19,11 +19,9 @@ use crate::world::{
 };
 
 /// One and a half ticks.
-const FAILOVER: Duration = Duration::from_secs(3);
+pub(crate) const FAILOVER: Duration = Duration::from_secs(3);
 /// Enough to see every order of three leases.
 const SEEDS: u64 = 16;
-/// Rounds without faults after which everything must be well.
-const ROUNDS_MAX: usize = 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -109,8 +107,6 @@ pub(crate) struct Rules {
     plans: HashMap<(usize, [Seen; LEASES], [bool; LEASES]), Plan>,
     takes: HashMap<(usize, Content, Take, usize), Judged<Option<Content>>>,
     writes: HashMap<(usize, Content, Attempt), Judged<Wrote>>,
-    /// Worlds that are known to recover, with who is left in them.
-    healing: HashSet<(Code, u8)>,
 }
 
 /// What a holder's write came to.
@@ -136,7 +132,6 @@ impl Rules {
             plans: HashMap::new(),
             takes: HashMap::new(),
             writes: HashMap::new(),
-            healing: HashSet::new(),
         }
     }
 
@@ -278,7 +273,7 @@ impl Rules {
 
     /// One round of each of the workers in `alive` without faults, then a tick. Whether any of them
     /// took a lease.
-    fn round(&mut self, mut world: World, alive: &[usize]) -> Result<(World, bool), String> {
+    fn go_round(&mut self, mut world: World, alive: &[usize]) -> Result<(World, bool), String> {
         let mut has_taken = false;
         for &worker in alive {
             world = self.apply(world, Action::Scan { worker, stale: false })?;
@@ -333,6 +328,9 @@ impl Model for Rules {
     type World = World;
     type Code = Code;
     type Action = Action;
+
+    const ROUNDS_MAX: usize = 10;
+    const REST: usize = 1;
 
     fn start(&self) -> World {
         let mut rows = [Row::default(); LEASES];
@@ -454,43 +452,21 @@ impl Model for Rules {
         world.code()
     }
 
-    /// Everybody, or one of them.
-    fn survivors(&self) -> Vec<Vec<usize>> {
-        let workers = self.setup.workers;
-        let mut survivors: Vec<Vec<usize>> = (0..workers).map(|worker| vec![worker]).collect();
-        survivors.push((0..workers).collect());
-        survivors
+    fn workers(&self) -> (usize, usize) {
+        (self.setup.workers, self.setup.workers)
     }
 
-    /// Adds the worlds that were gone through to those known to recover.
-    fn recovers(&mut self, mut world: World, alive: &[usize]) -> Result<(), String> {
+    fn calm_down(&self, world: &mut World, alive: &[usize]) {
         for worker in (0..WORKERS).filter(|worker| !alive.contains(worker)) {
             world.workers[worker] = Worker::default();
         }
         (world.crashes_left, world.losses_left, world.stale_left) = (0, 0, 0);
-        let mask = alive.iter().map(|worker| 1 << worker).sum();
-        let mut path = Vec::new();
-        for _ in 0..ROUNDS_MAX {
-            let code = (world.code(), mask);
-            if self.healing.contains(&code) {
-                self.healing.extend(path);
-                return Ok(());
-            }
-            path.push(code);
-            let was_well = self.is_well(&world, alive);
-            let (next, has_taken) =
-                self.round(world, alive).map_err(|error| format!("{error}, when all faults are over"))?;
-            if was_well && !has_taken && self.is_well(&next, alive) {
-                self.healing.extend(path);
-                return Ok(());
-            }
-            world = next;
-        }
-        let alive: Vec<String> = alive.iter().map(|&worker| name(worker).to_string()).collect();
-        Err(format!(
-            "recovery: {} do not set things right in {ROUNDS_MAX} rounds without faults",
-            alive.join(" and ")
-        ))
+    }
+
+    fn round(&mut self, world: World, alive: &[usize]) -> Result<(World, bool), String> {
+        let was_well = self.is_well(&world, alive);
+        let (next, has_taken) = self.go_round(world, alive)?;
+        Ok((next, was_well && !has_taken && self.is_well(&next, alive)))
     }
 
     fn sentence(&self, action: Action, names: Renaming) -> String {

@@ -3,24 +3,20 @@
 use std::time::Duration;
 
 use kinesis_consumer::internals::{
-    Handoffs, Known, Move, Settled, Tenure, is_given_to, learn, note_handoffs, observe_scan, outcome_of,
-    plan_moves,
+    Handoffs, Known, Move, Tenure, is_given_to, learn, note_handoffs, observe_scan, outcome_of, plan_moves,
 };
 use kinesis_consumer::lease::{Lease, LeaseWrite, WriteOutcome};
 use kinesis_consumer::{AssignmentStrategy, Checkpoint, LeaseKey, Moment, WorkerId};
 
 use super::world::{Held, Owners, Seen, WORKERS};
-use crate::answers::number;
-pub(crate) use crate::answers::{name, owner};
+pub(crate) use crate::answers::{NOW, age, ago, name, owner};
+use crate::answers::{behind, number, try_to_write, written_by_counter};
 use crate::rules::Answer;
+pub(crate) use crate::rules::FAILOVER;
 use crate::world::{AGE_MAX, NOBODY};
 
-/// One and a half of these are the failover time, and the time a lock is good for.
-const TICK: Duration = Duration::from_secs(40);
-pub(crate) const FAILOVER: Duration = Duration::from_secs(60);
 /// A handoff may take the failover time and this.
 const HANDOFF_TIMEOUT: Duration = Duration::from_secs(1);
-pub(crate) const NOW: Moment = Moment::after_origin(Duration::from_secs(1000));
 /// The present counter of the row.
 const COUNTER: u64 = 10;
 /// Enough to see every order of two leases.
@@ -60,18 +56,6 @@ fn lease(behind: u8, (owner, old): Owners) -> Lease {
 fn owners(row: &Lease) -> Owners {
     let of = |worker: &Option<WorkerId>| worker.as_ref().map_or(NOBODY, number);
     (of(&row.owner), of(&row.checkpoint_owner))
-}
-
-fn behind(row: &Lease, present: u64) -> u8 {
-    u8::try_from(present.saturating_sub(row.counter)).unwrap_or(2).min(2)
-}
-
-pub(crate) fn ago(age: u8) -> Moment {
-    Moment::after_origin(NOW.since(Moment::ORIGIN) - TICK * u32::from(age))
-}
-
-pub(crate) fn age(then: Moment) -> u8 {
-    u8::try_from(NOW.since(then).as_secs() / TICK.as_secs()).unwrap_or(AGE_MAX).min(AGE_MAX)
 }
 
 pub(crate) fn is_valid(age: u8) -> bool {
@@ -191,7 +175,7 @@ pub(crate) fn take_up(found: Owners) -> LeaseWrite {
     LeaseWrite::renew(&lease(0, found), None)
 }
 
-/// As `HeldLease::write` does it.
+/// What becomes of a holder's write.
 pub(crate) fn carry_out(
     present: Owners,
     held: Held,
@@ -204,43 +188,28 @@ pub(crate) fn carry_out(
     let of = if held.next == NOBODY { (owner(worker), NOBODY) } else { (held.next, owner(worker)) };
     let mut tenure = Tenure::new(lease(held.behind, of), ago(held.age));
     tenure.in_doubt_since = held.doubted.map(ago);
-    let (mut row, mut is_lost) = (None, write == Write::Release);
-    for _ in 0..4 {
-        let sent = tenure.send(NOW);
-        if answer == Answer::NotSent {
-            break;
-        }
-        let finish = LeaseWrite::finish_handoff(&tenure.lease);
-        let (is_finish, attempt) = match (write, finish) {
-            (Write::Renew, _) => (false, LeaseWrite::renew(&tenure.lease, None)),
-            (Write::Release, Some(finish)) => (true, finish),
-            (Write::Release, None) => (false, LeaseWrite::release(&tenure.lease, &me)),
-        };
-        let outcome = outcome_of(&attempt, &present)?;
-        if let WriteOutcome::Applied(after) = &outcome {
+    let mut row = None;
+    let finish = |held: &Lease| LeaseWrite::finish_handoff(held).filter(|_| write == Write::Release);
+    let build = |held: &Lease| match write {
+        Write::Renew => LeaseWrite::renew(held, None),
+        Write::Release => finish(held).unwrap_or_else(|| LeaseWrite::release(held, &me)),
+    };
+    let is_lost = try_to_write(
+        &mut tenure,
+        &mut present,
+        &me,
+        answer,
+        write == Write::Renew,
+        build,
+        |held, before, after| {
             row = Some(owners(after));
-            if after.counter != present.counter + 1 {
-                return Err(format!("counter: a write made it {} after {}", after.counter, present.counter));
+            if after.counter != before.counter + 1 {
+                return Err(format!("counter: a write made it {} after {}", after.counter, before.counter));
             }
             // Whoever finishes a handoff goes by the owners.
-            if !is_finish && tenure.lease.counter != present.counter {
-                return Err("ownership: a worker wrote to a row that others had written since".into());
-            }
-            present = Lease::clone(after);
-        }
-        if answer == Answer::Lost {
-            break;
-        }
-        match tenure.settle(sent, outcome, &me) {
-            Settled::Written => break,
-            Settled::EarlierWritten if write == Write::Renew => break,
-            Settled::EarlierWritten | Settled::HandoffBegan => {}
-            Settled::Lost => {
-                is_lost = true;
-                break;
-            }
-        }
-    }
+            if finish(held).is_some() { Ok(()) } else { written_by_counter(held, before) }
+        },
+    )?;
     let (next, old) = owners(&tenure.lease);
     let behind = behind(&tenure.lease, present.counter);
     let after = Held {
@@ -250,5 +219,9 @@ pub(crate) fn carry_out(
         next: if old == owner(worker) { next } else { NOBODY },
         is_overruled: held.is_overruled,
     };
-    Ok(Wrote { row, held: (!is_lost).then_some(after), last_seen: (behind, owners(&tenure.lease)) })
+    Ok(Wrote {
+        row,
+        held: (!is_lost && write != Write::Release).then_some(after),
+        last_seen: (behind, owners(&tenure.lease)),
+    })
 }

@@ -1,7 +1,7 @@
 //! A lease, given away and handed over by leaders that may all lead at once, taken up, renewed and given
 //! back by workers that crash and whose answers get lost.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use kinesis_consumer::AssignmentStrategy;
 use kinesis_consumer::internals::{Move, MoveReason};
@@ -14,11 +14,6 @@ use super::world::{Held, LedWorld, Owners, Seen, WORKERS, Worker, renamings};
 use crate::explore::{Model, Renaming};
 use crate::rules::{Answer, use_up};
 use crate::world::{AGE_MAX, NOBODY};
-
-/// Recovery takes no longer.
-const ROUNDS_MAX: usize = 12;
-/// What recovered stays as it is for so long.
-const REST: usize = 3;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LedSetup {
@@ -65,7 +60,6 @@ pub(crate) struct LedRules {
     renamings: Vec<[u8; WORKERS]>,
     names: Vec<[u8; WORKERS]>,
     plans: HashMap<Seen, Vec<Move>>,
-    healing: HashSet<(LedWorld, u8)>,
 }
 
 impl LedRules {
@@ -75,7 +69,6 @@ impl LedRules {
             renamings: renamings(setup.workers, setup.leaders),
             names: renamings(setup.workers, setup.workers),
             plans: HashMap::new(),
-            healing: HashSet::new(),
         }
     }
 
@@ -184,26 +177,6 @@ impl LedRules {
         Ok(())
     }
 
-    /// One round without faults: the first of those in `alive` leads, and all do what they find to do.
-    fn round(&mut self, mut world: LedWorld, alive: &[usize]) -> Result<LedWorld, String> {
-        let leader = alive[0];
-        world = self.apply(world, Action::Scan { worker: leader, stale: false })?;
-        let strategy = AssignmentStrategy::WorkerUtilizationAware;
-        let seen = world.workers[leader].seen;
-        if let Some(moved) = seen.and_then(|seen| plan(seen, alive, None, strategy, self.names[0], 0)) {
-            Self::lead(&mut world, leader, &moved, Answer::Comes)?;
-        }
-        for &worker in alive {
-            let act = |write| Action::Write { worker, write, answer: Answer::Comes };
-            world = self.apply(world, act(Write::Renew))?;
-            if world.workers[worker].held.is_some_and(|held| held.next != NOBODY) {
-                world = self.apply(world, act(Write::Release))?;
-            }
-            world = self.apply(world, Action::TakeUp { worker, early: false, answer: Answer::Comes })?;
-        }
-        self.apply(world, Action::Tick)
-    }
-
     /// Whether the owner holds the lease, and nobody else does.
     fn is_well(world: &LedWorld, alive: &[usize]) -> bool {
         let holds = |worker: usize| world.workers[worker].held.is_some_and(|held| held.behind == 0);
@@ -222,6 +195,9 @@ impl Model for LedRules {
     type World = LedWorld;
     type Code = LedWorld;
     type Action = Action;
+
+    const ROUNDS_MAX: usize = 11;
+    const REST: usize = 3;
 
     fn start(&self) -> LedWorld {
         let LedSetup { crashes, losses, stale, .. } = self.setup;
@@ -311,36 +287,37 @@ impl Model for LedRules {
         *world
     }
 
-    /// Everybody, or one of those that may lead.
-    fn survivors(&self) -> Vec<Vec<usize>> {
-        let alone = (0..self.setup.leaders).map(|worker| vec![worker]);
-        alone.chain([(0..self.setup.workers).collect()]).collect()
+    /// Those that may lead can do it alone.
+    fn workers(&self) -> (usize, usize) {
+        (self.setup.workers, self.setup.leaders)
     }
 
-    fn recovers(&mut self, mut world: LedWorld, alive: &[usize]) -> Result<(), String> {
+    fn calm_down(&self, world: &mut LedWorld, alive: &[usize]) {
         for worker in (0..WORKERS).filter(|worker| !alive.contains(worker)) {
             world.workers[worker] = Worker::default();
         }
         (world.crashes_left, world.losses_left, world.stale_left) = (0, 0, 0);
-        let mask = alive.iter().map(|worker| 1 << worker).sum();
-        let mut path = Vec::new();
-        let mut rest = 0;
-        for _ in 0..ROUNDS_MAX {
-            if self.healing.contains(&(world, mask)) {
-                rest = REST;
-            }
-            if rest == REST {
-                self.healing.extend(path);
-                return Ok(());
-            }
-            path.push((world, mask));
-            let owner = world.row.0;
-            world = self.round(world, alive).map_err(|error| format!("{error}, when all faults are over"))?;
-            rest = if Self::is_well(&world, alive) && world.row.0 == owner { rest + 1 } else { 0 };
+    }
+
+    /// The first of those in `alive` leads, and all do what they find to do.
+    fn round(&mut self, mut world: LedWorld, alive: &[usize]) -> Result<(LedWorld, bool), String> {
+        let (leader, owner) = (alive[0], world.row.0);
+        world = self.apply(world, Action::Scan { worker: leader, stale: false })?;
+        let strategy = AssignmentStrategy::WorkerUtilizationAware;
+        let seen = world.workers[leader].seen;
+        if let Some(moved) = seen.and_then(|seen| plan(seen, alive, None, strategy, self.names[0], 0)) {
+            Self::lead(&mut world, leader, &moved, Answer::Comes)?;
         }
-        let alive: Vec<String> = alive.iter().map(|&worker| name(worker).to_string()).collect();
-        let alive = alive.join(" and ");
-        Err(format!("recovery: {alive} do not set things right in {ROUNDS_MAX} rounds without faults"))
+        for &worker in alive {
+            let act = |write| Action::Write { worker, write, answer: Answer::Comes };
+            world = self.apply(world, act(Write::Renew))?;
+            if world.workers[worker].held.is_some_and(|held| held.next != NOBODY) {
+                world = self.apply(world, act(Write::Release))?;
+            }
+            world = self.apply(world, Action::TakeUp { worker, early: false, answer: Answer::Comes })?;
+        }
+        let world = self.apply(world, Action::Tick)?;
+        Ok((world, Self::is_well(&world, alive) && world.row.0 == owner))
     }
 
     fn sentence(&self, action: Action, names: Renaming) -> String {

@@ -1,7 +1,5 @@
 //! The lock of the leader, read and put by workers that crash and whose answers get lost.
 
-use std::collections::HashSet;
-
 use kinesis_consumer::internals::{LockMove, LockRow, LockView, Version, item_after};
 use kinesis_consumer::lease::Item;
 
@@ -11,8 +9,6 @@ use crate::answers::number;
 use crate::explore::{Model, Renaming};
 use crate::rules::{Answer, use_up};
 use crate::world::{AGE_MAX, NOBODY};
-
-const ROUNDS_MAX: usize = 8;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LockSetup {
@@ -66,7 +62,6 @@ pub(crate) enum Action {
 pub(crate) struct LockRules {
     setup: LockSetup,
     renamings: Vec<[u8; WORKERS]>,
-    healing: HashSet<(LockWorld, u8)>,
 }
 
 fn version(is_present: bool) -> Version {
@@ -135,7 +130,7 @@ impl LockWorld {
 
 impl LockRules {
     pub(crate) fn new(setup: LockSetup) -> Self {
-        Self { setup, renamings: renamings(setup.workers, setup.workers), healing: HashSet::new() }
+        Self { setup, renamings: renamings(setup.workers, setup.workers) }
     }
 
     fn put(world: &mut LockWorld, worker: usize, answer: Answer) -> Result<(), String> {
@@ -183,6 +178,9 @@ impl Model for LockRules {
     type World = LockWorld;
     type Code = LockWorld;
     type Action = Action;
+
+    const ROUNDS_MAX: usize = 8;
+    const REST: usize = 1;
 
     fn start(&self) -> LockWorld {
         let LockSetup { crashes, losses, .. } = self.setup;
@@ -245,40 +243,29 @@ impl Model for LockRules {
         *world
     }
 
-    fn survivors(&self) -> Vec<Vec<usize>> {
-        let alone = (0..self.setup.workers).map(|worker| vec![worker]);
-        alone.chain([(0..self.setup.workers).collect()]).collect()
+    fn workers(&self) -> (usize, usize) {
+        (self.setup.workers, self.setup.workers)
     }
 
-    /// One of those in `alive` becomes the leader and stays it.
-    fn recovers(&mut self, mut world: LockWorld, alive: &[usize]) -> Result<(), String> {
+    fn calm_down(&self, world: &mut LockWorld, alive: &[usize]) {
         for worker in (0..WORKERS).filter(|worker| !alive.contains(worker)) {
             world.seen[worker] = None;
         }
         (world.crashes_left, world.losses_left) = (0, 0);
-        let mask = alive.iter().map(|worker| 1 << worker).sum();
-        let mut path = Vec::new();
-        for _ in 0..ROUNDS_MAX {
-            if self.healing.contains(&(world, mask)) {
-                self.healing.extend(path);
-                return Ok(());
+    }
+
+    /// One of those in `alive` becomes the leader and stays it.
+    fn round(&mut self, mut world: LockWorld, alive: &[usize]) -> Result<(LockWorld, bool), String> {
+        let leader = |world: &LockWorld| alive.iter().copied().find(|&worker| world.may_assign(worker));
+        let before = leader(&world);
+        for &worker in alive {
+            world = self.apply(world, Action::Look { worker })?;
+            for _ in 0..2 {
+                world = self.apply(world, Action::Put { worker, answer: Answer::Comes })?;
             }
-            path.push((world, mask));
-            let leader = |world: &LockWorld| alive.iter().copied().find(|&worker| world.may_assign(worker));
-            let before = leader(&world);
-            for &worker in alive {
-                world = self.apply(world, Action::Look { worker })?;
-                for _ in 0..2 {
-                    world = self.apply(world, Action::Put { worker, answer: Answer::Comes })?;
-                }
-            }
-            if before.is_some() && leader(&world) == before {
-                self.healing.extend(path);
-                return Ok(());
-            }
-            world = self.apply(world, Action::Tick)?;
         }
-        Err(format!("recovery: nobody of {alive:?} leads in {ROUNDS_MAX} rounds without faults"))
+        let is_led = before.is_some() && leader(&world) == before;
+        Ok((self.apply(world, Action::Tick)?, is_led))
     }
 
     fn sentence(&self, action: Action, names: Renaming) -> String {
