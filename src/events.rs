@@ -114,6 +114,15 @@ pub enum Event {
         /// Why.
         reason: Arc<str>,
     },
+    /// A stream was deleted and created again under the same name, or the lease table is one that another
+    /// stream was read with: positions in it are of another stream. What happens now follows from
+    /// [`CoordinationConfig::on_recreated_stream`](crate::CoordinationConfig::on_recreated_stream).
+    StreamRecreated {
+        /// The stream.
+        stream: StreamId,
+        /// What does not match, and what to do.
+        reason: Arc<str>,
+    },
     /// Enhanced fan-out has failed for so long that the shard is polled from now on. Subscribing is
     /// tried again every few minutes.
     FanOutUnavailable {

@@ -66,7 +66,7 @@ pub mod internals;
 pub use crate::checkpoint::{Checkpointer, PreparedCheckpoint};
 pub use crate::config::{
     AssignmentStrategy, CoordinationConfig, CoordinationMode, FanOutConsumer, LeaderConfig, LeaseConfig,
-    ManagementConfig, Settings, StreamConfig,
+    ManagementConfig, OnRecreatedStream, Settings, StreamConfig,
 };
 pub use crate::consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Health, Status, StopReason};
 pub use crate::error::{Error, ErrorKind};

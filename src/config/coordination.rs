@@ -43,6 +43,19 @@ pub enum AssignmentStrategy {
     LeaseCountBased,
 }
 
+/// What to do about leases whose positions belong to another stream than the one that is read: the
+/// stream was deleted and created again under the same name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnRecreatedStream {
+    /// Leave the leases alone and report it ([`Event::StreamRecreated`](crate::Event::StreamRecreated), and
+    /// a problem of the stream in the status) until somebody has decided.
+    #[default]
+    Report,
+    /// Read the new stream from its oldest record: the positions of the earlier stream are discarded.
+    StartOver,
+}
+
 /// What only concerns fleets that a leader runs. Workers that may become leader should agree on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -159,6 +172,9 @@ pub struct CoordinationConfig {
     /// Whether a shard whose parent is still open is ignored instead of failing the shard sync
     /// (`ignoreUnexpectedChildShards`; default false).
     pub ignore_unexpected_child_shards: bool,
+    /// What to do if the stream was deleted and created again under the same name. Default: report it,
+    /// and read nothing by positions of the earlier stream.
+    pub on_recreated_stream: OnRecreatedStream,
     /// The pause before a callback that failed is called again (`taskBackoffTimeMillis`; 1 ms to 1 h,
     /// default 500 ms). It doubles with every further failure, up to 30 s.
     pub task_backoff_time: Duration,
@@ -186,6 +202,7 @@ impl Default for CoordinationConfig {
             cleanup_leases_upon_shard_completion: true,
             lease_cleanup_interval: Duration::from_secs(60),
             ignore_unexpected_child_shards: false,
+            on_recreated_stream: OnRecreatedStream::default(),
             task_backoff_time: Duration::from_millis(500),
             shutdown_timeout: Duration::from_secs(60),
             call_process_records_even_for_empty_record_list: false,

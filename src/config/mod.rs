@@ -6,7 +6,9 @@ mod lease;
 mod range;
 mod stream;
 
-pub use self::coordination::{AssignmentStrategy, CoordinationConfig, CoordinationMode, LeaderConfig};
+pub use self::coordination::{
+    AssignmentStrategy, CoordinationConfig, CoordinationMode, LeaderConfig, OnRecreatedStream,
+};
 pub use self::environment::Settings;
 pub use self::lease::{FanOutConsumer, LeaseConfig, ManagementConfig};
 pub(crate) use self::range::{check, check_duration};

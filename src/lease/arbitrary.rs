@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::{Attribute, Item, Lease, LeaseWrite, PendingCheckpoint, Throughput, names};
 use crate::types::{Checkpoint, HashKeyRange, ShardId, WorkerId};
 
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 22] = [
     names::LEASE_KEY,
     names::LEASE_OWNER,
     names::LEASE_COUNTER,
@@ -29,6 +29,9 @@ const NAMES: [&str; 19] = [
     names::ENTITY_TYPE,
     names::STREAM_NAME,
     names::SHARD_ID,
+    names::STARTING_SEQUENCE_NUMBER,
+    names::SOURCE_STREAM,
+    names::LATEST_SINCE,
     "somethingElse",
 ];
 
@@ -63,8 +66,11 @@ pub(super) fn lease() -> impl Strategy<Value = Lease> {
     let shard = ("[a-b]", option::of(("[0-9]{12}:s:1", "shardId-[0-9]")));
     let owners = (option::of(worker()), option::of(worker()));
     let shards = (shard_ids(), shard_ids(), option::of(range()));
-    (shard, owners, numbers, checkpoint(), option::of(pending()), shards, option::of(throughput())).prop_map(
-        |((key, stream), owners, (counter, switches), checkpoint, pending, shards, throughput)| {
+    let start = "0|[1-9][0-9]{0,128}".prop_map(|text| text.parse().unwrap());
+    let origin = (option::of(start), option::of("[a-z]{1,9}"), option::of(0..1_u64 << 63));
+    let checkpoints = (checkpoint(), option::of(pending()));
+    (shard, owners, numbers, checkpoints, shards, option::of(throughput()), origin).prop_map(
+        |((key, stream), owners, (counter, switches), (checkpoint, pending), shards, throughput, origin)| {
             let mut lease = Lease::new(key, checkpoint);
             if let Some((stream, shard)) = stream {
                 lease.stream_name = Some(stream);
@@ -75,6 +81,7 @@ pub(super) fn lease() -> impl Strategy<Value = Lease> {
             lease.pending_checkpoint = pending;
             (lease.parents, lease.children, lease.hash_key_range) = shards;
             lease.throughput = throughput;
+            (lease.starting_sequence_number, lease.source_stream, lease.latest_since) = origin;
             lease
         },
     )
@@ -128,5 +135,9 @@ pub(super) fn write() -> impl Strategy<Value = LeaseWrite> {
             .prop_map(|(lease, from, to)| LeaseWrite::start_handoff(&lease.key, &from, &to)),
         lease().prop_filter_map("no handoff", |lease| LeaseWrite::finish_handoff(&lease)),
         lease().prop_map(|lease| LeaseWrite::evict(&lease)),
+        (lease(), lease()).prop_map(|(lease, origin)| LeaseWrite::update_origin(&lease.key, &origin)),
+        (lease(), lease()).prop_map(|(lease, fresh)| LeaseWrite::reset(&lease, &fresh)),
+        (lease(), worker(), 0..1_u64 << 63)
+            .prop_map(|(lease, worker, at)| LeaseWrite::take(&lease, &worker).with_latest_since(&lease, at)),
     ]
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::decimal::Decimal;
 use super::{Attribute, Item, Lease, PendingCheckpoint, Throughput, UnreadableRow, names};
-use crate::types::{Checkpoint, HashKeyRange, LeaseKey, ShardId};
+use crate::types::{Checkpoint, HashKeyRange, LeaseKey, SequenceNumber, ShardId};
 
 impl Lease {
     /// Reads a row of the lease table, whoever wrote it; `None` if the row is of another kind (an
@@ -58,6 +58,10 @@ impl Lease {
         if self.stream_name.is_some() || self.shard_id.as_str() != self.key.as_str() {
             put(names::SHARD_ID, text(self.shard_id.as_str()));
         }
+        let start = self.starting_sequence_number.as_ref();
+        put(names::STARTING_SEQUENCE_NUMBER, start.and_then(|number| text(&number.to_string())));
+        put(names::SOURCE_STREAM, self.source_stream.as_deref().and_then(text));
+        put(names::LATEST_SINCE, self.latest_since.map(Attribute::number));
         item
     }
 }
@@ -94,6 +98,9 @@ impl Row<'_> {
             hash_key_range: self.hash_key_range()?,
             throughput: self.throughput()?,
             checkpoint_owner: self.text(names::CHECKPOINT_OWNER)?.map(Into::into),
+            starting_sequence_number: self.starting_sequence_number()?,
+            source_stream: self.text(names::SOURCE_STREAM)?.map(str::to_owned),
+            latest_since: self.number(names::LATEST_SINCE)?,
             key,
         })
     }
@@ -114,6 +121,12 @@ impl Row<'_> {
                 .map_err(|error| wrong(names::STARTING_HASH_KEY, &error.to_string())),
             _ => Ok(None),
         }
+    }
+
+    fn starting_sequence_number(&self) -> Result<Option<SequenceNumber>, String> {
+        self.read(names::STARTING_SEQUENCE_NUMBER, "a sequence number (S)", |value| {
+            value.text()?.parse().ok()
+        })
     }
 
     fn throughput(&self) -> Result<Option<Throughput>, String> {

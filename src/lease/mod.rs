@@ -13,6 +13,7 @@ mod held;
 mod item;
 mod memory;
 pub(crate) mod names;
+pub(crate) mod origin;
 mod relay;
 mod row;
 mod store;

@@ -19,6 +19,14 @@ pub(crate) const ENTITY_TYPE: &str = "entityType";
 pub(crate) const STREAM_NAME: &str = "streamName";
 pub(crate) const SHARD_ID: &str = "shardId";
 
+// Not KCL's: Java keeps them, because it never replaces a row, and ignores them.
+/// The first sequence number of the shard (S).
+pub(crate) const STARTING_SEQUENCE_NUMBER: &str = "startingSequenceNumber";
+/// The name of the stream, of leases that have no `streamName` (S).
+pub(crate) const SOURCE_STREAM: &str = "sourceStream";
+/// Of a lease at `LATEST`: from when on records are to be read, in milliseconds since 1970 (N).
+pub(crate) const LATEST_SINCE: &str = "latestSince";
+
 /// The `entityType` of leases; rows without one are leases too, rows with another are not.
 pub(crate) const ENTITY_TYPE_LEASE: &str = "LEASE";
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::decimal::Decimal;
-use crate::types::{Checkpoint, HashKeyRange, LeaseKey, ShardId, StreamId, WorkerId};
+use crate::types::{Checkpoint, HashKeyRange, LeaseKey, SequenceNumber, ShardId, StreamId, WorkerId};
 
 /// The decimals the table keeps of a throughput, and what that makes one of.
 const DECIMALS: u8 = 6;
@@ -43,6 +43,17 @@ pub struct Lease {
     pub throughput: Option<Throughput>,
     /// `checkpointOwner`: during a handoff, the worker still processing.
     pub checkpoint_owner: Option<WorkerId>,
+    /// `startingSequenceNumber`: the first sequence number of the shard, which differs from that of a
+    /// shard with the same identifier in another stream, or in an earlier one of the same name. Not an
+    /// attribute of KCL's.
+    pub starting_sequence_number: Option<SequenceNumber>,
+    /// `sourceStream`: the name of the stream where `stream_name` does not say it, in single-stream
+    /// mode. Not an attribute of KCL's.
+    pub source_stream: Option<String>,
+    /// `latestSince`: the instant that `LATEST` means for this lease, in milliseconds since 1970. It is
+    /// stored when the lease is created or first acquired, and goes with the first checkpoint. Not an
+    /// attribute of KCL's.
+    pub latest_since: Option<u64>,
 }
 
 impl Lease {
@@ -64,6 +75,9 @@ impl Lease {
             hash_key_range: None,
             throughput: None,
             checkpoint_owner: None,
+            starting_sequence_number: None,
+            source_stream: None,
+            latest_since: None,
         }
     }
 
@@ -79,6 +93,7 @@ impl Lease {
     pub(crate) fn in_stream(mut self, stream: &StreamId) -> Self {
         self.key = stream.lease_key(&self.shard_id);
         self.stream_name = stream.serialized().map(ToOwned::to_owned);
+        self.source_stream = self.stream_name.is_none().then(|| stream.name().to_owned());
         self
     }
 }

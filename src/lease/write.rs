@@ -148,6 +148,9 @@ impl LeaseWrite {
             ]
             .map(Update::Remove),
         );
+        if lease.latest_since.is_some() {
+            write.updates.push(Update::Remove(names::LATEST_SINCE));
+        }
         write.set_details(lease);
         write
     }
@@ -192,6 +195,66 @@ impl LeaseWrite {
         let mut write = Self::by_key("UpdateLease", key);
         write.set_hash_range(range);
         write
+    }
+
+    /// Stores which shard of which stream the lease is of, as `origin` says, in a row that does not say it
+    /// yet: `UpdateLease`. Leaves owner and counter alone, so anybody may write it. KCL has no such write.
+    ///
+    /// Refused: the lease is gone, or somebody else has stored it.
+    #[must_use]
+    pub fn update_origin(key: &LeaseKey, origin: &Lease) -> Self {
+        let mut write = Self::by_key("UpdateLease", key);
+        write.conditions.push(Condition::Absent(names::STARTING_SEQUENCE_NUMBER));
+        write.set_origin(origin);
+        write
+    }
+
+    /// Starts the shard over as `fresh` says, a lease that nobody has owned yet: `ResetLease`. Takes it
+    /// from its owner, and discards its checkpoint and what belongs to that. KCL has no such write, but
+    /// reads the row as one of a shard that was never processed.
+    ///
+    /// Refused: the row has changed since; look again.
+    #[must_use]
+    pub fn reset(lease: &Lease, fresh: &Lease) -> Self {
+        let mut write = Self::by_counter("ResetLease", lease);
+        write.set(names::CHECKPOINT, Attribute::S(fresh.checkpoint.text()));
+        write.set(names::CHECKPOINT_SUB_SEQUENCE, Attribute::number(fresh.checkpoint.sub_sequence_number()));
+        write.set(names::OWNER_SWITCHES, Attribute::number(0));
+        write.updates.extend(
+            [
+                names::LEASE_OWNER,
+                names::CHECKPOINT_OWNER,
+                names::PENDING_CHECKPOINT,
+                names::PENDING_CHECKPOINT_SUB_SEQUENCE,
+                names::PENDING_CHECKPOINT_STATE,
+                names::CHILD_SHARDS,
+            ]
+            .map(Update::Remove),
+        );
+        write.updates.push(match shard_ids(&fresh.parents) {
+            Some(parents) => Update::Set(names::PARENT_SHARDS, parents),
+            None => Update::Remove(names::PARENT_SHARDS),
+        });
+        write.updates.push(match fresh.latest_since {
+            Some(since) => Update::Set(names::LATEST_SINCE, Attribute::number(since)),
+            None => Update::Remove(names::LATEST_SINCE),
+        });
+        if let Some(range) = fresh.hash_key_range {
+            write.set_hash_range(range);
+        }
+        write.set_origin(fresh);
+        write
+    }
+
+    /// The same write, which also stores the instant from which on records are read (in milliseconds
+    /// since 1970) if `lease` is at `LATEST` and has none yet: whoever goes on without a checkpoint starts
+    /// there too.
+    #[must_use]
+    pub fn with_latest_since(mut self, lease: &Lease, millis: u64) -> Self {
+        if lease.checkpoint == Checkpoint::Latest && lease.latest_since.is_none() {
+            self.set(names::LATEST_SINCE, Attribute::number(millis));
+        }
+        self
     }
 
     /// Gives a lease to `new`, whoever works on it now (`assignLease`, from the leader's
@@ -303,6 +366,15 @@ impl LeaseWrite {
         if let Some(stream) = lease.stream_name.as_ref().filter(|stream| !stream.is_empty()) {
             self.set(names::STREAM_NAME, Attribute::S(stream.clone()));
             self.set(names::SHARD_ID, Attribute::S(lease.shard_id.as_str().to_owned()));
+        }
+    }
+
+    fn set_origin(&mut self, origin: &Lease) {
+        if let Some(number) = &origin.starting_sequence_number {
+            self.set(names::STARTING_SEQUENCE_NUMBER, Attribute::S(number.to_string()));
+        }
+        if let Some(stream) = &origin.source_stream {
+            self.set(names::SOURCE_STREAM, Attribute::S(stream.clone()));
         }
     }
 
