@@ -40,6 +40,14 @@ pub enum Event {
         /// Where its processing will start.
         checkpoint: Checkpoint,
     },
+    /// The row of a lease was deleted by somebody else (a person, a TTL, another table of the same name) before
+    /// its shard had ended, and was created again at the checkpoint last known.
+    LeaseRecreated {
+        /// The lease.
+        lease: LeaseKey,
+        /// Where processing goes on.
+        checkpoint: Checkpoint,
+    },
     /// The row of a finished shard was deleted.
     LeaseDeleted {
         /// The lease.

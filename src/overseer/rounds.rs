@@ -192,6 +192,11 @@ impl Overseer {
         self.streams.contains_key(&lease.stream_name)
     }
 
+    /// What `LATEST` means for `lease` unless its row says it.
+    pub(super) fn latest_since(&self, lease: &Lease) -> u64 {
+        self.streams.get(&lease.stream_name).map_or(0, |care| care.stream.latest_since())
+    }
+
     /// Tells once of leases that no stream of this consumer will ever have.
     fn report_other_mode(&mut self, others: Vec<Lease>) {
         let is_multi = self.worker.streams.is_multi();
@@ -323,6 +328,7 @@ impl Overseer {
             lease,
             taken,
             worker.seeds.seed(),
+            worker.events.clone(),
         ));
         worker.holdings.insert(Holding {
             held: Arc::clone(&held),

@@ -15,9 +15,16 @@ pub(crate) struct ShardSyncPlan {
 }
 
 impl ShardSyncPlan {
-    /// The same plan with rows of `stream`.
-    pub(crate) fn in_stream(self, stream: &StreamId) -> Self {
-        let in_stream = |new: NewLease| NewLease { lease: new.lease.in_stream(stream), ..new };
+    /// The same plan with rows of `stream`, where `LATEST` means since `latest_since` (in milliseconds of
+    /// the epoch) unless other leases of the application say otherwise.
+    pub(crate) fn in_stream(self, stream: &StreamId, latest_since: u64) -> Self {
+        let in_stream = |new: NewLease| {
+            let mut lease = new.lease.in_stream(stream);
+            if lease.checkpoint == Checkpoint::Latest {
+                lease.latest_since.get_or_insert(latest_since);
+            }
+            NewLease { lease, ..new }
+        };
         Self { new_leases: self.new_leases.into_iter().map(in_stream).collect() }
     }
 }
@@ -34,7 +41,7 @@ pub(crate) struct NewLease {
 pub(crate) enum Reason {
     /// The table is empty, and this is one of the shards to start with.
     EmptyTable,
-    /// The shard is open and follows no shard with a lease.
+    /// The shard is open and cannot be traced to a shard with a lease.
     Open,
     /// This shard has none, but a shard that follows it cannot start before it ended.
     ParentOf(ShardId),
@@ -60,35 +67,62 @@ pub(crate) fn plan_shard_sync(
     strategy: StartStrategy,
     ignore_unexpected_child_shards: bool,
 ) -> Result<ShardSyncPlan, SyncError> {
+    let start = start_of_missing(leases, strategy);
     let mut new_leases = if leases.is_empty() {
-        plan_empty_table(shards, strategy)?
+        plan_empty_table(shards, &start.checkpoint)?
     } else {
-        plan_missing(shards, leases, strategy, ignore_unexpected_child_shards)?
+        plan_missing(shards, leases, &start.checkpoint, ignore_unexpected_child_shards)?
     };
     new_leases.sort_by(|(a, ..), (b, ..)| {
         (&a.starting_sequence_number, &a.id).cmp(&(&b.starting_sequence_number, &b.id))
     });
     let new_leases = new_leases
         .into_iter()
-        .map(|(shard, checkpoint, reason)| NewLease { lease: lease_of(shard, checkpoint), reason })
+        .map(|(shard, checkpoint, reason)| {
+            let mut lease = lease_of(shard, checkpoint);
+            lease.latest_since = start.latest_since.filter(|_| lease.checkpoint == Checkpoint::Latest);
+            NewLease { lease, reason }
+        })
         .collect();
     Ok(ShardSyncPlan { new_leases })
 }
 
 type Planned<'a> = (&'a Shard, Checkpoint, Reason);
 
-fn plan_empty_table(shards: &[Shard], strategy: StartStrategy) -> Result<Vec<Planned<'_>>, SyncError> {
+/// Where shards start that follow no lease.
+struct Start {
+    checkpoint: Checkpoint,
+    /// What `LATEST` means, if the application has settled it already.
+    latest_since: Option<u64>,
+}
+
+/// Where the start strategy says, as long as the application is still getting its first leases: then all of
+/// them start at the same instant. Once a lease has moved on, the application is not new to the stream, and
+/// what it cannot trace to a lease is read from the oldest record. (KCL goes by the strategy all the same,
+/// and so skips what was written while `LATEST` applications were down.)
+fn start_of_missing(leases: &[Lease], strategy: StartStrategy) -> Start {
+    let checkpoint = initial_checkpoint(strategy);
+    let latest_since = leases.iter().filter_map(|lease| lease.latest_since).min();
+    let is_new = leases.iter().all(|lease| lease.checkpoint == checkpoint);
+    let is_settled = checkpoint != Checkpoint::Latest || leases.is_empty() || latest_since.is_some();
+    if is_new && is_settled {
+        Start { checkpoint, latest_since }
+    } else {
+        Start { checkpoint: Checkpoint::TrimHorizon, latest_since: None }
+    }
+}
+
+fn plan_empty_table<'a>(shards: &'a [Shard], start: &Checkpoint) -> Result<Vec<Planned<'a>>, SyncError> {
     if !HashKeyRange::FULL.is_covered_by(shards.iter().map(|shard| shard.hash_key_range)) {
         return Err(SyncError::Incomplete);
     }
-    let start = initial_checkpoint(strategy);
     Ok(shards.iter().map(|shard| (shard, start.clone(), Reason::EmptyTable)).collect())
 }
 
 fn plan_missing<'a>(
     shards: &'a [Shard],
     leases: &[Lease],
-    strategy: StartStrategy,
+    start: &Checkpoint,
     ignore_unexpected: bool,
 ) -> Result<Vec<Planned<'a>>, SyncError> {
     let leased: BTreeSet<&ShardId> = leases.iter().map(|lease| &lease.shard_id).collect();
@@ -107,8 +141,6 @@ fn plan_missing<'a>(
         }
     }
 
-    let start = initial_checkpoint(strategy);
-    let starts_with_the_oldest = strategy != StartStrategy::Latest;
     let mut planned: BTreeMap<&ShardId, Planned<'a>> = BTreeMap::new();
     let mut descendants: BTreeSet<&ShardId> = leased.clone();
     let mut oldest: BTreeSet<&ShardId> = BTreeSet::new();
@@ -118,9 +150,7 @@ fn plan_missing<'a>(
             shard.parents.iter().filter_map(|parent| listed.get(parent).copied()).collect();
         let qualifies = |parent: &Shard| descendants.contains(&parent.id) || oldest.contains(&parent.id);
         if !parents.iter().any(|parent| qualifies(parent)) {
-            if starts_with_the_oldest {
-                oldest.insert(&shard.id);
-            }
+            oldest.insert(&shard.id);
             if shard.is_open() {
                 planned.insert(&shard.id, (shard, start.clone(), Reason::Open));
             }
@@ -134,10 +164,7 @@ fn plan_missing<'a>(
             {
                 continue;
             }
-            let is_timestamp = matches!(strategy, StartStrategy::Timestamp(_));
-            let checkpoint =
-                if qualifies(parent) && !is_timestamp { Checkpoint::TrimHorizon } else { start.clone() };
-            planned.insert(&parent.id, (parent, checkpoint, Reason::ParentOf(shard.id.clone())));
+            planned.insert(&parent.id, (parent, start.clone(), Reason::ParentOf(shard.id.clone())));
         }
         descendants.insert(&shard.id);
     }
@@ -197,6 +224,7 @@ fn lease_of(shard: &Shard, checkpoint: Checkpoint) -> Lease {
     let mut lease = Lease::new(shard.id.as_str(), checkpoint);
     lease.parents = shard.parents.clone();
     lease.hash_key_range = Some(shard.hash_key_range);
+    lease.starting_sequence_number = Some(shard.starting_sequence_number.clone());
     lease
 }
 
@@ -250,7 +278,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::EmptyTable => f.write_str("the table is empty"),
-            Self::Open => f.write_str("open, and it follows no shard with a lease"),
+            Self::Open => f.write_str("open, and not traced to a shard with a lease"),
             Self::ParentOf(child) => write!(f, "{child} has to wait for it"),
             Self::ChildOf(parent) => write!(f, "{parent} is over"),
         }

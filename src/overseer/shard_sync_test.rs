@@ -21,8 +21,18 @@ fn stream(line: &str) -> Vec<Shard> {
         .collect()
 }
 
+/// Leases of an application that started at the instant 7 and has processed nothing yet.
 fn leases(line: &str) -> Vec<Lease> {
-    line.split_whitespace().map(|id| Lease::new(id, Checkpoint::Latest)).collect()
+    leases_at(line, StartStrategy::Latest)
+}
+
+fn leases_at(line: &str, strategy: StartStrategy) -> Vec<Lease> {
+    let lease = |id| {
+        let mut lease = Lease::new(id, initial_checkpoint(strategy));
+        lease.latest_since = (strategy == StartStrategy::Latest).then_some(7);
+        lease
+    };
+    line.split_whitespace().map(lease).collect()
 }
 
 const ALL: [StartStrategy; 3] = [StartStrategy::Latest, StartStrategy::Oldest, StartStrategy::Timestamp(5)];
@@ -30,20 +40,57 @@ const ALL: [StartStrategy; 3] = [StartStrategy::Latest, StartStrategy::Oldest, S
 /// The plans for Latest, Oldest and Timestamp, as `id@CHECKPOINT`.
 fn plans(shards: &str, leased: &str) -> [String; 3] {
     ALL.map(|strategy| {
-        let plan = plan_shard_sync(&stream(shards), &leases(leased), strategy, false).expect("consistent");
+        let leases = leases_at(leased, strategy);
+        let plan = plan_shard_sync(&stream(shards), &leases, strategy, false).expect("consistent");
         let words = plan.new_leases.iter().map(|new| format!("{}@{}", new.lease.key, new.lease.checkpoint));
         words.collect::<Vec<_>>().join(" ")
     })
 }
 
-/// The example in the documentation of KCL's `HierarchicalShardSyncer`.
+/// The example in the documentation of KCL's `HierarchicalShardSyncer`. With `LATEST`, KCL creates only 6,
+/// and so skips what 0 and 1 got since the application started.
 #[test]
 fn the_worked_example() {
     let shards = "0 1 2 3 4* 5 6<0+1 7<2+3 8*<6+7 9*<5 10*<5";
     assert_eq!(
         plans(shards, "4 5 7"),
-        ["6@LATEST", "0@TRIM_HORIZON 1@TRIM_HORIZON", "0@AT_TIMESTAMP 1@AT_TIMESTAMP"]
+        ["0@LATEST 1@LATEST", "0@TRIM_HORIZON 1@TRIM_HORIZON", "0@AT_TIMESTAMP 1@AT_TIMESTAMP"]
     );
+}
+
+/// The same for an application that has processed something, or that says nothing of its start.
+#[test]
+fn an_application_that_is_not_new_reads_what_it_cannot_trace_from_the_oldest_record() {
+    let shards = stream("0 1 2 3 4* 5 6<0+1 7<2+3 8*<6+7 9*<5 10*<5");
+    for strategy in ALL {
+        let mut leases = leases_at("4 5 7", strategy);
+        if strategy == StartStrategy::Latest {
+            leases.iter_mut().for_each(|lease| lease.latest_since = None);
+        } else {
+            leases[1].checkpoint = crate::types::ExtendedSequenceNumber::new(9_u128.into(), 0).into();
+        }
+        let plan = plan_shard_sync(&shards, &leases, strategy, false).expect("consistent");
+        let planned: Vec<_> = plan.new_leases.iter().map(|new| new.to_string()).collect();
+        assert_eq!(
+            planned,
+            [
+                "create 0 at TRIM_HORIZON (6 has to wait for it)",
+                "create 1 at TRIM_HORIZON (6 has to wait for it)"
+            ]
+        );
+    }
+}
+
+#[test]
+fn all_first_leases_of_an_application_start_at_one_instant() {
+    let orders = "orders".parse().expect("a name");
+    let since = |leases: &[Lease]| {
+        let plan = plan_shard_sync(&stream("0* 1*"), leases, StartStrategy::Latest, false).expect("consistent");
+        let leases = plan.in_stream(&orders, 9).new_leases.into_iter().map(|new| new.lease.latest_since);
+        leases.collect::<Vec<_>>()
+    };
+    assert_eq!(since(&[]), [Some(9), Some(9)]);
+    assert_eq!(since(&leases("0")), [Some(7)], "the rest of them were created by another worker");
 }
 
 #[test]
@@ -67,13 +114,13 @@ fn an_empty_table_waits_for_a_list_without_holes() {
 }
 
 #[test]
-fn open_shards_that_follow_no_lease_start_where_configured() {
+fn open_shards_without_ancestors_start_where_configured() {
     assert_eq!(plans("0* 1*", "0"), ["1@LATEST", "1@TRIM_HORIZON", "1@AT_TIMESTAMP"]);
 }
 
 #[test]
-fn with_latest_what_happened_before_is_left_out() {
-    assert_eq!(plans("x* 0 1*<0 2*<0", "x"), ["1@LATEST 2@LATEST", "0@TRIM_HORIZON", "0@AT_TIMESTAMP"]);
+fn the_oldest_ancestor_comes_first() {
+    assert_eq!(plans("x* 0 1*<0 2*<0", "x"), ["0@LATEST", "0@TRIM_HORIZON", "0@AT_TIMESTAMP"]);
 }
 
 #[test]

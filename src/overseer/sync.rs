@@ -254,7 +254,7 @@ impl Overseer {
         let leases: Vec<Lease> = self.view.leases().filter(|lease| stream.has(lease)).cloned().collect();
         let ignore = self.worker.coordination.ignore_unexpected_child_shards;
         plan_shard_sync(shards, &leases, stream.start_strategy, ignore)
-            .map(|plan| plan.in_stream(&stream.id))
+            .map(|plan| plan.in_stream(&stream.id, stream.latest_since()))
             .map_err(|error| {
                 tracing::warn!(stream = %stream.id, %error, "the list of shards is not consistent; trying again");
                 self.worker.coordination_failed("SyncShards", &error);

@@ -62,8 +62,11 @@ impl Overseer {
             .add(names::LEASE_SPILLOVER, plan.spillover as u64)
             .add(names::NEEDED_LEASES, plan.needed as u64)
             .add(names::LEASES_TO_TAKE, wanted);
-        let mut taken =
-            stream::iter(plan.takes).map(|wanted| take(&worker, wanted)).buffer_unordered(CONCURRENT_WRITES);
+        let takes: Vec<_> =
+            plan.takes.into_iter().map(|wanted| (self.latest_since(&wanted.lease), wanted)).collect();
+        let mut taken = stream::iter(takes)
+            .map(|(latest_since, wanted)| take(&worker, wanted, latest_since))
+            .buffer_unordered(CONCURRENT_WRITES);
         while let Some(outcome) = taken.next().await {
             match outcome {
                 Taken::Won { lease, previous, sent } => {
@@ -98,12 +101,13 @@ enum Taken {
     Lost(Option<Box<Lease>>),
 }
 
-async fn take(worker: &Worker, wanted: Take) -> Taken {
+async fn take(worker: &Worker, wanted: Take, latest_since: u64) -> Taken {
     let mut previous = wanted.lease.clone();
     let mut is_retry = false;
     loop {
         let sent = worker.clock.now();
-        let outcome = worker.store.apply(&LeaseWrite::take(&previous, &worker.id)).await;
+        let write = LeaseWrite::take(&previous, &worker.id).with_latest_since(&previous, latest_since);
+        let outcome = worker.store.apply(&write).await;
         let took = worker.clock.now().since(sent);
         worker.metrics.operation(Operation::TakeLeases).outcome(names::TAKE_LEASE, outcome.is_ok(), took);
         match outcome {

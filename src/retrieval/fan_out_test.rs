@@ -93,7 +93,7 @@ impl Bench {
             shard: self.shard(),
             start: StartPosition {
                 checkpoint: self.checkpoint.clone(),
-                consumer_started: self.clock.wall(),
+                latest_since: self.clock.wall(),
                 timestamp: None,
             },
             limit: 10_000,

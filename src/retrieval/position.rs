@@ -14,8 +14,8 @@ pub(crate) struct StartPosition {
     /// What the lease says. At `SHARD_END` there is nothing to read: the retrieval ends at once,
     /// without children.
     pub(crate) checkpoint: Checkpoint,
-    /// The wall-clock time when the consumer started, which is when `LATEST` begins.
-    pub(crate) consumer_started: SystemTime,
+    /// The wall-clock time at which `LATEST` begins.
+    pub(crate) latest_since: SystemTime,
     /// The configured start time, for leases at `AT_TIMESTAMP`.
     pub(crate) timestamp: Option<SystemTime>,
 }
@@ -50,7 +50,7 @@ impl Position {
             Checkpoint::AtTimestamp => Self::Start(
                 start.timestamp.map_or(IteratorPosition::TrimHorizon, IteratorPosition::AtTimestamp),
             ),
-            Checkpoint::Latest => Self::Tip { nothing_before: start.consumer_started },
+            Checkpoint::Latest => Self::Tip { nothing_before: start.latest_since },
             // AT rather than AFTER: of an aggregate, only some user records may be processed. The
             // filter behind de-aggregation drops those.
             Checkpoint::Sequence(done) if planted(Bug::ResumesAfter) => {
@@ -114,7 +114,7 @@ mod tests {
     fn start(checkpoint: &str, timestamp: Option<SystemTime>) -> StartPosition {
         StartPosition {
             checkpoint: Checkpoint::parse(checkpoint, 3).expect("a checkpoint"),
-            consumer_started: hour(10),
+            latest_since: hour(10),
             timestamp,
         }
     }

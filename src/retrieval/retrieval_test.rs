@@ -54,7 +54,7 @@ impl Bench {
             shard: "shard-0".into(),
             start: StartPosition {
                 checkpoint: self.checkpoint.clone(),
-                consumer_started: self.clock.wall(),
+                latest_since: self.clock.wall(),
                 timestamp: None,
             },
             limit: self.limit,

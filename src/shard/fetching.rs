@@ -27,7 +27,9 @@ pub(super) fn fetch(
         shard: lease.shard_id.clone(),
         start: StartPosition {
             checkpoint: lease.checkpoint.clone(),
-            consumer_started: stream.started,
+            latest_since: lease.latest_since.map_or(stream.started, |millis| {
+                SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+            }),
             timestamp,
         },
         source: stream.fan_out.clone().map_or(Source::Polling, Source::FanOut),

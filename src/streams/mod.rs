@@ -50,6 +50,12 @@ impl TrackedStream {
         self.id.serialized() == lease.stream_name.as_deref()
     }
 
+    /// What `LATEST` means for leases that do not say it, in milliseconds of the epoch.
+    pub(crate) fn latest_since(&self) -> u64 {
+        let since_epoch = self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// The shards as they were listed when the stream was found, to whoever asks first.
     pub(crate) fn take_listed(&self) -> Option<Vec<Shard>> {
         lock(&self.listed).take()

@@ -11,6 +11,8 @@ use kinesis_consumer::{
 };
 use tokio::time::Instant;
 
+use crate::scenario::{Start, WALL};
+
 /// One life of one worker: a worker that is restarted under its name lives again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Life {
@@ -197,8 +199,6 @@ pub(crate) struct Processor {
     pub(crate) life: Life,
     pub(crate) shard: ShardId,
     pub(crate) from: Checkpoint,
-    /// When its worker started.
-    pub(crate) born: Duration,
 }
 
 /// What a leader goes by.
@@ -212,9 +212,8 @@ pub(crate) struct Leading {
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct History {
-    /// Whether the fleet starts at the oldest record. If not, shards that were over before there were
-    /// leases for them or for those before them are none of its business.
-    pub(crate) from_the_oldest: bool,
+    /// Where the fleet starts.
+    pub(crate) start: Start,
     /// The time the fleet starts at, if that is how it starts.
     pub(crate) timestamp: Option<Duration>,
     pub(crate) events: Vec<Event>,
@@ -241,16 +240,11 @@ pub(crate) struct Violation {
 
 impl History {
     pub(crate) fn processors(&self) -> BTreeMap<ProcessorId, Processor> {
-        let (mut found, mut births) = (BTreeMap::new(), BTreeMap::new());
+        let mut found = BTreeMap::new();
         for event in &self.events {
-            match &event.what {
-                What::Born { life, .. } => drop(births.insert(life, event.at)),
-                What::Initialized { processor, life, shard, from } => {
-                    let born = births.get(life).copied().unwrap_or_default();
-                    let (life, shard, from) = (life.clone(), shard.clone(), from.clone());
-                    found.insert(*processor, Processor { life, shard, from, born });
-                }
-                _ => {}
+            if let What::Initialized { processor, life, shard, from } = &event.what {
+                let (life, shard, from) = (life.clone(), shard.clone(), from.clone());
+                found.insert(*processor, Processor { life, shard, from });
             }
         }
         found
@@ -267,46 +261,32 @@ impl History {
             .collect()
     }
 
-    /// From when on a processor must get what is written, unless it starts behind a checkpoint:
-    /// `LATEST` begins when its worker started.
+    /// From when on a processor must get what is written, unless it starts behind a checkpoint.
     pub(crate) fn wanted_from(&self, processor: &Processor) -> Duration {
         match processor.from {
-            Checkpoint::Latest => processor.born,
-            Checkpoint::AtTimestamp => self.timestamp.unwrap_or_default(),
+            Checkpoint::Latest | Checkpoint::AtTimestamp => self.required_from(),
             _ => Duration::ZERO,
         }
     }
 
-    /// From when on what is written to a shard must be processed by somebody: with the last of those
-    /// who started without a checkpoint. If neither it nor any shard before it ever had a lease,
-    /// nothing is.
-    pub(crate) fn required_from(&self) -> BTreeMap<ShardId, Duration> {
-        let mut from = BTreeMap::new();
-        if !self.from_the_oldest {
-            let rows = self.events.iter().filter_map(Event::row);
-            let leased: BTreeSet<&ShardId> = rows.map(|row| &row.shard_id).collect();
-            let others = self.shards.keys().filter(|shard| !leased.contains(shard));
-            let others = others.filter(|shard| !self.has_ancestor_among(shard, &leased));
-            from.extend(others.map(|shard| (shard.clone(), Duration::MAX)));
+    /// From when on what is written must be processed by somebody. `LATEST` is one instant for the whole
+    /// application: the one that its first lease was created with, and with which the worker was started that
+    /// created it.
+    pub(crate) fn required_from(&self) -> Duration {
+        match self.start {
+            Start::Oldest => Duration::ZERO,
+            Start::Timestamp => self.timestamp.unwrap_or_default(),
+            Start::Latest => {
+                let millis = self.events.iter().filter_map(Event::row).find_map(|row| row.latest_since);
+                let since_epoch = millis.map_or(Duration::MAX, Duration::from_millis);
+                since_epoch.saturating_sub(WALL)
+            }
         }
-        for processor in self.processors().values() {
-            let wanted = self.wanted_from(processor);
-            let latest: &mut Duration = from.entry(processor.shard.clone()).or_default();
-            *latest = wanted.max(*latest);
-        }
-        from
     }
 
     /// Whether the stream may have forgotten at `now` what was written at `written`.
     pub(crate) fn may_be_expired(&self, written: Duration, now: Duration) -> bool {
         self.retention.is_some_and(|(retention, since)| now >= since && written + retention <= now)
-    }
-
-    fn has_ancestor_among(&self, shard: &ShardId, leased: &BTreeSet<&ShardId>) -> bool {
-        self.shards.get(shard).is_some_and(|record| {
-            let mut parents = record.parents.iter();
-            parents.any(|parent| leased.contains(parent) || self.has_ancestor_among(parent, leased))
-        })
     }
 
     /// The events that tell of `text`, for reading.

@@ -13,13 +13,17 @@ pub(crate) const MEMORY_MAX: u64 = 16 << 20;
 /// Open shards, and closed ones that are being finished.
 const SHARDS_HELD_MAX: u64 = 24;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Start {
+    #[default]
     Oldest,
     Latest,
     /// In the middle of what is there before the first worker.
     Timestamp,
 }
+
+/// The wall-clock time at which a run begins, since 1970.
+pub(crate) const WALL: Duration = Duration::from_secs(1_750_000_000);
 
 /// For how long records are written before the first worker starts, if some are not to be read.
 pub(crate) const PRELUDE: Duration = Duration::from_secs(20);

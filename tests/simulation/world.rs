@@ -26,7 +26,7 @@ use crate::history::{History, Life, Log, What};
 use crate::ports::{MeteredStream, WatchedTable, Writer};
 use crate::processors::Maker;
 use crate::rows;
-use crate::scenario::{FAILOVER, MEMORY_MAX, PRELUDE, Scenario, Start};
+use crate::scenario::{FAILOVER, MEMORY_MAX, PRELUDE, Scenario, Start, WALL};
 
 const STREAM: &str = "orders";
 const SETTLED: Duration = Duration::from_secs(40);
@@ -69,7 +69,7 @@ impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let scenario = Scenario::draw(&mut rng);
-        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_750_000_000);
+        let wall = SystemTime::UNIX_EPOCH + WALL;
         let kinesis = SimulatedKinesis::starting_at(wall);
         kinesis.create_stream(STREAM, scenario.shards).expect("a new stream");
         let table = MemoryLeaseStore::default();
@@ -111,7 +111,7 @@ impl World {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
-        self.log.change(|history| history.from_the_oldest = self.scenario.start == Start::Oldest);
+        self.log.change(|history| history.start = self.scenario.start);
         if self.scenario.start == Start::Timestamp {
             self.log.change(|history| history.timestamp = Some(PRELUDE / 2));
         }

@@ -107,10 +107,11 @@ impl Overseer {
         let worker = Arc::clone(&self.worker);
         let given = leases.into_iter().filter(|lease| is_given_to(&worker.id, lease));
         let (ours, others): (Vec<Lease>, Vec<Lease>) = given.partition(|lease| self.reads(lease));
+        let ours: Vec<_> = ours.into_iter().map(|lease| (self.latest_since(&lease), lease)).collect();
         let mut renewed = stream::iter(ours)
-            .map(|lease| {
+            .map(|(latest_since, lease)| {
                 let worker = Arc::clone(&worker);
-                async move { renew(&worker, lease).await }
+                async move { renew(&worker, lease, latest_since).await }
             })
             .buffered(CONCURRENT_WRITES);
         let mut started = 0;
@@ -157,9 +158,10 @@ pub(crate) fn is_given_to(worker: &WorkerId, lease: &Lease) -> bool {
     lease.owner.as_ref() == Some(worker) && is_free && !lease.checkpoint.is_shard_end()
 }
 
-async fn renew(worker: &Worker, lease: Lease) -> Option<(Lease, Lease, Moment)> {
+async fn renew(worker: &Worker, lease: Lease, latest_since: u64) -> Option<(Lease, Lease, Moment)> {
     let sent = worker.clock.now();
-    match worker.store.apply(&LeaseWrite::renew(&lease, None)).await {
+    let write = LeaseWrite::renew(&lease, None).with_latest_since(&lease, latest_since);
+    match worker.store.apply(&write).await {
         Ok(WriteOutcome::Applied(renewed)) => Some((lease, *renewed, sent)),
         Ok(WriteOutcome::Refused(_)) => {
             worker.metrics.operation(Operation::LeaseDiscovery).add(names::OWNER_MISMATCH, 1_u32);

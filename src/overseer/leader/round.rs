@@ -136,8 +136,11 @@ impl Overseer {
             .add(names::LEASE_SPILLOVER, plan.spillover as u64)
             .add(names::LEASE_REASSIGNMENTS, plan.moves.len() as u64);
         let (planned, mut failed) = (plan.moves.len(), 0);
-        let mut written =
-            stream::iter(plan.moves).map(|moved| write(&worker, moved)).buffered(CONCURRENT_WRITES);
+        let moves: Vec<_> =
+            plan.moves.into_iter().map(|moved| (self.latest_since(&moved.lease), moved)).collect();
+        let mut written = stream::iter(moves)
+            .map(|(latest_since, moved)| write(&worker, moved, latest_since))
+            .buffered(CONCURRENT_WRITES);
         while let Some(outcome) = written.next().await {
             match outcome {
                 Written::Landed { moved, lease, sent } => self.moved(&moved, *lease, sent),
@@ -235,12 +238,13 @@ enum Written {
     Failed,
 }
 
-async fn write(worker: &Worker, moved: Move) -> Written {
+async fn write(worker: &Worker, moved: Move, latest_since: u64) -> Written {
     let sent = worker.clock.now();
     if !worker.election.may_assign(sent) {
         return Written::NotLeader;
     }
-    match worker.store.apply(&moved.to_write()).await {
+    let write = moved.to_write().with_latest_since(&moved.lease, latest_since);
+    match worker.store.apply(&write).await {
         Ok(WriteOutcome::Applied(lease)) => Written::Landed { moved: Box::new(moved), lease, sent },
         Ok(WriteOutcome::Refused(lease)) => Written::Refused(lease),
         Err(error) => {

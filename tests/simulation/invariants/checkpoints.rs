@@ -35,7 +35,7 @@ pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
                     // Every record was delivered; what has expired need not be.
                     Checkpoint::ShardEnd => shard.written.iter().any(|written| {
                         delivered.is_none_or(|delivered| written.position > **delivered)
-                            && required_from.get(key).is_none_or(|from| written.at >= *from)
+                            && written.at >= required_from
                             && !history.may_be_expired(written.at, event.at)
                     }),
                     _ => false,

@@ -19,9 +19,8 @@ pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let required_from = history.required_from();
     let mut broken = Vec::new();
     for (id, shard) in &history.shards {
-        let from = required_from.get(id).copied().unwrap_or_default();
         let lost = shard.written.iter().filter(|written| {
-            written.at >= from
+            written.at >= required_from
                 && !heard.contains(&(id, &written.position))
                 && !history.may_be_expired(written.at, end)
         });
