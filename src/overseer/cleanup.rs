@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashMap;
 
 use crate::lease::Lease;
 use crate::types::{Checkpoint, HashKeyRange, LeaseKey, ShardId};
@@ -10,14 +10,18 @@ use crate::types::{Checkpoint, HashKeyRange, LeaseKey, ShardId};
 ///
 /// - before the children have leases: the shard sync would take the shard for a new one;
 /// - while the children are unknown, even if the service no longer lists any (KCL deletes then).
+///
+/// Takes time in proportion to the number of leases.
 pub(crate) fn plan_cleanup(leases: &[&Lease]) -> Vec<LeaseKey> {
-    let by_shard: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.shard_id, *lease)).collect();
+    let is_ended = |lease: &Lease| lease.checkpoint.is_shard_end();
+    if !leases.iter().any(|lease| is_ended(lease)) {
+        return Vec::new();
+    }
+    let family = Family::of(leases);
     let is_finished = |lease: &Lease| {
-        let children = children(lease, leases);
-        lease.checkpoint.is_shard_end()
-            && !children.is_empty()
-            && children.iter().all(|child| by_shard.get(child).is_some_and(|child| is_started(child)))
-            && !lease.parents.iter().any(|parent| by_shard.contains_key(parent))
+        is_ended(lease)
+            && !lease.parents.iter().any(|parent| family.by_shard.contains_key(parent))
+            && family.children(lease).is_some_and(|mut children| children.all(is_started))
     };
     leases.iter().filter(|lease| is_finished(lease)).map(|lease| lease.key.clone()).collect()
 }
@@ -26,25 +30,54 @@ fn is_started(lease: &Lease) -> bool {
     !matches!(lease.checkpoint, Checkpoint::TrimHorizon | Checkpoint::AtTimestamp)
 }
 
-/// The children as recorded in the row or, if they are not, the leases that name it as a parent,
-/// provided that they cover its hash keys.
-fn children<'a>(lease: &'a Lease, leases: &[&'a Lease]) -> BTreeSet<&'a ShardId> {
-    if !lease.children.is_empty() {
-        return lease.children.iter().collect();
-    }
-    let named: Vec<&Lease> =
-        leases.iter().copied().filter(|child| child.parents.contains(&lease.shard_id)).collect();
-    let ranges: Option<Vec<HashKeyRange>> = named.iter().map(|child| child.hash_key_range).collect();
-    match (lease.hash_key_range, ranges) {
-        (Some(range), Some(ranges)) if range.is_covered_by(ranges.iter().copied()) => {
-            named.into_iter().map(|child| &child.shard_id).collect()
+/// The leases of one stream by how they descend from each other. Only looked up, never gone through, so
+/// that the order of the maps does not matter.
+struct Family<'a> {
+    by_shard: HashMap<&'a ShardId, &'a Lease>,
+    /// The leases that name a shard as a parent, for ended shards whose rows do not say which follow them.
+    naming: HashMap<&'a ShardId, Vec<&'a Lease>>,
+}
+
+impl<'a> Family<'a> {
+    fn of(leases: &[&'a Lease]) -> Self {
+        let by_shard: HashMap<&ShardId, &Lease> =
+            leases.iter().map(|lease| (&lease.shard_id, *lease)).collect();
+        let has_unknown_children =
+            |lease: &Lease| lease.checkpoint.is_shard_end() && lease.children.is_empty();
+        let mut naming: HashMap<&ShardId, Vec<&Lease>> = HashMap::new();
+        for child in leases {
+            for parent in &child.parents {
+                if by_shard.get(parent).is_some_and(|parent| has_unknown_children(parent)) {
+                    naming.entry(parent).or_default().push(child);
+                }
+            }
         }
-        _ => BTreeSet::new(),
+        Self { by_shard, naming }
+    }
+
+    /// The leases of the children as recorded in the row or, if they are not, the leases that name it as
+    /// a parent, provided that they cover its hash keys. `None` if some are missing or unknown.
+    fn children(&self, lease: &'a Lease) -> Option<impl Iterator<Item = &'a Lease>> {
+        let recorded = lease.children.iter().map(|child| self.by_shard.get(child).copied());
+        let children: Vec<&Lease> = if lease.children.is_empty() {
+            let named = self.naming.get(&lease.shard_id)?;
+            let ranges: Vec<HashKeyRange> =
+                named.iter().map(|child| child.hash_key_range).collect::<Option<_>>()?;
+            if !lease.hash_key_range?.is_covered_by(ranges) {
+                return None;
+            }
+            named.clone()
+        } else {
+            recorded.collect::<Option<_>>()?
+        };
+        Some(children.into_iter())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn lease(id: &str, checkpoint: Checkpoint, parents: &[&str], (start, end): (u128, u128)) -> Lease {

@@ -6,7 +6,7 @@ use super::cleanup::plan_cleanup;
 use super::migration::{Protocol, leads};
 use super::rounds::Overseer;
 use crate::events::Event;
-use crate::lease::{Lease, StoreError};
+use crate::lease::StoreError;
 use crate::types::{LeaseKey, Moment};
 
 impl Overseer {
@@ -23,13 +23,12 @@ impl Overseer {
         if !is_led && !leads(&worker.id, self.view.live_owners(failover_time, now)) {
             return;
         }
+        let by_stream = self.view.by_stream();
         let finished: Vec<LeaseKey> = self
             .streams
-            .values()
-            .flat_map(|care| {
-                let leases: Vec<&Lease> = self.view.leases().filter(|lease| care.stream.has(lease)).collect();
-                plan_cleanup(&leases)
-            })
+            .keys()
+            .filter_map(|stream| by_stream.get(&stream.as_deref()))
+            .flat_map(|leases| plan_cleanup(leases))
             .collect();
         self.delete(finished).await;
     }

@@ -18,6 +18,10 @@ mod unfinished;
 pub(crate) mod view;
 pub(crate) mod worker_metrics;
 
+#[cfg(test)]
+#[path = "growth_test.rs"]
+mod growth_tests;
+
 pub(crate) use self::holdings::Holdings;
 pub(crate) use self::hub::Hub;
 pub(crate) use self::rounds::Overseer;

@@ -168,8 +168,10 @@ fn plan_missing<'a>(
         }
         descendants.insert(&shard.id);
     }
+    let by_shard: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.shard_id, lease)).collect();
     for shard in shards {
-        if let Some(parent) = finished_parent(shard, leases, &listed).filter(|_| !leased.contains(&shard.id))
+        if let Some(parent) =
+            finished_parent(shard, &by_shard, &listed).filter(|_| !leased.contains(&shard.id))
         {
             let planned_child = (shard, Checkpoint::TrimHorizon, Reason::ChildOf(parent.clone()));
             planned.insert(&shard.id, planned_child);
@@ -183,10 +185,10 @@ fn plan_missing<'a>(
 /// (KCL leaves such a shard unread, or starts it at the configured position.)
 fn finished_parent<'a>(
     shard: &Shard,
-    leases: &'a [Lease],
+    leases: &BTreeMap<&'a ShardId, &'a Lease>,
     listed: &BTreeMap<&ShardId, &Shard>,
 ) -> Option<&'a ShardId> {
-    let mut parents = leases.iter().filter(|lease| shard.parents.contains(&lease.shard_id)).peekable();
+    let mut parents = shard.parents.iter().filter_map(|parent| leases.get(parent).copied()).peekable();
     let parent = &parents.peek()?.shard_id;
     let is_over = |parent: &Lease| parent.checkpoint.is_shard_end() || !listed.contains_key(&parent.shard_id);
     parents.all(is_over).then_some(parent)

@@ -1,6 +1,6 @@
 //! The rounds' care for what is missing: leases are created.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,7 @@ use crate::planted::{Bug, planted};
 use crate::stream::list::list_shards;
 use crate::stream::{Shard, ShardFilter, StreamError, StreamErrorKind};
 use crate::streams::TrackedStream;
-use crate::types::{LeaseKey, Moment, StartStrategy};
+use crate::types::{HashKeyRange, LeaseKey, Moment, ShardId, StartStrategy};
 use crate::worker::Worker;
 
 /// When to try again after shards could not be listed or leases not be created.
@@ -124,8 +124,7 @@ impl Overseer {
     /// Looks through the leases, stream by stream.
     fn find_needs(&mut self, now: Moment) -> Vec<Need> {
         let Self { worker, view, streams, .. } = self;
-        let with_leases: BTreeSet<Option<&str>> =
-            view.leases().map(|lease| lease.stream_name.as_deref()).collect();
+        let by_stream = view.by_stream();
         let mut needs = Vec::new();
         let mut audits = Vec::new();
         for (name, care) in &mut *streams {
@@ -133,26 +132,28 @@ impl Overseer {
             let mut need = |lack, listed| {
                 needs.push(Need { stream: Arc::clone(&care.stream), since: now, lack, listed });
             };
-            if !with_leases.contains(&name.as_deref()) {
+            let Some(leases) = by_stream.get(&name.as_deref()) else {
                 if now >= care.not_before {
                     need(Lack::Everything, listed);
                 }
-            } else if now >= care.next_audit && !planted(Bug::NeverAudits) {
+                continue;
+            };
+            if now >= care.next_audit && !planted(Bug::NeverAudits) {
                 care.next_audit = now + worker.coordination.audit_interval;
-                let leases: Vec<&Lease> = view.leases().filter(|lease| care.stream.has(lease)).collect();
-                let audit = care.holes.check(&leases);
+                let audit = care.holes.check(leases);
                 audits.push(audit);
                 match audit {
                     Audit::SyncNow => need(Lack::SomeLeases, None),
                     Audit::RangesMissing => {
-                        let mut lacking = leases;
-                        lacking.retain(|lease| {
+                        let lacking = leases.iter().filter(|lease| {
                             lease.hash_key_range.is_none()
                                 && !lease.checkpoint.is_shard_end()
                                 && !care.ranges_looked_up.contains(&lease.key)
                         });
+                        // As many as do not hold the round up; the next audit finds the others lacking.
+                        let lacking: Vec<Lease> = lacking.take(RANGES_AT_ONCE).copied().cloned().collect();
                         if !lacking.is_empty() {
-                            need(Lack::Ranges(lacking.into_iter().cloned().collect()), None);
+                            need(Lack::Ranges(lacking), None);
                         }
                     }
                     Audit::Covered | Audit::Suspected => {}
@@ -232,13 +233,18 @@ impl Overseer {
     /// Writes the hash key ranges that older rows lack, once for each of them.
     async fn fill_in_ranges(&mut self, lacking: Vec<Lease>, shards: &[Shard]) {
         let worker = Arc::clone(&self.worker);
-        // As many as do not hold the round up; the others are found lacking by the next audit.
-        for lease in lacking.into_iter().take(RANGES_AT_ONCE) {
+        let wanted: BTreeSet<&ShardId> = lacking.iter().map(|lease| &lease.shard_id).collect();
+        let ranges: BTreeMap<&ShardId, HashKeyRange> = shards
+            .iter()
+            .filter(|shard| wanted.contains(&shard.id))
+            .map(|shard| (&shard.id, shard.hash_key_range))
+            .collect();
+        for lease in &lacking {
             if let Some(care) = self.streams.get_mut(&lease.stream_name) {
                 care.ranges_looked_up.insert(lease.key.clone());
             }
-            let Some(shard) = shards.iter().find(|shard| shard.id == lease.shard_id) else { continue };
-            let write = LeaseWrite::update_hash_range(&lease.key, shard.hash_key_range);
+            let Some(range) = ranges.get(&lease.shard_id) else { continue };
+            let write = LeaseWrite::update_hash_range(&lease.key, *range);
             match worker.store.apply(&write).await {
                 Ok(WriteOutcome::Applied(lease)) => self.view.learn(*lease, worker.clock.now()),
                 Ok(WriteOutcome::Refused(_)) => {}

@@ -141,6 +141,15 @@ impl View {
         self.iter().map(|observed| &observed.lease)
     }
 
+    /// The rows of each stream by its `streamName`, in the order of keys.
+    pub(crate) fn by_stream(&self) -> BTreeMap<Option<&str>, Vec<&Lease>> {
+        let mut streams: BTreeMap<Option<&str>, Vec<&Lease>> = BTreeMap::new();
+        for lease in self.leases() {
+            streams.entry(lease.stream_name.as_deref()).or_default().push(lease);
+        }
+        streams
+    }
+
     /// The owners of leases that are being renewed, once per lease.
     pub(crate) fn live_owners(
         &self,
