@@ -48,6 +48,14 @@ pub enum Event {
         /// Where processing goes on.
         checkpoint: Checkpoint,
     },
+    /// A lease was put back, by a setting that asks for it, because its position was of another stream
+    /// ([`CoordinationConfig::on_recreated_stream`](crate::CoordinationConfig::on_recreated_stream)).
+    LeaseReset {
+        /// The lease.
+        lease: LeaseKey,
+        /// Where processing starts again.
+        checkpoint: Checkpoint,
+    },
     /// The row of a finished shard was deleted.
     LeaseDeleted {
         /// The lease.

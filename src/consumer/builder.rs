@@ -95,7 +95,8 @@ impl ConsumerBuilder {
     ///
     /// Called more than once, or with a stream given by its creation epoch
     /// ([`StreamConfig::with_creation_epoch`], `<account>:<name>:<creation epoch>`), it makes a consumer of
-    /// several streams: see [`streams`](Self::streams). Such a consumer has leases of its own.
+    /// several streams: see [`streams`](Self::streams). Such a consumer has leases of its own, and does not
+    /// start on the table of a consumer of a single stream, whose checkpoints it would not see.
     pub fn stream(mut self, stream: impl Into<StreamConfig>) -> Self {
         self.streams.push(stream.into());
         self
@@ -108,7 +109,8 @@ impl ConsumerBuilder {
     ///
     /// The keys of leases are `<account>:<stream>:<creation epoch>:<shard>` then, as in KCL's
     /// multi-stream mode. Leases of a consumer of a single stream are not used, nor are these by one:
-    /// to change from one to the other is to start anew.
+    /// to change from one to the other is to start anew, with another application or table name. On a table that
+    /// has leases of the other kind only, [`Consumer::start`] fails.
     pub fn streams<S: Into<StreamConfig>>(mut self, streams: impl IntoIterator<Item = S>) -> Self {
         self.is_multi = true;
         self.streams.extend(streams.into_iter().map(Into::into));

@@ -50,7 +50,8 @@ impl Consumer {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the stream does not exist, permissions are
-    /// missing or the table is not a lease table;
+    /// missing, the table is not a lease table, or its leases are those of another stream's consumer, or of a
+    /// consumer of several streams where this one reads a single one (or the other way round);
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if AWS does not answer.
     ///
     /// # Cancel safety

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::builder::{LeaseSource, Parts, StreamSource};
 use super::handle::{ConsumerHandle, Finished, Running};
 use crate::config::{CoordinationMode, WantedStream};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, invalid};
 use crate::events::EventSink;
 use crate::lease::{DynamoDbLeaseStore, LeaseStore, RelayedStore, StoreError, TableSpec};
 use crate::metrics::{Metrics, Operation, names};
@@ -19,7 +19,8 @@ use crate::overseer::{Holdings, Overseer, Unfinished, renewer, worker_metrics};
 use crate::retrieval::{RetrievalConfig, WorkerBudget};
 use crate::runtime::{Backoff, Coordination};
 use crate::stream::{AwsStream, StreamApi};
-use crate::streams::{Streams, find_waiting, search};
+use crate::streams::{Streams, admit, find_waiting, search};
+use crate::types::StreamId;
 use crate::worker::Worker;
 
 /// Tries at making the table ready before `start` fails.
@@ -97,10 +98,12 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
     let preparing = Arc::clone(&worker);
     let prepared = coordination.spawn(async move {
         let worker = preparing;
-        tokio::try_join!(
+        let prepared = tokio::try_join!(
             async { prepare_table(&worker, &table).await.map_err(Error::from) },
             find_streams(&worker, wanted, started),
-        )
+        )?;
+        check_table(&worker).await?;
+        Ok::<_, Error>(prepared)
     });
     let prepared = prepared
         .await
@@ -147,6 +150,21 @@ async fn prepare_table(worker: &Worker, table: &TableSpec) -> Result<ClientVersi
         return Ok(ClientVersion::Init);
     }
     migration::initialize(worker).await
+}
+
+/// Refuses a table whose leases this consumer would not go on with. If it cannot be read, the rounds look
+/// again, and report it.
+async fn check_table(worker: &Worker) -> Result<(), Error> {
+    let scan = match worker.store.scan().await {
+        Ok(scan) => scan,
+        Err(error) => {
+            tracing::warn!(%error, "cannot scan the lease table; trying again");
+            return Ok(());
+        }
+    };
+    let tracked = worker.streams.tracked();
+    let streams: Vec<&StreamId> = tracked.iter().map(|stream| &stream.id).collect();
+    admit(&scan.leases, &streams, worker.streams.is_multi()).map_err(|refusal| invalid(refusal.to_string()))
 }
 
 /// Looks for the streams. One that cannot be found fails the start if it is the only one; of several,

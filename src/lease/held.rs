@@ -4,11 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Created, Lease, LeaseStore, LeaseWrite, PendingCheckpoint, Settled, StoreError, Tenure, Throughput,
-    WriteOutcome,
-};
-use crate::events::{Event, EventSink};
+use super::{Lease, LeaseStore, LeaseWrite, PendingCheckpoint, Settled, StoreError, Tenure, Throughput};
 use crate::planted::{Bug, planted};
 use crate::runtime::{Backoff, Clock};
 use crate::types::{Checkpoint, LeaseKey, Moment, ShardId, WorkerId};
@@ -28,7 +24,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 ///   they take over only after this worker has stopped.
 /// - A write whose answer was lost is settled by the next one: that is refused and shows the row, and if
 ///   the row is ours and one ahead, the lost write had landed. Only then is a refusal not a loss.
-/// - A row that somebody deleted is put back as it was last known, unless another worker was faster.
 /// - Once [`lost`](Self::lost) is cancelled, nothing is written any more.
 #[derive(Debug)]
 pub(crate) struct HeldLease {
@@ -47,7 +42,6 @@ pub(crate) struct HeldLease {
     handoff_since: Mutex<Option<Moment>>,
     handoff: CancellationToken,
     lost: CancellationToken,
-    events: EventSink,
 }
 
 /// Why a write on a held lease did not happen, or is not known to have happened.
@@ -63,7 +57,6 @@ pub(crate) enum HeldError {
 
 impl HeldLease {
     /// The lease as the take that was sent at `taken` left it.
-    #[expect(clippy::too_many_arguments, reason = "each is another part of what it works with")]
     pub(crate) fn new(
         store: Arc<dyn LeaseStore>,
         clock: Clock,
@@ -72,7 +65,6 @@ impl HeldLease {
         lease: Lease,
         taken: Moment,
         seed: u64,
-        events: EventSink,
     ) -> Self {
         Self {
             store,
@@ -87,7 +79,6 @@ impl HeldLease {
             handoff_since: Mutex::default(),
             handoff: CancellationToken::new(),
             lost: CancellationToken::new(),
-            events,
         }
     }
 
@@ -205,7 +196,6 @@ impl HeldLease {
         let mut seed = self.writing.lock().await;
         let mut pauses = Backoff::new(PAUSE_MIN, PAUSE_MAX, retries, *seed);
         *seed = seed.wrapping_add(1);
-        let mut may_put_back = true;
         loop {
             if !self.is_valid() {
                 return Err(HeldError::Lost);
@@ -214,14 +204,6 @@ impl HeldLease {
             // If this future is dropped during the write, that stays in doubt.
             let sent = self.tenure().send(self.clock.now());
             match self.store.apply(&write).await {
-                // Of a shard that has ended, the row was no longer needed.
-                Ok(WriteOutcome::Refused(None))
-                    if may_put_back && !self.lease().checkpoint.is_shard_end() =>
-                {
-                    may_put_back = false;
-                    self.tenure().not_written(sent);
-                    self.put_back().await?;
-                }
                 Ok(outcome) => {
                     let settled = self.tenure().settle(sent, outcome, &self.worker);
                     self.notice_handoff();
@@ -244,33 +226,6 @@ impl HeldLease {
                         _ => return Err(error.into()),
                     }
                 }
-            }
-        }
-    }
-
-    /// Creates the row again that somebody deleted. If it is there all the same, the next write shows whose
-    /// it is.
-    async fn put_back(&self) -> Result<(), StoreError> {
-        let mut row = self.lease();
-        row.counter += 1;
-        let sent = self.tenure().send(self.clock.now());
-        match self.store.create(&row).await {
-            Ok(Created::Now) => {
-                tracing::warn!(lease = %self.key, checkpoint = %row.checkpoint, "the row of a held lease was deleted; it is created again");
-                let checkpoint = row.checkpoint.clone();
-                self.events.emit(Event::LeaseRecreated { lease: self.key.clone(), checkpoint });
-                self.tenure().settle(sent, WriteOutcome::Applied(Box::new(row)), &self.worker);
-                Ok(())
-            }
-            Ok(Created::Already) => {
-                self.tenure().not_written(sent);
-                Ok(())
-            }
-            Err(error) => {
-                if !error.is_in_doubt() {
-                    self.tenure().not_written(sent);
-                }
-                Err(error)
             }
         }
     }

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::lease::{EntityKind, Fault, FaultyLeaseStore, MemoryLeaseStore, StoreErrorKind};
+use crate::lease::{Fault, FaultyLeaseStore, MemoryLeaseStore, StoreErrorKind, WriteOutcome};
 use crate::types::ExtendedSequenceNumber;
 
 const F: Duration = Duration::from_secs(10);
@@ -27,8 +27,7 @@ async fn fixture(faults: impl IntoIterator<Item = Fault>) -> Fixture {
         table.clone(),
         Arc::new(move |_, _| queue.lock().unwrap().pop_front().unwrap_or_default()),
     );
-    let events = EventSink::new();
-    let held = HeldLease::new(Arc::new(store), clock.clone(), "me".into(), F, lease, taken, 1, events);
+    let held = HeldLease::new(Arc::new(store), clock.clone(), "me".into(), F, lease, taken, 1);
     Fixture { table, clock, held, faults }
 }
 
@@ -46,11 +45,6 @@ fn at(number: u128) -> Checkpoint {
 impl Fixture {
     async fn row(&self) -> Lease {
         self.table.lease(self.held.key()).await.unwrap().expect("a row")
-    }
-
-    /// As a person or a TTL does.
-    async fn delete(&self) {
-        self.table.delete_entity(EntityKind::Leader, self.held.key(), &[]).await.unwrap();
     }
 
     async fn steal(&self) {
@@ -248,45 +242,4 @@ async fn a_lease_that_the_leader_took_out_of_a_handoff_is_lost() {
     applied(fixture.table.apply(&LeaseWrite::assign(&row, &"third".into())).await.unwrap());
     assert!(matches!(fixture.held.release().await, Err(HeldError::Lost)));
     assert_eq!(fixture.row().await.owner, Some("third".into()));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_row_that_was_deleted_is_put_back_as_it_was() {
-    for faults in [vec![], vec![Fault::default(), Fault::default(), Fault::answer_lost()]] {
-        let was_answered = faults.is_empty();
-        let fixture = fixture(faults).await;
-        let mut events = fixture.held.events.listen();
-        fixture.held.checkpoint(&at(5)).await.unwrap();
-        fixture.delete().await;
-        // The answer to the creation may be lost; then the next write shows that it has landed.
-        while fixture.held.renew(None).await.is_err() {}
-        let row = fixture.row().await;
-        assert_eq!((row.checkpoint, row.owner), (at(5), Some("me".into())));
-        assert!(row.counter > 2 && fixture.held.is_valid());
-        fixture.held.checkpoint(&at(6)).await.unwrap();
-        if was_answered {
-            let recreated = Event::LeaseRecreated { lease: "shardId-0".into(), checkpoint: at(5) };
-            assert_eq!(events.next().await, Some(recreated));
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_row_that_another_worker_has_created_again_is_its() {
-    let fixture = fixture([]).await;
-    fixture.delete().await;
-    let mut theirs = Lease::new("shardId-0", Checkpoint::TrimHorizon);
-    theirs.owner = Some("other".into());
-    fixture.table.create(&theirs).await.unwrap();
-    assert!(matches!(fixture.held.checkpoint(&at(5)).await, Err(HeldError::Lost)));
-    assert_eq!(fixture.row().await, theirs);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_row_of_a_shard_that_has_ended_is_not_put_back() {
-    let fixture = fixture([]).await;
-    fixture.held.checkpoint(&Checkpoint::ShardEnd).await.unwrap();
-    fixture.delete().await;
-    assert!(matches!(fixture.held.renew(None).await, Err(HeldError::Lost)));
-    assert!(fixture.table.items().is_empty());
 }

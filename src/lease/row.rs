@@ -87,6 +87,13 @@ impl Lease {
         self.checkpoint_owner.as_ref().or(self.owner.as_ref())
     }
 
+    /// The row of the same lease, for anybody to take, if it was deleted.
+    #[must_use]
+    pub(crate) fn unowned_again(self) -> Self {
+        let counter = self.counter.saturating_add(1);
+        Self { owner: None, checkpoint_owner: None, counter, ..self }
+    }
+
     /// The lease of the same shard as a row of `stream`: in multi-stream mode, key and `streamName`
     /// say which it is.
     #[must_use]

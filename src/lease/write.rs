@@ -89,6 +89,10 @@ impl LeaseWrite {
         write
             .conditions
             .push(Condition::same_owner(names::CHECKPOINT_OWNER, lease.checkpoint_owner.as_ref()));
+        // Another application may have been faster to create the row, for another stream.
+        if let Some(stream) = &lease.source_stream {
+            write.conditions.push(Condition::Equals(names::SOURCE_STREAM, Attribute::S(stream.clone())));
+        }
         if planted(Bug::TakeIgnoresCounter) {
             write.conditions = vec![Condition::Exists(names::LEASE_KEY)];
         }

@@ -29,7 +29,7 @@ impl Holdings {
         self.lock().remove(key)
     }
 
-    /// Stops what is done under a lease that `taken` shows with another worker.
+    /// Stops what is done under a lease that `taken` shows not to be this worker's any more.
     pub(crate) fn lose(&self, taken: &Lease) {
         let holding = self.lock().get(&taken.key).cloned();
         if let Some(Holding { held, .. }) = holding

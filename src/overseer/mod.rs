@@ -9,6 +9,8 @@ mod holdings;
 mod hub;
 pub(crate) mod leader;
 pub(crate) mod migration;
+mod origin_check;
+mod origins;
 pub(crate) mod renewer;
 mod rounds;
 pub(crate) mod shard_sync;

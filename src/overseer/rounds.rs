@@ -187,14 +187,39 @@ impl Overseer {
         self.publish_unfinished();
     }
 
-    /// Whether the row is a lease of a stream this worker reads.
-    pub(super) fn reads(&self, lease: &Lease) -> bool {
-        self.streams.contains_key(&lease.stream_name)
-    }
-
     /// What `LATEST` means for `lease` unless its row says it.
     pub(super) fn latest_since(&self, lease: &Lease) -> u64 {
         self.streams.get(&lease.stream_name).map_or(0, |care| care.stream.latest_since())
+    }
+
+    /// A stream that was created again has another name in the table, in multi-stream mode: the application is
+    /// not new to it, and all that the new one holds was written since.
+    fn note_earlier_streams(&mut self, others: &[Lease]) {
+        let others: BTreeSet<&str> = others.iter().filter_map(|lease| lease.stream_name.as_deref()).collect();
+        for care in self.streams.values_mut() {
+            let earlier = care.stream.id.serialized().and_then(|ours| {
+                let (name, epoch) = ours.rsplit_once(':')?;
+                let epoch: u64 = epoch.parse().ok()?;
+                let is_earlier = |other: &&&str| {
+                    other.rsplit_once(':').is_some_and(|(of, at)| {
+                        of == name && at.parse::<u64>().is_ok_and(|at| at < epoch)
+                    })
+                };
+                others.iter().find(is_earlier).copied()
+            });
+            if let Some(earlier) = earlier
+                && !std::mem::replace(&mut care.has_earlier, true)
+            {
+                let reason = format!(
+                    "the table has leases of {earlier}, an earlier stream of this name; shards of the new one that \
+                     have no lease are read from the oldest record. Delete the rows of the earlier one when no \
+                     worker reads it any more"
+                );
+                tracing::warn!(stream = %care.stream.id, reason, "a stream was created again");
+                let stream = care.stream.id.clone();
+                self.worker.events.emit(Event::StreamRecreated { stream, reason: reason.into() });
+            }
+        }
     }
 
     /// Tells once of leases that no stream of this consumer will ever have.
@@ -225,7 +250,10 @@ impl Overseer {
         report.add(names::UNREADABLE_LEASES, scan.unreadable.len() as u64);
         // Leases of a stream that was removed meanwhile are not to be taken.
         self.follow_streams();
-        let (leases, others) = scan.leases.into_iter().partition(|lease| self.reads(lease));
+        let (leases, others): (Vec<Lease>, Vec<Lease>) =
+            scan.leases.into_iter().partition(|lease| self.reads(lease));
+        self.report_shared_table(&others);
+        self.note_earlier_streams(&others);
         self.report_other_mode(others);
         self.view.observe_scan(leases, now);
         self.scanned = since;
@@ -328,7 +356,6 @@ impl Overseer {
             lease,
             taken,
             worker.seeds.seed(),
-            worker.events.clone(),
         ));
         worker.holdings.insert(Holding {
             held: Arc::clone(&held),

@@ -15,6 +15,41 @@ pub(crate) struct ShardSyncPlan {
 }
 
 impl ShardSyncPlan {
+    /// Adds leases whose rows somebody deleted before their shards had ended, at the checkpoints last known:
+    /// of open shards, and of closed ones that a child still waits for. Other rows were deleted because they
+    /// had ended since they were last seen.
+    pub(crate) fn put_back<'a>(
+        &mut self,
+        vanished: impl Iterator<Item = &'a Lease>,
+        leases: &[Lease],
+        shards: &[Shard],
+    ) {
+        let mut vanished = vanished.peekable();
+        if vanished.peek().is_none() {
+            return;
+        }
+        let shards: BTreeMap<&ShardId, &Shard> = shards.iter().map(|shard| (&shard.id, shard)).collect();
+        let started: BTreeSet<&ShardId> = leases
+            .iter()
+            .filter(|lease| lease.checkpoint > Checkpoint::Latest)
+            .map(|lease| &lease.shard_id)
+            .collect();
+        let mut with_started_child: BTreeSet<&ShardId> = BTreeSet::new();
+        for shard in shards.values().filter(|shard| started.contains(&shard.id)) {
+            with_started_child.extend(&shard.parents);
+        }
+        for lease in vanished {
+            let is_needed = shards
+                .get(&lease.shard_id)
+                .is_some_and(|shard| shard.is_open() || !with_started_child.contains(&shard.id));
+            if is_needed {
+                self.new_leases.retain(|new| new.lease.key != lease.key);
+                let lease = lease.clone().unowned_again();
+                self.new_leases.insert(0, NewLease { lease, reason: Reason::Vanished });
+            }
+        }
+    }
+
     /// The same plan with rows of `stream`, where `LATEST` means since `latest_since` (in milliseconds of
     /// the epoch) unless other leases of the application say otherwise.
     pub(crate) fn in_stream(self, stream: &StreamId, latest_since: u64) -> Self {
@@ -45,6 +80,8 @@ pub(crate) enum Reason {
     Open,
     /// This shard has none, but a shard that follows it cannot start before it ended.
     ParentOf(ShardId),
+    /// Somebody deleted its row.
+    Vanished,
     /// It should have got a lease when its parent ended, and nobody is left to create it.
     ChildOf(ShardId),
 }
@@ -222,7 +259,8 @@ pub(crate) fn initial_checkpoint(strategy: StartStrategy) -> Checkpoint {
     }
 }
 
-fn lease_of(shard: &Shard, checkpoint: Checkpoint) -> Lease {
+/// A lease of `shard` that nobody has owned yet.
+pub(crate) fn lease_of(shard: &Shard, checkpoint: Checkpoint) -> Lease {
     let mut lease = Lease::new(shard.id.as_str(), checkpoint);
     lease.parents = shard.parents.clone();
     lease.hash_key_range = Some(shard.hash_key_range);
@@ -281,6 +319,7 @@ impl fmt::Display for Reason {
         match self {
             Self::EmptyTable => f.write_str("the table is empty"),
             Self::Open => f.write_str("open, and not traced to a shard with a lease"),
+            Self::Vanished => f.write_str("its row was deleted"),
             Self::ParentOf(child) => write!(f, "{child} has to wait for it"),
             Self::ChildOf(parent) => write!(f, "{parent} is over"),
         }

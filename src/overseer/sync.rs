@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 use futures_util::{StreamExt, stream};
 
 use super::audit::{Audit, HoleTracker};
+use super::origins::OriginTracker;
 use super::rounds::{CONCURRENT_WRITES, Overseer};
-use super::shard_sync::{ShardSyncPlan, plan_shard_sync};
+use super::shard_sync::{NewLease, Reason, ShardSyncPlan, plan_shard_sync};
 use crate::config::CoordinationConfig;
 use crate::error::with_causes;
 use crate::events::Event;
@@ -54,6 +55,11 @@ pub(super) struct StreamCare {
     /// The shards as listed when the stream was found, used if it turns out to have no leases.
     listed: Option<Vec<Shard>>,
     holes: HoleTracker,
+    pub(super) origins: OriginTracker,
+    /// When the leases are to be held against the shards of the stream.
+    pub(super) next_origin_check: Option<Moment>,
+    /// Whether the table has leases of an earlier stream of the same name (multi-stream mode).
+    pub(super) has_earlier: bool,
     /// Leases whose hash key ranges were asked for.
     ranges_looked_up: BTreeSet<LeaseKey>,
     next_audit: Moment,
@@ -70,6 +76,8 @@ struct Need {
     lack: Lack,
     /// The shards, if they are known already.
     listed: Option<Vec<Shard>>,
+    /// Where shards without a checkpoint start.
+    strategy: StartStrategy,
 }
 
 enum Lack {
@@ -79,6 +87,10 @@ enum Lack {
     SomeLeases,
     /// These leases do not say which hash keys they cover.
     Ranges(Vec<Lease>),
+    /// It is to be seen whether the leases are of the stream.
+    Origins { is_older: bool },
+    /// The table is empty, but had these leases before.
+    Vanished(Vec<Lease>),
 }
 
 impl StreamCare {
@@ -87,6 +99,9 @@ impl StreamCare {
             listed: stream.take_listed(),
             stream,
             holes: HoleTracker::new(coordination.audit_confidence_threshold),
+            origins: OriginTracker::new(coordination.audit_confidence_threshold),
+            next_origin_check: None,
+            has_earlier: false,
             ranges_looked_up: BTreeSet::new(),
             next_audit: now + coordination.audit_interval,
             failures: 0,
@@ -112,10 +127,21 @@ impl Overseer {
         while let Some((need, shards)) = listings.next().await {
             match (need.lack, shards) {
                 (Lack::Ranges(leases), Ok(shards)) => self.fill_in_ranges(leases, &shards).await,
-                (Lack::Ranges(_), Err(error)) => worker.coordination_failed("ListShards", &error),
+                (Lack::Origins { is_older }, Ok(shards)) => {
+                    self.check_origins(&need.stream, &shards, is_older).await;
+                }
+                (Lack::Ranges(_) | Lack::Origins { .. }, Err(error)) => {
+                    worker.coordination_failed("ListShards", &error);
+                }
+                (Lack::Vanished(leases), _) => self.put_back(leases).await,
                 (lack, shards) => {
                     let is_empty = matches!(lack, Lack::Everything);
-                    self.sync_shards(&need.stream, is_empty, shards, need.since).await;
+                    if let Ok(shards) = &shards
+                        && !is_empty
+                    {
+                        self.check_origins(&need.stream, shards, false).await;
+                    }
+                    self.sync_shards(&need.stream, is_empty, need.strategy, shards, need.since).await;
                 }
             }
         }
@@ -129,16 +155,31 @@ impl Overseer {
         let mut audits = Vec::new();
         for (name, care) in &mut *streams {
             let listed = care.listed.take();
+            // All of a stream that was created again is new to the application.
+            let strategy = if care.has_earlier { StartStrategy::Oldest } else { care.stream.start_strategy };
             let mut need = |lack, listed| {
-                needs.push(Need { stream: Arc::clone(&care.stream), since: now, lack, listed });
+                let stream = Arc::clone(&care.stream);
+                needs.push(Need { stream, since: now, lack, listed, strategy });
             };
             let Some(leases) = by_stream.get(&name.as_deref()) else {
-                if now >= care.not_before {
-                    need(Lack::Everything, listed);
+                let vanished: Vec<Lease> =
+                    view.vanished().filter(|lease| care.stream.has(lease)).cloned().collect();
+                if !vanished.is_empty() {
+                    need(Lack::Vanished(vanished), None);
+                } else if now >= care.not_before && !care.stream.shares_table() {
+                    need(Lack::Everything, listed.filter(|_| !care.has_earlier));
                 }
                 continue;
             };
-            if now >= care.next_audit && !planted(Bug::NeverAudits) {
+            if listed.is_some() {
+                need(Lack::Origins { is_older: true }, listed);
+            } else if care.next_origin_check.is_some_and(|at| now >= at) {
+                care.next_origin_check = None;
+                need(Lack::Origins { is_older: false }, None);
+            }
+            if view.vanished().any(|lease| care.stream.has(lease)) {
+                need(Lack::SomeLeases, None);
+            } else if now >= care.next_audit && !planted(Bug::NeverAudits) {
                 care.next_audit = now + worker.coordination.audit_interval;
                 let audit = care.holes.check(leases);
                 audits.push(audit);
@@ -185,12 +226,13 @@ impl Overseer {
         &mut self,
         stream: &TrackedStream,
         is_empty: bool,
+        strategy: StartStrategy,
         shards: Result<Vec<Shard>, StreamError>,
         since: Moment,
     ) {
         let worker = Arc::clone(&self.worker);
         let planned = match shards {
-            Ok(shards) => self.plan_sync(stream, &shards),
+            Ok(shards) => self.plan_sync(stream, strategy, &shards),
             Err(error) => {
                 tracing::warn!(stream = %stream.id, %error, "cannot list the shards; trying again");
                 worker.coordination_failed("ListShards", &error);
@@ -203,6 +245,9 @@ impl Overseer {
         let created = match planned {
             Ok(plan) => {
                 let complete = is_fresh && self.create(plan, is_empty).await;
+                if complete {
+                    self.view.forget_vanished(|lease| stream.has(lease));
+                }
                 complete.then_some(()).ok_or_else(|| "its leases could not be created".to_owned())
             }
             Err(problem) => Err(problem),
@@ -256,16 +301,33 @@ impl Overseer {
         }
     }
 
-    fn plan_sync(&self, stream: &TrackedStream, shards: &[Shard]) -> Result<ShardSyncPlan, String> {
+    fn plan_sync(
+        &self,
+        stream: &TrackedStream,
+        strategy: StartStrategy,
+        shards: &[Shard],
+    ) -> Result<ShardSyncPlan, String> {
         let leases: Vec<Lease> = self.view.leases().filter(|lease| stream.has(lease)).cloned().collect();
         let ignore = self.worker.coordination.ignore_unexpected_child_shards;
-        plan_shard_sync(shards, &leases, stream.start_strategy, ignore)
+        plan_shard_sync(shards, &leases, strategy, ignore)
             .map(|plan| plan.in_stream(&stream.id, stream.latest_since()))
+            .map(|mut plan| {
+                let vanished = self.view.vanished().filter(|lease| stream.has(lease));
+                plan.put_back(vanished, &leases, shards);
+                plan
+            })
             .map_err(|error| {
                 tracing::warn!(stream = %stream.id, %error, "the list of shards is not consistent; trying again");
                 self.worker.coordination_failed("SyncShards", &error);
                 error.to_string()
             })
+    }
+
+    /// Creates leases again that were all deleted, at the checkpoints last known.
+    async fn put_back(&mut self, leases: Vec<Lease>) {
+        let again = |lease: Lease| NewLease { lease: lease.unowned_again(), reason: Reason::Vanished };
+        let plan = ShardSyncPlan { new_leases: leases.into_iter().map(again).collect() };
+        self.create(plan, true).await;
     }
 
     /// Whether all of them are there now.
@@ -277,7 +339,8 @@ impl Overseer {
         let mut outcomes = stream::iter(plan.new_leases)
             .map(|new| {
                 tracing::debug!(%new, "creating a lease");
-                create(&worker, new.lease)
+                let is_again = new.reason == Reason::Vanished;
+                create(&worker, new.lease, is_again)
             })
             .buffered(concurrent);
         let mut complete = true;
@@ -303,8 +366,13 @@ async fn list(worker: &Worker, need: &mut Need) -> Result<Vec<Shard>, StreamErro
     let filter = match need.lack {
         Lack::Everything => match need.listed.take() {
             Some(shards) => return Ok(shards),
-            None => Some(initial_filter(stream.start_strategy, stream.started, worker.clock.wall())),
+            None => Some(initial_filter(need.strategy, stream.started, worker.clock.wall())),
         },
+        Lack::Origins { .. } => match need.listed.take() {
+            Some(shards) => return Ok(shards),
+            None => None,
+        },
+        Lack::Vanished(_) => return Ok(Vec::new()),
         Lack::SomeLeases | Lack::Ranges(_) => None,
     };
     let failover_time = worker.coordination.failover_time;
@@ -321,7 +389,7 @@ async fn list(worker: &Worker, need: &mut Need) -> Result<Vec<Shard>, StreamErro
 }
 
 /// Puts a lease; the row if it is there now, whoever put it.
-async fn create(worker: &Worker, lease: Lease) -> Option<Lease> {
+async fn create(worker: &Worker, lease: Lease, is_again: bool) -> Option<Lease> {
     let since = worker.clock.now();
     let created = worker.store.create(&lease).await;
     let took = worker.clock.now().since(since);
@@ -332,8 +400,13 @@ async fn create(worker: &Worker, lease: Lease) -> Option<Lease> {
     match created {
         Ok(Created::Now) => {
             let (key, checkpoint) = (lease.key.clone(), lease.checkpoint.clone());
-            tracing::info!(lease = %key, %checkpoint, "lease created");
-            worker.events.emit(Event::LeaseCreated { lease: key, checkpoint });
+            if is_again {
+                tracing::warn!(lease = %key, %checkpoint, "the row of a lease was deleted; it is created again");
+                worker.events.emit(Event::LeaseRecreated { lease: key, checkpoint });
+            } else {
+                tracing::info!(lease = %key, %checkpoint, "lease created");
+                worker.events.emit(Event::LeaseCreated { lease: key, checkpoint });
+            }
             Some(lease)
         }
         // As new as it gets; should it be owned already, taking it fails and shows by whom.

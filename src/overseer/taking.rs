@@ -78,7 +78,11 @@ impl Overseer {
                     }
                     self.start_consumer(*lease, *previous, sent);
                 }
-                Taken::Lost(Some(lease)) => self.view.learn(*lease, self.worker.clock.now()),
+                Taken::Lost(Some(lease)) if self.reads(&lease) => {
+                    self.view.learn(*lease, self.worker.clock.now());
+                }
+                // It is another stream's.
+                Taken::Lost(Some(lease)) => self.view.forget(&lease.key),
                 Taken::Lost(None) => {}
             }
         }

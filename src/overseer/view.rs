@@ -11,6 +11,8 @@ use crate::types::{LeaseKey, Moment, WorkerId};
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct View {
     leases: BTreeMap<LeaseKey, Observed>,
+    /// Rows that were deleted though their shards had not ended, as they were last seen.
+    vanished: BTreeMap<LeaseKey, Lease>,
     /// Who has given leases back since the last scan but one, unless that was asked meanwhile.
     released_by: BTreeSet<WorkerId>,
 }
@@ -56,7 +58,8 @@ impl Observed {
 
 impl View {
     /// Takes in a scan that was complete at `now`. Rows that are older than what is known (scans may
-    /// be stale) count as unchanged; rows that are gone are forgotten.
+    /// be stale) count as unchanged; rows that are gone are forgotten, except for what they were if their
+    /// shards had not ended.
     pub(crate) fn observe_scan(&mut self, leases: Vec<Lease>, now: Moment) {
         let mut known = std::mem::take(&mut self.leases);
         self.released_by.clear();
@@ -71,8 +74,12 @@ impl View {
                 }
                 None => Observed::new(lease, now),
             };
+            self.vanished.remove(&observed.lease.key);
             self.leases.insert(observed.lease.key.clone(), observed);
         }
+        let gone = known.into_values().map(|observed| observed.lease);
+        let gone = gone.filter(|lease| !lease.checkpoint.is_shard_end());
+        self.vanished.extend(gone.map(|lease| (lease.key.clone(), lease)));
     }
 
     /// Takes in one row as it really was at `now`: a write's answer, or news from the hub.
@@ -85,7 +92,18 @@ impl View {
             }
             None => Observed::new(lease, now),
         };
+        self.vanished.remove(&observed.lease.key);
         self.leases.insert(observed.lease.key.clone(), observed);
+    }
+
+    /// Rows that were deleted though their shards had not ended, as they were last seen.
+    pub(crate) fn vanished(&self) -> impl Iterator<Item = &Lease> {
+        self.vanished.values()
+    }
+
+    /// Of these it is clear by now what became of them.
+    pub(crate) fn forget_vanished(&mut self, which: impl Fn(&Lease) -> bool) {
+        self.vanished.retain(|_, lease| !which(lease));
     }
 
     fn note_release(&mut self, before: &Lease, after: &Lease) {
@@ -129,6 +147,7 @@ impl View {
     /// Forgets all rows but those that `keep` keeps.
     pub(crate) fn retain(&mut self, keep: impl Fn(&Lease) -> bool) {
         self.leases.retain(|_, observed| keep(&observed.lease));
+        self.vanished.retain(|_, lease| keep(lease));
     }
 
     /// Every lease in the order of keys.
@@ -258,6 +277,12 @@ mod tests {
         let mut view = View::default();
         view.observe_scan(vec![lease(None, 0)], at(0));
         view.observe_scan(vec![], at(1));
-        assert_eq!(view.leases().count(), 0);
+        assert_eq!((view.leases().count(), view.vanished().count()), (0, 1));
+        view.learn(lease(None, 1), at(2));
+        assert_eq!((view.leases().count(), view.vanished().count()), (1, 0));
+        let ended = Lease { checkpoint: Checkpoint::ShardEnd, ..lease(None, 2) };
+        view.observe_scan(vec![ended], at(3));
+        view.observe_scan(vec![], at(4));
+        assert_eq!(view.vanished().count(), 0, "nobody needs the row of a shard that has ended");
     }
 }

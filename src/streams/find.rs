@@ -48,7 +48,7 @@ pub(crate) async fn find(
             stopping: worker.stopping.child_token(),
             holdings: TaskTracker::new(),
             listed: Mutex::new(Some(shards)),
-            problem: Mutex::default(),
+            problems: Mutex::default(),
         })
     };
     if !worker.streams.is_multi() {

@@ -1,5 +1,6 @@
 //! The streams of a worker: one, or in multi-stream mode any number, which may come and go.
 
+mod admission;
 mod find;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::admission::admit;
 pub(crate) use self::find::{find, find_waiting, search};
 use crate::config::WantedStream;
 use crate::lease::Lease;
@@ -30,7 +32,18 @@ pub(crate) struct TrackedStream {
     /// What this worker holds of it.
     pub(crate) holdings: TaskTracker,
     listed: Mutex<Option<Vec<Shard>>>,
-    problem: Mutex<Option<String>>,
+    problems: Mutex<Problems>,
+}
+
+/// What is wrong with a stream, each kind in words.
+#[derive(Debug, Default)]
+struct Problems {
+    /// Its shards cannot be listed, or its leases not be created.
+    sync: Option<String>,
+    /// Leases hold positions of another stream.
+    foreign_leases: Option<String>,
+    /// Another stream's consumer uses the lease table.
+    shared_table: Option<String>,
 }
 
 /// One of the streams of a consumer, and what is wrong with it.
@@ -39,8 +52,8 @@ pub(crate) struct TrackedStream {
 pub struct StreamStatus {
     /// The stream.
     pub stream: StreamId,
-    /// Why it cannot be found, or its shards not be listed. It is tried again; the other streams are
-    /// read meanwhile.
+    /// Why it cannot be found, its shards not be listed, or its leases not be used, and what to do about
+    /// it. It is tried again; the other streams are read meanwhile.
     pub problem: Option<String>,
 }
 
@@ -62,11 +75,30 @@ impl TrackedStream {
     }
 
     pub(crate) fn set_problem(&self, problem: Option<String>) {
-        *lock(&self.problem) = problem;
+        lock(&self.problems).sync = problem;
+    }
+
+    /// Whether this is the first that is known of it.
+    pub(crate) fn set_foreign_leases(&self, problem: Option<String>) -> bool {
+        let is_new = problem.is_some();
+        std::mem::replace(&mut lock(&self.problems).foreign_leases, problem).is_none() && is_new
+    }
+
+    /// Whether this is the first that is known of it.
+    pub(crate) fn set_shared_table(&self, problem: Option<String>) -> bool {
+        let is_new = problem.is_some();
+        std::mem::replace(&mut lock(&self.problems).shared_table, problem).is_none() && is_new
+    }
+
+    /// Whether another stream's consumer uses the lease table.
+    pub(crate) fn shares_table(&self) -> bool {
+        lock(&self.problems).shared_table.is_some()
     }
 
     fn status(&self) -> StreamStatus {
-        StreamStatus { stream: self.id.clone(), problem: lock(&self.problem).clone() }
+        let Problems { sync, foreign_leases, shared_table } = &*lock(&self.problems);
+        let problem = shared_table.as_ref().or(foreign_leases.as_ref()).or(sync.as_ref()).cloned();
+        StreamStatus { stream: self.id.clone(), problem }
     }
 }
 

@@ -1,9 +1,10 @@
 //! Several streams in one fleet.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use kinesis_consumer::lease::{Attribute, Lease, LeaseStore};
+use kinesis_consumer::lease::{Attribute, Lease, LeaseStore, MemoryLeaseStore};
 use kinesis_consumer::stream::StreamErrorKind;
 use kinesis_consumer::testing::Fault;
 use kinesis_consumer::{
@@ -333,7 +334,8 @@ async fn javas_epochs_and_own_start_strategies_are_kept_to() {
     assert!(error.to_string().contains("another account"), "{error}");
 }
 
-/// Rows of the other mode are neither used nor touched, whichever mode it is, and it is told.
+/// Rows of the other mode that are left over beside those of the consumer's own are neither used nor touched,
+/// whichever mode it is, and an event says so.
 #[tokio::test(start_paused = true)]
 async fn leases_of_the_other_mode_are_left_alone() {
     let world = world(2, 1);
@@ -343,6 +345,14 @@ async fn leases_of_the_other_mode_are_left_alone() {
     single.shutdown().await.expect("processors return");
     let of_single = world.table.items();
 
+    // As if the streams had been given another table and their leases were brought here.
+    let elsewhere = MemoryLeaseStore::default();
+    let first = start(world.worker_of("multi", both()).lease_store(Arc::new(elsewhere.clone()))).await;
+    until(FAILOVER, || elsewhere.items().len() == 3, || format!("{:?}", elsewhere.items())).await;
+    first.shutdown().await.expect("processors return");
+    for item in elsewhere.items().into_values() {
+        assert!(world.table.insert_item(item));
+    }
     let multi = start(world.worker_of("multi", both())).await;
     let mut events = multi.events();
     let told = async {

@@ -101,6 +101,13 @@ impl World {
         self.worker_of_no_stream(name, recorder).streams(streams)
     }
 
+    /// A worker of another single stream.
+    pub(crate) fn worker_of_single(&self, name: &str, stream: &str) -> ConsumerBuilder {
+        let habit = Habit::CheckpointEveryBatch;
+        let recorder = Recorder { worker: name.to_owned(), habit, log: Arc::clone(&self.log) };
+        self.worker_of_no_stream(name, recorder).stream(stream)
+    }
+
     pub(crate) fn worker_with(
         &self,
         name: &str,
