@@ -3,6 +3,9 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
+#[path = "support/signal.rs"]
+mod signal;
+
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -10,7 +13,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use kinesis_consumer::testing::{Limits, LocalAws};
 
-/// Serves Kinesis, DynamoDB and CloudWatch from memory until stopped with Ctrl-C.
+/// Serves Kinesis, DynamoDB and CloudWatch from memory until stopped with Ctrl-C or SIGTERM.
 #[derive(Parser)]
 struct Arguments {
     /// The port to listen on; 0 for any free one
@@ -61,8 +64,8 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     println!("export AWS_REGION=us-east-1");
     println!("export AWS_ACCESS_KEY_ID=local");
     println!("export AWS_SECRET_ACCESS_KEY=local");
-    eprintln!("serving until Ctrl-C");
-    tokio::signal::ctrl_c().await?;
+    eprintln!("serving until Ctrl-C or SIGTERM");
+    signal::stop_signal().await?;
     let requests = local.requests();
     local.shutdown().await;
     eprintln!("served {} requests", requests.values().sum::<u64>());
