@@ -12,10 +12,13 @@ use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::operation::subscribe_to_shard::SubscribeToShardOutput;
 use aws_sdk_kinesis::primitives::{Blob, DateTime};
 use aws_sdk_kinesis::types::{
-    PutRecordsRequestEntry, ShardFilter, ShardFilterType, ShardIteratorType, StartingPosition, StreamStatus,
-    SubscribeToShardEvent, SubscribeToShardEventStream,
+    EncryptionType, MetricsName, PutRecordsRequestEntry, ShardFilter, ShardFilterType, ShardIteratorType,
+    StartingPosition, StreamStatus, SubscribeToShardEvent, SubscribeToShardEventStream,
 };
 use kinesis_consumer::testing::{HttpFault, LocalAws};
+
+#[path = "../examples/support/tls.rs"]
+mod tls;
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
@@ -206,6 +209,111 @@ async fn consumers_are_registered_once() -> TestResult {
     let described = described.consumer_description().ok_or("no description")?;
     assert_eq!(described.consumer_status().as_str(), "ACTIVE");
     assert_eq!(described.stream_arn(), summary.stream_arn());
+    Ok(())
+}
+
+#[tokio::test]
+async fn monitoring_is_switched_on_and_off_and_shown() -> TestResult {
+    let local = start().await;
+    for (index, client) in kinesis_clients(&local).into_iter().enumerate() {
+        let stream = format!("s{index}");
+        client.create_stream().stream_name(&stream).shard_count(1).send().await?;
+        let enable = client.enable_enhanced_monitoring().stream_name(&stream);
+        let enabled = enable.shard_level_metrics(MetricsName::All).send().await?;
+        let counts =
+            (enabled.current_shard_level_metrics().len(), enabled.desired_shard_level_metrics().len());
+        assert_eq!(counts, (0, 7));
+        let disable = client.disable_enhanced_monitoring().stream_arn(local.kinesis().stream_arn(&stream));
+        let disabled = disable.shard_level_metrics(MetricsName::IncomingBytes).send().await?;
+        assert_eq!(disabled.desired_shard_level_metrics().len(), 6);
+        let described = client.describe_stream().stream_name(&stream).send().await?;
+        let described = described.stream_description().ok_or("no description")?.enhanced_monitoring();
+        let summary = client.describe_stream_summary().stream_name(&stream).send().await?;
+        let summary = summary.stream_description_summary().ok_or("no summary")?.enhanced_monitoring();
+        assert_eq!(described, summary);
+        let [shown] = summary else { panic!("{summary:?}") };
+        assert_eq!(shown.shard_level_metrics(), disabled.desired_shard_level_metrics());
+        assert!(!shown.shard_level_metrics().contains(&MetricsName::IncomingBytes));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn encryption_is_shown_by_the_stream_and_by_its_records() -> TestResult {
+    let local = start().await;
+    let [client, _] = kinesis_clients(&local);
+    client.create_stream().stream_name("s").shard_count(1).send().await?;
+    let put = || client.put_record().stream_name("s").partition_key("k").data(Blob::new("x")).send();
+    assert_eq!(put().await?.encryption_type(), Some(&EncryptionType::None));
+    let start = client.start_stream_encryption().stream_name("s").key_id("alias/aws/kinesis");
+    start.encryption_type(EncryptionType::Kms).send().await?;
+    assert_eq!(put().await?.encryption_type(), Some(&EncryptionType::Kms));
+    let described = client.describe_stream().stream_name("s").send().await?;
+    let described = described.stream_description().ok_or("no description")?;
+    assert_eq!(
+        (described.encryption_type(), described.key_id()),
+        (Some(&EncryptionType::Kms), Some("alias/aws/kinesis"))
+    );
+    let summary = client.describe_stream_summary().stream_name("s").send().await?;
+    let summary = summary.stream_description_summary().ok_or("no summary")?;
+    assert_eq!(
+        (summary.encryption_type(), summary.key_id()),
+        (described.encryption_type(), described.key_id())
+    );
+    let stop = client.stop_stream_encryption().stream_name("s").key_id("alias/aws/kinesis");
+    stop.encryption_type(EncryptionType::Kms).send().await?;
+    let summary = client.describe_stream_summary().stream_name("s").send().await?;
+    let summary = summary.stream_description_summary().ok_or("no summary")?;
+    assert_eq!((summary.encryption_type(), summary.key_id()), (Some(&EncryptionType::None), None));
+    put().await?;
+    let page = read(&client, "s", FIRST_SHARD).await?;
+    let types: Vec<_> = page.records().iter().map(|record| record.encryption_type()).collect();
+    assert_eq!(types, [None, Some(&EncryptionType::Kms), None]);
+    let none = impatient(&local).start_stream_encryption().stream_name("s").key_id("k");
+    assert_eq!(code(none.encryption_type(EncryptionType::None).send().await), "InvalidArgumentException");
+    Ok(())
+}
+
+#[tokio::test]
+async fn tags_and_policies_belong_to_a_stream_or_a_consumer() -> TestResult {
+    let local = start().await;
+    let client = impatient(&local);
+    client.create_stream().stream_name("s").shard_count(1).tags("made", "with it").send().await?;
+    let stream = local.kinesis().stream_arn("s");
+    let register = client.register_stream_consumer().stream_arn(&stream).consumer_name("c");
+    let registered = register.tags("team", "a").send().await?;
+    let consumer = registered.consumer().ok_or("no consumer")?.consumer_arn().to_owned();
+    client.tag_resource().resource_arn(&consumer).tags("stage", "test").tags("cost", "1").send().await?;
+    client.untag_resource().resource_arn(&consumer).tag_keys("cost").send().await?;
+    client.tag_resource().resource_arn(&stream).tags("stage", "prod").send().await?;
+    let policy = |name: &str| format!(r#"{{"Version":"2012-10-17","Id":"{name}","Statement":[]}}"#);
+    for (resource, tags) in [
+        (&consumer, [("stage", Some("test")), ("team", Some("a"))]),
+        (&stream, [("made", Some("with it")), ("stage", Some("prod"))]),
+    ] {
+        let listed = client.list_tags_for_resource().resource_arn(resource).send().await?;
+        let listed: Vec<_> = listed.tags().iter().map(|tag| (tag.key(), tag.value())).collect();
+        assert_eq!(listed, tags);
+        let get = || client.get_resource_policy().resource_arn(resource).send();
+        assert_eq!(code(get().await), "ResourceNotFoundException");
+        client.put_resource_policy().resource_arn(resource).policy(policy(resource)).send().await?;
+    }
+    let page = client.list_tags_for_stream().stream_name("s").limit(1).send().await?;
+    assert_eq!((page.tags().len(), page.has_more_tags()), (1, true));
+    for resource in [&stream, &consumer] {
+        let kept = client.get_resource_policy().resource_arn(resource).send().await?;
+        assert_eq!(kept.policy(), policy(resource));
+        client.delete_resource_policy().resource_arn(resource).send().await?;
+        let get = client.get_resource_policy().resource_arn(resource);
+        assert_eq!(code(get.send().await), "ResourceNotFoundException");
+        let put = client.put_resource_policy().resource_arn(resource).policy("not JSON");
+        assert_eq!(code(put.send().await), "InvalidArgumentException");
+    }
+    let gone = format!("{stream}/consumer/nobody:1");
+    assert_eq!(
+        code(client.tag_resource().resource_arn(gone).tags("a", "b").send().await),
+        "ResourceNotFoundException"
+    );
     Ok(())
 }
 
