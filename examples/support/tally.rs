@@ -19,7 +19,7 @@ struct Counts {
     bytes: u64,
     checkpoints: u64,
     shards: BTreeMap<ShardId, Progress>,
-    /// Every position seen, if records that come again are to be told. It grows with the stream, so only
+    /// Every position seen, if records that come again are counted. It grows with the stream, so only
     /// for a stream of sample orders.
     seen: Option<HashSet<(ShardId, ExtendedSequenceNumber)>>,
 }
@@ -37,7 +37,7 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// Tells records that come again from others, which takes about 230 bytes of memory for each.
+    /// Also counts the records that come again, which takes about 230 bytes of memory for each record.
     pub(crate) fn of_distinct_records() -> Self {
         Self::new(Some(HashSet::new()))
     }
@@ -75,8 +75,8 @@ impl Tally {
         counts.shards.entry(shard.clone()).or_default().checkpointed = Some(position);
     }
 
-    /// Whether `records` records were processed, each counted once if it is told which come again, and the
-    /// last of each shard checkpointed.
+    /// Whether `records` records were processed (different ones, where those that come again are counted),
+    /// and the last of each shard checkpointed.
     pub(crate) fn is_done(&self, records: u64) -> bool {
         let counts = self.counts();
         counts.distinct().unwrap_or(counts.records) >= records

@@ -304,7 +304,7 @@ impl ConsumerHandle {
     /// Dropped before the request came, the consumer goes on; afterwards, the shutdown does.
     pub async fn shutdown_on(&self, request: impl Future<Output = ()> + Send) -> Result<(), Error> {
         tokio::select! {
-            // Whoever polls this late has both, and the request is nothing to wait for any more.
+            // A consumer that has stopped needs no request any more.
             biased;
             stopped = self.wait() => stopped.map(|_| ()),
             () = request => self.shutdown().await,
