@@ -15,6 +15,8 @@ use aws_sdk_kinesis::types::{
     EncryptionType, MetricsName, PutRecordsRequestEntry, ShardFilter, ShardFilterType, ShardIteratorType,
     StartingPosition, StreamStatus, SubscribeToShardEvent, SubscribeToShardEventStream,
 };
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use kinesis_consumer::testing::{HttpFault, LocalAws};
 
 #[path = "../examples/support/tls.rs"]
@@ -503,5 +505,40 @@ async fn a_stopped_endpoint_answers_nothing_more() -> TestResult {
     let once = aws_sdk_kinesis::config::Config::builder().retry_config(retry);
     let list = client.list_streams().customize().config_override(once).send().await;
     assert!(matches!(list, Err(SdkError::DispatchFailure(_))));
+    Ok(())
+}
+
+#[tokio::test]
+async fn all_endpoints_are_served_with_tls() -> TestResult {
+    let local = start().await;
+    let front = tls::TlsFront::start(([127, 0, 0, 1], 0).into(), local.address()).await?;
+    let trusting = |store: TrustStore| -> Result<_, Box<dyn std::error::Error>> {
+        let context = TlsContext::builder().with_trust_store(store).build()?;
+        let provider = Provider::Rustls(CryptoMode::AwsLc);
+        let http = aws_smithy_http_client::Builder::new().tls_provider(provider).tls_context(context);
+        let retry = aws_config::retry::RetryConfig::disabled();
+        let config = local.sdk_config().into_builder().endpoint_url(front.endpoint_url()).retry_config(retry);
+        Ok(config.http_client(http.build_https()).build())
+    };
+    let certificate = front.certificate().to_owned();
+    let config = trusting(TrustStore::empty().with_pem_certificate(std::fs::read(&certificate)?))?;
+    let kinesis = aws_sdk_kinesis::Client::new(&config);
+    kinesis.create_stream().stream_name("s").shard_count(1).send().await?;
+    kinesis.put_record().stream_name("s").partition_key("k").data(Blob::new("x")).send().await?;
+    assert_eq!(read(&kinesis, "s", FIRST_SHARD).await?.records().len(), 1);
+    let consumer = local.kinesis().register_consumer("s", "c")?;
+    let horizon = StartingPosition::builder().r#type(ShardIteratorType::TrimHorizon).build()?;
+    let subscribe = kinesis.subscribe_to_shard().consumer_arn(consumer).shard_id(FIRST_SHARD);
+    let mut events = subscribe.starting_position(horizon).send().await?;
+    assert_eq!(next_event(&mut events).await.ok_or("no event")?.records().len(), 1);
+    table(&aws_sdk_dynamodb::Client::new(&config)).await?;
+    let cloudwatch = aws_sdk_cloudwatch::Client::new(&config);
+    cloudwatch.list_metrics().send().await?;
+
+    let stranger = aws_sdk_kinesis::Client::new(&trusting(TrustStore::default())?);
+    let refused = stranger.list_streams().send().await;
+    assert!(matches!(refused, Err(SdkError::DispatchFailure(_))), "its certificate is not trusted");
+    drop(front);
+    assert!(!certificate.exists());
     Ok(())
 }
