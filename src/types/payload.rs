@@ -400,10 +400,14 @@ mod tests {
         macro_rules! compared {
             ($($other:expr),* $(,)?) => {
                 $(
-                    assert!(payload == $other && $other == payload);
-                    assert!(payload <= $other && $other >= payload);
-                    assert!(less < $other && $other > less);
-                    assert!(greater != $other && $other != greater);
+                    assert!(payload == $other);
+                    assert!($other == payload);
+                    assert!(payload <= $other);
+                    assert!($other >= payload);
+                    assert!(less < $other);
+                    assert!($other > less);
+                    assert!(greater != $other);
+                    assert!($other != greater);
                 )*
             };
         }
@@ -442,7 +446,7 @@ mod tests {
             assert_eq!(made.clone().into_iter().collect::<Vec<u8>>(), b"abc");
             assert_eq!(Vec::from(made), b"abc");
         }
-        assert!(Payload::default().is_empty() && Payload::new() == "");
+        assert!(Payload::default().is_empty() && Payload::new().is_empty());
     }
 
     #[test]
