@@ -49,6 +49,13 @@ struct Target {
     protocol: Protocol,
 }
 
+/// No service of the endpoints can answer a request.
+#[derive(Debug)]
+struct Refusal {
+    protocol: Protocol,
+    error: ApiError,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Service {
     Kinesis,
@@ -80,7 +87,7 @@ impl Endpoints {
                     b"Kinesis, DynamoDB, CloudWatch and STS\n",
                 ))));
             }
-            Err(refusal) => return Ok(refusal),
+            Err(refusal) => return Ok(refusal.protocol.failure(&refusal.error)),
         };
         let fault = self.requests.begin(&format!("{}:{}", target.service.prefix(), target.operation));
         match fault {
@@ -159,8 +166,8 @@ impl Service {
     }
 }
 
-/// What a request asks for, or the response that refuses it and says why.
-fn target(request: &Request<Bytes>) -> Result<Target, Response<Body>> {
+/// What a request asks for, or why it is refused.
+fn target(request: &Request<Bytes>) -> Result<Target, Refusal> {
     let content_type = header(request, CONTENT_TYPE.as_str());
     let new = |service, operation: &str, protocol| {
         Ok(Target { service, operation: operation.to_owned(), protocol })
@@ -186,7 +193,7 @@ fn target(request: &Request<Bytes>) -> Result<Target, Response<Body>> {
 }
 
 /// The same for form fields, where the API's version or the signature says which service is meant.
-fn form_target(request: &Request<Bytes>, fields: &[u8]) -> Result<Target, Response<Body>> {
+fn form_target(request: &Request<Bytes>, fields: &[u8]) -> Result<Target, Refusal> {
     let fields = query::decode(fields).unwrap_or(Wire::Null);
     let text = |name| fields.text(name).ok().flatten().unwrap_or_default();
     let (operation, version) = (text("Action"), text("Version"));
@@ -204,7 +211,7 @@ fn form_target(request: &Request<Bytes>, fields: &[u8]) -> Result<Target, Respon
         None => {
             let what = format!("there is no operation {operation} of an API of version {version}");
             let error = ApiError::bad_request("InvalidAction", unknown(&what).message);
-            return Err(Protocol::Query(Api::CloudWatch).failure(&error));
+            return Err(Refusal { protocol: Protocol::Query(Api::CloudWatch), error });
         }
     };
     Ok(Target { service, operation: operation.to_owned(), protocol: Protocol::Query(api) })
@@ -223,10 +230,9 @@ fn header<'a>(request: &'a Request<Bytes>, name: &str) -> &'a str {
     request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-fn not_found(what: &str) -> Response<Body> {
-    let mut response = Protocol::Json11.failure(&unknown(what));
-    *response.status_mut() = StatusCode::NOT_FOUND;
-    response
+fn not_found(what: &str) -> Refusal {
+    let error = ApiError { status: StatusCode::NOT_FOUND.as_u16(), ..unknown(what) };
+    Refusal { protocol: Protocol::Json11, error }
 }
 
 fn unknown(what: &str) -> ApiError {
