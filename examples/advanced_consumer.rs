@@ -56,7 +56,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let session = Session::open(&arguments.local, &arguments.stream_name).await?;
     session.feed(&arguments.stream_name)?;
-    let tally = Tally::new();
+    let tally = session.tally();
     let handler = Arc::new(MessageHandler::default());
 
     let start_strategy =

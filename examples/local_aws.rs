@@ -1,7 +1,12 @@
-//! Serves Kinesis, DynamoDB and CloudWatch on loopback until stopped, for any process that is told so by
+//! Serves Kinesis, DynamoDB, CloudWatch and STS on loopback until stopped, for any process that is told so by
 //! `AWS_ENDPOINT_URL`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
+
+#[path = "support/signal.rs"]
+mod signal;
+#[path = "support/tls.rs"]
+mod tls;
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,8 +14,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use kinesis_consumer::testing::{Limits, LocalAws};
+use tls::TlsFront;
 
-/// Serves Kinesis, DynamoDB and CloudWatch from memory until stopped with Ctrl-C.
+/// Serves Kinesis, DynamoDB, CloudWatch and STS from memory until stopped with Ctrl-C or SIGTERM.
 #[derive(Parser)]
 struct Arguments {
     /// The port to listen on; 0 for any free one
@@ -25,6 +31,9 @@ struct Arguments {
     /// Throttle as Kinesis does: 5 reads and 2 MiB read, 1000 records and 1 MiB written per second and shard
     #[arg(long)]
     enforce_limits: bool,
+    /// Serve https instead of http, with a self-signed certificate for localhost and the address bound
+    #[arg(long)]
+    tls: bool,
 }
 
 fn stream(text: &str) -> Result<(String, u32), String> {
@@ -49,7 +58,10 @@ async fn main() -> ExitCode {
 
 async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let address = SocketAddr::new(arguments.bind, arguments.port);
-    let local = LocalAws::builder().bind(address).start().await?;
+    // Behind TLS, the endpoints are at a port of their own.
+    let plain = if arguments.tls { SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) } else { address };
+    let local = LocalAws::builder().bind(plain).start().await?;
+    let front = if arguments.tls { Some(TlsFront::start(address, local.address()).await?) } else { None };
     for (name, shards) in &arguments.stream {
         local.kinesis().create_stream(name, *shards)?;
         eprintln!("stream {name} with {shards} shards");
@@ -57,13 +69,22 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     if arguments.enforce_limits {
         local.kinesis().set_limits(Limits::service());
     }
-    println!("export AWS_ENDPOINT_URL={}", local.endpoint_url());
+    match &front {
+        Some(front) => {
+            println!("export AWS_ENDPOINT_URL={}", front.endpoint_url());
+            // The AWS CLI and boto3 trust it by this variable, other programs each in its own way.
+            println!("export AWS_CA_BUNDLE={}", front.certificate().display());
+            eprintln!("self-signed certificate: {}", front.certificate().display());
+        }
+        None => println!("export AWS_ENDPOINT_URL={}", local.endpoint_url()),
+    }
     println!("export AWS_REGION=us-east-1");
     println!("export AWS_ACCESS_KEY_ID=local");
     println!("export AWS_SECRET_ACCESS_KEY=local");
-    eprintln!("serving until Ctrl-C");
-    tokio::signal::ctrl_c().await?;
+    eprintln!("serving until Ctrl-C or SIGTERM");
+    signal::stop_signal().await?;
     let requests = local.requests();
+    drop(front);
     local.shutdown().await;
     eprintln!("served {} requests", requests.values().sum::<u64>());
     for (operation, count) in requests {

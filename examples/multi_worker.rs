@@ -58,7 +58,7 @@ struct Arguments {
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let session = Session::open(&arguments.local, &arguments.stream_name).await?;
-    let tally = Tally::new();
+    let tally = session.tally();
     let output = match &arguments.output {
         Some(path) => Some(Arc::new(Mutex::new(File::create(path)?))),
         None => None,

@@ -7,6 +7,8 @@
 #[path = "support/orders.rs"]
 #[expect(dead_code, reason = "feeding the simulated stream is for consumers")]
 mod orders;
+#[path = "support/signal.rs"]
+mod signal;
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -52,6 +54,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     let mut shown = started;
     let mut retried = 0;
+    let mut stop = std::pin::pin!(signal::stop_signal());
     for first in (0..arguments.count).step_by(BATCH) {
         let events: Vec<OrderEvent> =
             (first..arguments.count.min(first + BATCH as u64)).map(OrderEvent::sample).collect();
@@ -59,7 +62,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             if arguments.aggregate { aggregates(&arguments, &events)? } else { plain(&arguments, &events)? };
         tokio::select! {
             outcome = put(&client, &arguments.stream_name, entries) => retried += outcome?,
-            _ = tokio::signal::ctrl_c() => {
+            stopped = &mut stop => {
+                stopped?;
                 eprintln!("stopped after {first} events");
                 return Ok(());
             }
@@ -68,7 +72,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
             eprintln!("{} of {} events written", first + events.len() as u64, arguments.count);
             shown = Instant::now();
         }
-        tokio::time::sleep(Duration::from_millis(arguments.interval_ms)).await;
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(arguments.interval_ms)) => {}
+            stopped = &mut stop => {
+                stopped?;
+                eprintln!("stopped after {} events", first + events.len() as u64);
+                return Ok(());
+            }
+        }
     }
     eprintln!(
         "{} events written in {:.1} s, {retried} entries tried again",

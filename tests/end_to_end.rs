@@ -13,7 +13,7 @@ use kinesis_consumer::aggregation::{Added, Aggregator};
 use kinesis_consumer::testing::{HttpFault, LocalAws, NewRecord};
 use kinesis_consumer::{
     Checkpointer, Consumer, ConsumerBuilder, CoordinationConfig, Error, ErrorKind, Event, FanOutConsumer,
-    KinesisClientRecord, LeaseConfig, ManagementConfig, MetricsConfig, ShardRecordProcessor,
+    Health, KinesisClientRecord, LeaseConfig, ManagementConfig, MetricsConfig, ShardRecordProcessor,
     ShardRecordProcessorFactory, StartStrategy, StreamConfig,
 };
 
@@ -453,4 +453,101 @@ async fn user_code_that_blocks_its_runtime_keeps_its_lease() {
     drop(stop);
     thread.join().expect("no panic");
     assert_eq!(lost.try_recv().ok(), None);
+}
+
+/// SIGTERM and SIGINT, sent to a process that runs a consumer.
+#[cfg(unix)]
+mod signals {
+    use std::process::{Child, Command, ExitStatus};
+
+    use super::*;
+
+    /// Says where the endpoints are to the process that a test starts.
+    const ENDPOINT: &str = "CONSUMER_ENDPOINT";
+
+    /// The consumer in a process of its own, which the other tests start; nothing by itself.
+    #[tokio::test]
+    async fn process() {
+        let Ok(endpoint) = std::env::var(ENDPOINT) else { return };
+        let local = LocalAws::start().await.expect("a client");
+        let config = local.sdk_config().into_builder().endpoint_url(endpoint).build();
+        let consumer = builder(&local, &Counting::default()).aws_config(&config).build().expect("valid");
+        let handle = consumer.start().await.expect("started");
+        let second = handle.clone();
+        let both = tokio::join!(handle.shutdown_on_signal(), second.shutdown_on_signal());
+        assert!(both.0.is_ok() && both.1.is_ok(), "{both:?}");
+    }
+
+    fn start(local: &LocalAws) -> Child {
+        Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "signals::process", "--nocapture"])
+            .env(ENDPOINT, local.endpoint_url())
+            .spawn()
+            .expect("started")
+    }
+
+    fn send(signal: &str, process: &Child) {
+        let kill = Command::new("kill").args(["-s", signal, &process.id().to_string()]).status();
+        assert!(kill.expect("kill runs").success());
+    }
+
+    async fn ended(mut process: Child) -> ExitStatus {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(status) = process.try_wait().expect("a child") {
+                return status;
+            }
+            if Instant::now() > deadline {
+                process.kill().expect("killed");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The owners of the leases; none if the table is not there yet.
+    async fn owners(local: &LocalAws) -> Vec<String> {
+        let dynamodb = aws_sdk_dynamodb::Client::new(&local.sdk_config());
+        let Ok(page) = dynamodb.scan().table_name("end-to-end").send().await else { return Vec::new() };
+        let rows = page.items.unwrap_or_default();
+        let owner = |row: &HashMap<String, AttributeValue>| row.get("leaseOwner")?.as_s().ok().cloned();
+        rows.iter().filter(|row| row.contains_key("checkpoint")).filter_map(owner).collect()
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_asked_to_end_gives_its_leases_back_first() {
+        for signal in ["TERM", "INT"] {
+            let local = local(3).await;
+            let process = start(&local);
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while owners(&local).await.len() < 3 {
+                assert!(Instant::now() < deadline, "the leases are taken");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            send(signal, &process);
+            let status = ended(process).await;
+            assert!(status.success(), "{signal}: {status}");
+            assert_eq!(owners(&local).await, Vec::<String>::new(), "{signal}");
+            local.shutdown().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_consumer_is_shut_down_on_request_or_returns_when_it_has_stopped_already() {
+    let (local, counting) = (local(1).await, Counting::default());
+    let handle = builder(&local, &counting).build().expect("valid").start().await.expect("started");
+    let given_up =
+        tokio::time::timeout(Duration::from_millis(50), handle.shutdown_on(std::future::pending()));
+    given_up.await.expect_err("nobody asked for it");
+    assert_eq!(handle.status().health, Health::Healthy);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let waiting = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.shutdown_on(std::future::pending()).await }
+    });
+    stop.send(()).expect("waited for");
+    handle.shutdown_on(async { stopped.await.expect("sent") }).await.expect("processors return");
+    assert_eq!(handle.status().health, Health::Stopped);
+    waiting.await.expect("no panic").expect("it stopped by another request");
+    handle.shutdown_on(std::future::pending()).await.expect("it has stopped");
 }

@@ -12,10 +12,15 @@ use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::operation::subscribe_to_shard::SubscribeToShardOutput;
 use aws_sdk_kinesis::primitives::{Blob, DateTime};
 use aws_sdk_kinesis::types::{
-    PutRecordsRequestEntry, ShardFilter, ShardFilterType, ShardIteratorType, StartingPosition, StreamStatus,
-    SubscribeToShardEvent, SubscribeToShardEventStream,
+    EncryptionType, MetricsName, PutRecordsRequestEntry, ShardFilter, ShardFilterType, ShardIteratorType,
+    StartingPosition, StreamStatus, SubscribeToShardEvent, SubscribeToShardEventStream,
 };
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use kinesis_consumer::testing::{HttpFault, LocalAws};
+
+#[path = "../examples/support/tls.rs"]
+mod tls;
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
@@ -210,6 +215,111 @@ async fn consumers_are_registered_once() -> TestResult {
 }
 
 #[tokio::test]
+async fn monitoring_is_switched_on_and_off_and_shown() -> TestResult {
+    let local = start().await;
+    for (index, client) in kinesis_clients(&local).into_iter().enumerate() {
+        let stream = format!("s{index}");
+        client.create_stream().stream_name(&stream).shard_count(1).send().await?;
+        let enable = client.enable_enhanced_monitoring().stream_name(&stream);
+        let enabled = enable.shard_level_metrics(MetricsName::All).send().await?;
+        let counts =
+            (enabled.current_shard_level_metrics().len(), enabled.desired_shard_level_metrics().len());
+        assert_eq!(counts, (0, 7));
+        let disable = client.disable_enhanced_monitoring().stream_arn(local.kinesis().stream_arn(&stream));
+        let disabled = disable.shard_level_metrics(MetricsName::IncomingBytes).send().await?;
+        assert_eq!(disabled.desired_shard_level_metrics().len(), 6);
+        let described = client.describe_stream().stream_name(&stream).send().await?;
+        let described = described.stream_description().ok_or("no description")?.enhanced_monitoring();
+        let summary = client.describe_stream_summary().stream_name(&stream).send().await?;
+        let summary = summary.stream_description_summary().ok_or("no summary")?.enhanced_monitoring();
+        assert_eq!(described, summary);
+        let [shown] = summary else { panic!("{summary:?}") };
+        assert_eq!(shown.shard_level_metrics(), disabled.desired_shard_level_metrics());
+        assert!(!shown.shard_level_metrics().contains(&MetricsName::IncomingBytes));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn encryption_is_shown_by_the_stream_and_by_its_records() -> TestResult {
+    let local = start().await;
+    let [client, _] = kinesis_clients(&local);
+    client.create_stream().stream_name("s").shard_count(1).send().await?;
+    let put = || client.put_record().stream_name("s").partition_key("k").data(Blob::new("x")).send();
+    assert_eq!(put().await?.encryption_type(), Some(&EncryptionType::None));
+    let start = client.start_stream_encryption().stream_name("s").key_id("alias/aws/kinesis");
+    start.encryption_type(EncryptionType::Kms).send().await?;
+    assert_eq!(put().await?.encryption_type(), Some(&EncryptionType::Kms));
+    let described = client.describe_stream().stream_name("s").send().await?;
+    let described = described.stream_description().ok_or("no description")?;
+    assert_eq!(
+        (described.encryption_type(), described.key_id()),
+        (Some(&EncryptionType::Kms), Some("alias/aws/kinesis"))
+    );
+    let summary = client.describe_stream_summary().stream_name("s").send().await?;
+    let summary = summary.stream_description_summary().ok_or("no summary")?;
+    assert_eq!(
+        (summary.encryption_type(), summary.key_id()),
+        (described.encryption_type(), described.key_id())
+    );
+    let stop = client.stop_stream_encryption().stream_name("s").key_id("alias/aws/kinesis");
+    stop.encryption_type(EncryptionType::Kms).send().await?;
+    let summary = client.describe_stream_summary().stream_name("s").send().await?;
+    let summary = summary.stream_description_summary().ok_or("no summary")?;
+    assert_eq!((summary.encryption_type(), summary.key_id()), (Some(&EncryptionType::None), None));
+    put().await?;
+    let page = read(&client, "s", FIRST_SHARD).await?;
+    let types: Vec<_> = page.records().iter().map(|record| record.encryption_type()).collect();
+    assert_eq!(types, [None, Some(&EncryptionType::Kms), None]);
+    let none = impatient(&local).start_stream_encryption().stream_name("s").key_id("k");
+    assert_eq!(code(none.encryption_type(EncryptionType::None).send().await), "InvalidArgumentException");
+    Ok(())
+}
+
+#[tokio::test]
+async fn tags_and_policies_belong_to_a_stream_or_a_consumer() -> TestResult {
+    let local = start().await;
+    let client = impatient(&local);
+    client.create_stream().stream_name("s").shard_count(1).tags("made", "with it").send().await?;
+    let stream = local.kinesis().stream_arn("s");
+    let register = client.register_stream_consumer().stream_arn(&stream).consumer_name("c");
+    let registered = register.tags("team", "a").send().await?;
+    let consumer = registered.consumer().ok_or("no consumer")?.consumer_arn().to_owned();
+    client.tag_resource().resource_arn(&consumer).tags("stage", "test").tags("cost", "1").send().await?;
+    client.untag_resource().resource_arn(&consumer).tag_keys("cost").send().await?;
+    client.tag_resource().resource_arn(&stream).tags("stage", "prod").send().await?;
+    let policy = |name: &str| format!(r#"{{"Version":"2012-10-17","Id":"{name}","Statement":[]}}"#);
+    for (resource, tags) in [
+        (&consumer, [("stage", Some("test")), ("team", Some("a"))]),
+        (&stream, [("made", Some("with it")), ("stage", Some("prod"))]),
+    ] {
+        let listed = client.list_tags_for_resource().resource_arn(resource).send().await?;
+        let listed: Vec<_> = listed.tags().iter().map(|tag| (tag.key(), tag.value())).collect();
+        assert_eq!(listed, tags);
+        let get = || client.get_resource_policy().resource_arn(resource).send();
+        assert_eq!(code(get().await), "ResourceNotFoundException");
+        client.put_resource_policy().resource_arn(resource).policy(policy(resource)).send().await?;
+    }
+    let page = client.list_tags_for_stream().stream_name("s").limit(1).send().await?;
+    assert_eq!((page.tags().len(), page.has_more_tags()), (1, true));
+    for resource in [&stream, &consumer] {
+        let kept = client.get_resource_policy().resource_arn(resource).send().await?;
+        assert_eq!(kept.policy(), policy(resource));
+        client.delete_resource_policy().resource_arn(resource).send().await?;
+        let get = client.get_resource_policy().resource_arn(resource);
+        assert_eq!(code(get.send().await), "ResourceNotFoundException");
+        let put = client.put_resource_policy().resource_arn(resource).policy("not JSON");
+        assert_eq!(code(put.send().await), "InvalidArgumentException");
+    }
+    let gone = format!("{stream}/consumer/nobody:1");
+    assert_eq!(
+        code(client.tag_resource().resource_arn(gone).tags("a", "b").send().await),
+        "ResourceNotFoundException"
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn planned_faults_hit_the_operations_they_are_for() -> TestResult {
     let local = start().await;
     let client = impatient(&local);
@@ -395,5 +505,40 @@ async fn a_stopped_endpoint_answers_nothing_more() -> TestResult {
     let once = aws_sdk_kinesis::config::Config::builder().retry_config(retry);
     let list = client.list_streams().customize().config_override(once).send().await;
     assert!(matches!(list, Err(SdkError::DispatchFailure(_))));
+    Ok(())
+}
+
+#[tokio::test]
+async fn all_endpoints_are_served_with_tls() -> TestResult {
+    let local = start().await;
+    let front = tls::TlsFront::start(([127, 0, 0, 1], 0).into(), local.address()).await?;
+    let trusting = |store: TrustStore| -> Result<_, Box<dyn std::error::Error>> {
+        let context = TlsContext::builder().with_trust_store(store).build()?;
+        let provider = Provider::Rustls(CryptoMode::AwsLc);
+        let http = aws_smithy_http_client::Builder::new().tls_provider(provider).tls_context(context);
+        let retry = aws_config::retry::RetryConfig::disabled();
+        let config = local.sdk_config().into_builder().endpoint_url(front.endpoint_url()).retry_config(retry);
+        Ok(config.http_client(http.build_https()).build())
+    };
+    let certificate = front.certificate().to_owned();
+    let config = trusting(TrustStore::empty().with_pem_certificate(std::fs::read(&certificate)?))?;
+    let kinesis = aws_sdk_kinesis::Client::new(&config);
+    kinesis.create_stream().stream_name("s").shard_count(1).send().await?;
+    kinesis.put_record().stream_name("s").partition_key("k").data(Blob::new("x")).send().await?;
+    assert_eq!(read(&kinesis, "s", FIRST_SHARD).await?.records().len(), 1);
+    let consumer = local.kinesis().register_consumer("s", "c")?;
+    let horizon = StartingPosition::builder().r#type(ShardIteratorType::TrimHorizon).build()?;
+    let subscribe = kinesis.subscribe_to_shard().consumer_arn(consumer).shard_id(FIRST_SHARD);
+    let mut events = subscribe.starting_position(horizon).send().await?;
+    assert_eq!(next_event(&mut events).await.ok_or("no event")?.records().len(), 1);
+    table(&aws_sdk_dynamodb::Client::new(&config)).await?;
+    let cloudwatch = aws_sdk_cloudwatch::Client::new(&config);
+    cloudwatch.list_metrics().send().await?;
+
+    let stranger = aws_sdk_kinesis::Client::new(&trusting(TrustStore::default())?);
+    let refused = stranger.list_streams().send().await;
+    assert!(matches!(refused, Err(SdkError::DispatchFailure(_))), "its certificate is not trusted");
+    drop(front);
+    assert!(!certificate.exists());
     Ok(())
 }

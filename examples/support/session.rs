@@ -1,12 +1,14 @@
 //! The frame around the consumers of an example: AWS or local endpoints, progress, and an end.
 
 use std::error::Error;
+use std::future::Future;
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, SdkConfig};
 use clap::Args;
 use kinesis_consumer::testing::LocalAws;
 use kinesis_consumer::{ConsumerHandle, Error as ConsumerError};
+use tokio::task::JoinSet;
 
 use crate::orders::feed;
 use crate::tally::Tally;
@@ -55,7 +57,12 @@ impl Session {
         Ok(())
     }
 
-    /// Shows progress until the sample orders are processed and checkpointed, Ctrl-C is pressed, or
+    /// Counts what the processors do: in local mode also which records come again.
+    pub(crate) fn tally(&self) -> Tally {
+        if self.local.is_some() { Tally::of_distinct_records() } else { Tally::default() }
+    }
+
+    /// Shows progress until the sample orders are processed and checkpointed, SIGTERM or Ctrl-C comes, or
     /// `limit` is over; then stops `consumers`, and in local mode prints the summary.
     pub(crate) async fn run(
         self,
@@ -78,11 +85,16 @@ impl Session {
         tokio::select! {
             () = done => eprintln!("all processed and checkpointed"),
             () = time_over => eprintln!("time is over"),
-            _ = tokio::signal::ctrl_c() => eprintln!("stopping; press Ctrl-C again to stop the hard way"),
+            stopped = all(consumers, shut_down_on_signal) => {
+                stopped?;
+                eprintln!("stopped, as a signal asked for");
+            }
+            // Who does not want to wait for the shutdown presses it twice.
+            () = pressed_twice() => return Err("stopped the hard way; leases will expire".into()),
             () = show_progress(consumers, tally) => {}
         }
         tokio::select! {
-            stopped = shut_down(consumers) => stopped?,
+            stopped = all(consumers, shut_down) => stopped?,
             _ = tokio::signal::ctrl_c() => return Err("stopped the hard way; leases will expire".into()),
         }
         eprintln!("{tally}");
@@ -106,16 +118,34 @@ async fn show_progress(consumers: &[ConsumerHandle], tally: &Tally) {
     }
 }
 
+async fn shut_down_on_signal(consumer: ConsumerHandle) -> Result<(), ConsumerError> {
+    consumer.shutdown_on_signal().await
+}
+
+async fn shut_down(consumer: ConsumerHandle) -> Result<(), ConsumerError> {
+    consumer.shutdown().await
+}
+
 /// Stops all consumers at the same time.
-async fn shut_down(consumers: &[ConsumerHandle]) -> Result<(), ConsumerError> {
-    let stopping: Vec<_> = consumers
-        .iter()
-        .cloned()
-        .map(|consumer| tokio::spawn(async move { consumer.shutdown().await }))
-        .collect();
-    for consumer in stopping {
+async fn all<F>(consumers: &[ConsumerHandle], stop: impl Fn(ConsumerHandle) -> F) -> Result<(), ConsumerError>
+where
+    F: Future<Output = Result<(), ConsumerError>> + Send + 'static,
+{
+    let mut stopping: JoinSet<_> = consumers.iter().cloned().map(stop).collect();
+    while let Some(stopped) = stopping.join_next().await {
         // A shutdown does not panic.
-        consumer.await.unwrap_or(Ok(()))?;
+        stopped.unwrap_or(Ok(()))?;
     }
     Ok(())
+}
+
+/// Waits for Ctrl-C, says that another ends the program at once, and waits for that.
+async fn pressed_twice() {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        eprintln!("stopping; press Ctrl-C again to stop the hard way");
+        if tokio::signal::ctrl_c().await.is_ok() {
+            return;
+        }
+    }
+    std::future::pending().await
 }

@@ -310,7 +310,7 @@ fn user_record(
             approximate_arrival_timestamp: outer.approximate_arrival_timestamp,
             encryption_type: outer.encryption_type,
             // Last, so that what it is made of stays in registers: nothing that follows can fail.
-            data: outer.data.slice(entry.data.range()),
+            data: outer.data.part(entry.data.range()),
         },
         sub_sequence_number: number,
         aggregated: true,

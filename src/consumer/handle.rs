@@ -1,4 +1,5 @@
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -12,6 +13,8 @@ use crate::shard::ShardStatus;
 use crate::streams::{Removed, StreamStatus, find};
 use crate::types::{StreamId, WorkerId};
 use crate::worker::Worker;
+
+use super::signal::Signals;
 
 /// The most shards an error names.
 const SHARDS_NAMED_MAX: usize = 8;
@@ -276,6 +279,78 @@ impl ConsumerHandle {
             }
         }
         outcome.map_err(Error::from)
+    }
+
+    /// Waits for `request` and then stops gracefully, as [`shutdown`](Self::shutdown) does. Returns when
+    /// that is done, or when the consumer has stopped before the request came.
+    ///
+    /// ```no_run
+    /// # async fn run(handle: kinesis_consumer::ConsumerHandle) -> Result<(), kinesis_consumer::Error> {
+    /// let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    /// tokio::spawn(async move {
+    ///     // ... and `stop.send(())` when it is time.
+    ///     # drop(stop);
+    /// });
+    /// handle.shutdown_on(async { drop(stopped.await) }).await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`shutdown`](Self::shutdown) and [`wait`](Self::wait).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before the request came, the consumer goes on; afterwards, the shutdown does.
+    pub async fn shutdown_on(&self, request: impl Future<Output = ()> + Send) -> Result<(), Error> {
+        tokio::select! {
+            // A consumer that has stopped needs no request any more.
+            biased;
+            stopped = self.wait() => stopped.map(|_| ()),
+            () = request => self.shutdown().await,
+        }
+    }
+
+    /// Stops gracefully, as [`shutdown`](Self::shutdown) does, when the process is asked to end: by
+    /// SIGTERM, which containers and service managers send, or by SIGINT, which Ctrl-C sends; on other
+    /// systems than Unix by Ctrl-C. Returns when that is done, or when the consumer has stopped before.
+    ///
+    /// A service manager kills what has not ended after its grace period: give it more than
+    /// [`CoordinationConfig::shutdown_timeout`](crate::CoordinationConfig::shutdown_timeout).
+    ///
+    /// From the first call on these signals no longer end the process by themselves, also after this has
+    /// returned: end it by returning from `main`. Further signals change nothing about a shutdown that
+    /// has begun. Several consumers of a process may each wait here.
+    ///
+    /// ```no_run
+    /// # async fn run(consumer: kinesis_consumer::Consumer) -> Result<(), kinesis_consumer::Error> {
+    /// let handle = consumer.start().await?;
+    /// handle.shutdown_on_signal().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`shutdown_on`](Self::shutdown_on); [`ErrorKind::Invalid`] if the process cannot listen to its
+    /// signals: the consumer goes on then.
+    ///
+    /// # Panics
+    ///
+    /// If the runtime was built without `enable_io` or `enable_all`.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`shutdown_on`](Self::shutdown_on).
+    pub async fn shutdown_on_signal(&self) -> Result<(), Error> {
+        let mut signals = Signals::listen().map_err(|error| {
+            invalid("the signals that end this process cannot be listened to; call shutdown() instead")
+                .with_source(error)
+        })?;
+        self.shutdown_on(async {
+            let signal = signals.next().await;
+            tracing::info!(signal, "shutting down: the process is asked to end");
+        })
+        .await
     }
 
     fn left_behind(&self, count: usize) -> Error {

@@ -2,6 +2,7 @@
 
 mod builder;
 mod handle;
+mod signal;
 mod start;
 
 pub use self::builder::ConsumerBuilder;

@@ -28,7 +28,9 @@ pub struct RetrievalConfig {
     pub reads_per_second: Option<f64>,
     /// How many bytes per second are read from each shard at most (1 KiB to 1 GiB, default 2 MiB,
     /// which is what the service allows all consumers of a shard together); `None` for no limit on
-    /// this side.
+    /// this side. Polling keeps to this pace whatever answers: also against emulators and the local
+    /// endpoints, which may allow more, so set `None` to measure or to catch up there. Fan-out is paced
+    /// by the service alone.
     pub bytes_per_second: Option<u64>,
     /// The time one request may take (`kinesisRequestTimeout`; 100 ms to 5 min, default 30 s).
     pub kinesis_request_timeout: Duration,

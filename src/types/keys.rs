@@ -23,7 +23,7 @@ macro_rules! key {
             /// The text at `range` of `payload`, which the caller knows to be UTF-8.
             pub(crate) fn slice(payload: &Payload, range: Range<usize>) -> Self {
                 let short = Text::short(payload.get(range.clone()).unwrap_or_default());
-                Self(short.unwrap_or_else(|| Text::Slice(payload.slice(range))))
+                Self(short.unwrap_or_else(|| Text::Slice(payload.part(range))))
             }
         }
 

@@ -3,9 +3,11 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use ciborium::Value;
 
+use super::kinesis::encryption_name;
 use super::time;
 use super::wire::Wire;
 use crate::testing::stream::{ErrorCode, ServiceError, StoredRecord};
+use crate::types::EncryptionType;
 
 /// How a CBOR protocol writes times, which are tagged 1 in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,11 +103,13 @@ fn write(out: &mut Vec<u8>, value: &Wire, times: Times) {
 fn record_cbor(stored: &StoredRecord) -> &Bytes {
     stored.cbor.get_or_init(|| {
         let record = &stored.record;
+        let is_encrypted = record.encryption_type != EncryptionType::None;
         let members = Wire::map([
             ("SequenceNumber", record.sequence_number.to_string().into()),
             ("ApproximateArrivalTimestamp", record.approximate_arrival_timestamp.into()),
             ("Data", Wire::Bytes(record.data.to_bytes())),
             ("PartitionKey", record.partition_key.as_str().into()),
+            ("EncryptionType", is_encrypted.then(|| encryption_name(record.encryption_type)).into()),
         ]);
         let mut out = Vec::with_capacity(record.data.len() + record.partition_key.len() + 192);
         write(&mut out, &members, Times::Milliseconds);

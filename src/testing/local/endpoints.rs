@@ -3,15 +3,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::cloudwatch::{self, MetricSink};
 use super::dynamodb::DynamoDb;
 use super::kinesis;
 use super::protocol::{ApiError, Body, Protocol, full};
+use super::query::{self, Api};
 use super::requests::{HttpFault, Requests};
-use super::subscribe;
+use super::wire::Wire;
+use super::{sts, subscribe};
 use crate::runtime::Clock;
 use crate::testing::SimulatedKinesis;
 use crate::testing::stream::ErrorCode;
@@ -21,7 +23,7 @@ pub(super) const BODY_BYTES_MAX: usize = 32 << 20;
 
 const RPC_PATH: &str = "/service/GraniteServiceVersion20100801/operation/";
 
-/// The three services behind one address: whatever carries requests to them calls [`handle`].
+/// The services behind one address: whatever carries requests to them calls [`handle`].
 ///
 /// [`handle`]: Endpoints::handle
 #[derive(Debug)]
@@ -47,11 +49,19 @@ struct Target {
     protocol: Protocol,
 }
 
+/// No service of the endpoints can answer a request.
+#[derive(Debug)]
+struct Refusal {
+    protocol: Protocol,
+    error: ApiError,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Service {
     Kinesis,
     DynamoDb,
     CloudWatch,
+    Sts,
 }
 
 impl Endpoints {
@@ -70,13 +80,14 @@ impl Endpoints {
     }
 
     async fn route(self: &Arc<Self>, request: Request<Bytes>) -> Result<Response<Body>, Dropped> {
-        let Some(target) = target(&request) else {
-            if request.method() == Method::GET {
-                return Ok(Response::new(full(Bytes::from_static(b"Kinesis, DynamoDB and CloudWatch\n"))));
+        let target = match target(&request) {
+            Ok(target) => target,
+            Err(_) if request.method() == Method::GET && form(&request).is_none() => {
+                return Ok(Response::new(full(Bytes::from_static(
+                    b"Kinesis, DynamoDB, CloudWatch and STS\n",
+                ))));
             }
-            let mut response = Protocol::Json11.failure(&unknown("this request names no known service"));
-            *response.status_mut() = StatusCode::NOT_FOUND;
-            return Ok(response);
+            Err(refusal) => return Ok(refusal.protocol.failure(&refusal.error)),
         };
         let fault = self.requests.begin(&format!("{}:{}", target.service.prefix(), target.operation));
         match fault {
@@ -100,15 +111,16 @@ impl Endpoints {
         if *service == Service::DynamoDb {
             return self.dynamodb.answer(operation, request).await;
         }
-        let input = match protocol.decode(request.body()) {
+        let body = match protocol {
+            Protocol::Query(_) => form(&request).unwrap_or_default(),
+            _ => request.body(),
+        };
+        let input = match protocol.decode(body) {
             Ok(input) => input,
             Err(error) => return protocol.failure(&error.into()),
         };
         let output = match service {
-            // The only operation without output, which is all that is written as XML here.
-            Service::CloudWatch if *protocol == Protocol::Query && operation != "PutMetricData" => {
-                Err(ApiError::bad_request("InvalidAction", "Only PutMetricData can be sent as form fields."))
-            }
+            Service::Sts => sts::answer(operation),
             Service::CloudWatch => cloudwatch::answer(&self.metrics, self.clock.wall(), operation, &input),
             _ if operation == "SubscribeToShard" => {
                 match subscribe::answer(&self.kinesis, &input, *protocol) {
@@ -149,38 +161,83 @@ impl Service {
             Self::Kinesis => "kinesis",
             Self::DynamoDb => "dynamodb",
             Self::CloudWatch => "cloudwatch",
+            Self::Sts => "sts",
         }
     }
 }
 
-fn target(request: &Request<Bytes>) -> Option<Target> {
-    let text = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let content_type = text(CONTENT_TYPE.as_str()).unwrap_or_default();
+/// What a request asks for, or why it is refused.
+fn target(request: &Request<Bytes>) -> Result<Target, Refusal> {
+    let content_type = header(request, CONTENT_TYPE.as_str());
     let new = |service, operation: &str, protocol| {
-        Some(Target { service, operation: operation.to_owned(), protocol })
+        Ok(Target { service, operation: operation.to_owned(), protocol })
     };
     if let Some(operation) = request.uri().path().strip_prefix(RPC_PATH) {
         return new(Service::CloudWatch, operation, Protocol::RpcV2Cbor);
     }
-    if let Some((service, operation)) = text("x-amz-target").and_then(|target| target.split_once('.')) {
+    let target = header(request, "x-amz-target");
+    if let Some((service, operation)) = target.split_once('.') {
         let is_cbor = content_type.starts_with("application/x-amz-cbor-1.1");
         return match service {
             "Kinesis_20131202" if is_cbor => new(Service::Kinesis, operation, Protocol::Cbor11),
             "Kinesis_20131202" => new(Service::Kinesis, operation, Protocol::Json11),
             "DynamoDB_20120810" => new(Service::DynamoDb, operation, Protocol::Json10),
             "GraniteServiceVersion20100801" => new(Service::CloudWatch, operation, Protocol::Json10),
-            _ => None,
+            _ => Err(not_found(&format!("there is no service {service} for {operation}"))),
         };
     }
-    if content_type.starts_with("application/x-www-form-urlencoded") {
-        let fields = super::query::decode(request.body()).ok()?;
-        return new(Service::CloudWatch, fields.text("Action").ok()??, Protocol::Query);
+    match form(request) {
+        Some(fields) => form_target(request, fields),
+        None => Err(not_found("the request names no known service")),
     }
-    None
+}
+
+/// The same for form fields, where the API's version or the signature says which service is meant.
+fn form_target(request: &Request<Bytes>, fields: &[u8]) -> Result<Target, Refusal> {
+    let fields = query::decode(fields).unwrap_or(Wire::Null);
+    let text = |name| fields.text(name).ok().flatten().unwrap_or_default();
+    let (operation, version) = (text("Action"), text("Version"));
+    let authorization = header(request, AUTHORIZATION.as_str());
+    let signed_for = |service: &str| authorization.contains(&format!("/{service}/aws4_request"));
+    let api = match Api::of_version(version) {
+        None if version.is_empty() && signed_for("sts") => Some(Api::Sts),
+        None if version.is_empty() => Some(Api::CloudWatch),
+        known => known,
+    };
+    let (service, api) = match api {
+        _ if operation.is_empty() => return Err(not_found("the form fields have no Action")),
+        Some(api @ Api::Sts) => (Service::Sts, api),
+        Some(api @ Api::CloudWatch) => (Service::CloudWatch, api),
+        None => {
+            let what = format!("there is no operation {operation} of an API of version {version}");
+            let error = ApiError::bad_request("InvalidAction", unknown(&what).message);
+            return Err(Refusal { protocol: Protocol::Query(Api::CloudWatch), error });
+        }
+    };
+    Ok(Target { service, operation: operation.to_owned(), protocol: Protocol::Query(api) })
+}
+
+/// The form fields of a request: its body, or the query of its address.
+fn form(request: &Request<Bytes>) -> Option<&[u8]> {
+    if header(request, CONTENT_TYPE.as_str()).starts_with("application/x-www-form-urlencoded") {
+        return Some(request.body());
+    }
+    let query = request.uri().query().filter(|query| query.contains("Action="));
+    query.filter(|_| request.method() == Method::GET).map(str::as_bytes)
+}
+
+fn header<'a>(request: &'a Request<Bytes>, name: &str) -> &'a str {
+    request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+fn not_found(what: &str) -> Refusal {
+    let error = ApiError { status: StatusCode::NOT_FOUND.as_u16(), ..unknown(what) };
+    Refusal { protocol: Protocol::Json11, error }
 }
 
 fn unknown(what: &str) -> ApiError {
-    ErrorCode::UnknownOperation.error(format!("The local endpoints cannot answer: {what}.")).into()
+    let message = format!("The local endpoints cannot answer: {what}.");
+    ErrorCode::UnknownOperation.error(message).into()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::testing::local::cbor::{self, Times};
 use crate::testing::local::wire::Wire;
 
 const CBOR: &str = "application/x-amz-cbor-1.1";
+const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 
 fn request(headers: &[(&str, &str)], body: impl Into<Bytes>) -> Request<Bytes> {
     let request =
@@ -87,6 +88,103 @@ async fn metrics_arrive_as_form_fields_and_as_json() {
     assert_eq!((one.sum, other.sum), (2.0, 3.0));
     assert_eq!(one.timestamp, other.timestamp);
     assert_eq!(local.requests()["cloudwatch:PutMetricData"], 2);
+}
+
+fn text(response: &Response<Bytes>) -> String {
+    String::from_utf8_lossy(response.body()).into_owned()
+}
+
+/// Sends form fields and returns the status and the body.
+async fn form(local: &LocalAws, fields: &str) -> (StatusCode, String) {
+    let response = send(local, request(&[("content-type", FORM)], fields.to_owned())).await;
+    (response.status(), text(&response))
+}
+
+#[tokio::test]
+async fn metrics_are_read_with_form_fields() {
+    let local = LocalAws::start().await.unwrap();
+    for (value, minute) in [(2, 0), (4, 0), (7, 5)] {
+        let put = format!(
+            "Action=PutMetricData&Version=2010-08-01&Namespace=a%26b&MetricData.member.1.MetricName=m\
+             &MetricData.member.1.Dimensions.member.1.Name=d&MetricData.member.1.Dimensions.member.1.Value=v\
+             &MetricData.member.1.Value={value}&MetricData.member.1.Unit=Count\
+             &MetricData.member.1.Timestamp=2026-11-20T20%3A0{minute}%3A30Z"
+        );
+        assert_eq!(form(&local, &put).await.0, StatusCode::OK);
+    }
+    let (status, listed) = form(&local, "Action=ListMetrics&Version=2010-08-01&MetricName=m").await;
+    assert_eq!(status, StatusCode::OK);
+    let metric = "<ListMetricsResult><Metrics><member><Namespace>a&amp;b</Namespace><MetricName>m</MetricName>\
+                  <Dimensions><member><Name>d</Name><Value>v</Value></member></Dimensions></member></Metrics>\
+                  </ListMetricsResult>";
+    assert!(listed.contains(metric), "{listed}");
+    let range = "Namespace=a%26b&MetricName=m&Dimensions.member.1.Name=d&Dimensions.member.1.Value=v&Period=60\
+                 &StartTime=2026-11-20T20%3A00%3A00Z&EndTime=2026-11-20T21%3A00%3A00Z";
+    let query = format!(
+        "Action=GetMetricStatistics&Version=2010-08-01&{range}&Statistics.member.1=Sum&Statistics.member.2=Maximum"
+    );
+    let (status, read) = form(&local, &query).await;
+    assert_eq!(status, StatusCode::OK, "{read}");
+    for datapoint in [
+        "<Timestamp>2026-11-20T20:00:00.000Z</Timestamp><Sum>6</Sum><Maximum>4</Maximum><Unit>Count</Unit>",
+        "<Timestamp>2026-11-20T20:05:00.000Z</Timestamp><Sum>7</Sum><Maximum>7</Maximum><Unit>Count</Unit>",
+    ] {
+        assert!(read.contains(datapoint), "{read}");
+    }
+    let query = "Action=GetMetricData&Version=2010-08-01&StartTime=2026-11-20T20%3A00%3A00Z\
+                 &EndTime=2026-11-20T21%3A00%3A00Z&MetricDataQueries.member.1.Id=q\
+                 &MetricDataQueries.member.1.MetricStat.Metric.Namespace=a%26b\
+                 &MetricDataQueries.member.1.MetricStat.Metric.MetricName=m\
+                 &MetricDataQueries.member.1.MetricStat.Metric.Dimensions.member.1.Name=d\
+                 &MetricDataQueries.member.1.MetricStat.Metric.Dimensions.member.1.Value=v\
+                 &MetricDataQueries.member.1.MetricStat.Period=60&MetricDataQueries.member.1.MetricStat.Stat=Sum";
+    let (status, read) = form(&local, query).await;
+    assert_eq!(status, StatusCode::OK, "{read}");
+    assert!(read.contains("<Values><member>7</member><member>6</member></Values>"), "{read}");
+}
+
+#[tokio::test]
+async fn sts_says_who_the_caller_is() {
+    let local = LocalAws::start().await.unwrap();
+    let account = "<GetCallerIdentityResult><Arn>arn:aws:iam::000000000000:user/local</Arn>";
+    let (status, identity) = form(&local, "Action=GetCallerIdentity&Version=2011-06-15").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(
+        identity.contains(account) && identity.contains("https://sts.amazonaws.com/doc/2011-06-15/"),
+        "{identity}"
+    );
+    let get = Request::get("/?Action=GetCallerIdentity&Version=2011-06-15").body(Bytes::new()).unwrap();
+    let signed = "AWS4-HMAC-SHA256 Credential=local/20261120/us-east-1/sts/aws4_request, SignedHeaders=host";
+    let headers = [("content-type", FORM), ("authorization", signed)];
+    for request in [get, request(&headers, "Action=GetCallerIdentity")] {
+        let response = send(&local, request).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert!(text(&response).contains(account), "{response:?}");
+    }
+    assert_eq!(local.requests()["sts:GetCallerIdentity"], 3);
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_operation() {
+    let local = LocalAws::start().await.unwrap();
+    for (fields, named) in [
+        ("Action=PutDashboard&Version=2010-08-01", "CloudWatch operation PutDashboard"),
+        ("Action=AssumeRole&Version=2011-06-15", "STS operation AssumeRole"),
+        ("Action=SendMessage&Version=2012-11-05", "operation SendMessage of an API of version 2012-11-05"),
+    ] {
+        let (status, refusal) = form(&local, fields).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(refusal.contains("<Code>InvalidAction</Code>") && refusal.contains(named), "{refusal}");
+    }
+    for (target, named) in [
+        ("Kinesis_20131202.UpdateAccountSettings", "Kinesis operation UpdateAccountSettings"),
+        ("GraniteServiceVersion20100801.PutDashboard", "CloudWatch operation PutDashboard"),
+        ("Logs_20140328.CreateLogGroup", "no service Logs_20140328 for CreateLogGroup"),
+    ] {
+        let response = send(&local, request(&[("x-amz-target", target)], "{}")).await;
+        assert!(response.status().is_client_error());
+        assert!(text(&response).contains(named), "{response:?}");
+    }
 }
 
 #[tokio::test]

@@ -5,9 +5,11 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::kinesis::encryption_name;
 use super::time;
 use super::wire::Wire;
 use crate::testing::stream::{ErrorCode, ServiceError, StoredRecord};
+use crate::types::EncryptionType;
 
 /// Reads the body of a JSON request; an empty one is an empty map.
 pub(super) fn decode(body: &[u8]) -> Result<Wire, ServiceError> {
@@ -90,6 +92,10 @@ fn record_json(stored: &StoredRecord) -> &Bytes {
         write_base64(&mut out, &record.data);
         out.extend_from_slice(b",\"PartitionKey\":");
         write_text(&mut out, &record.partition_key);
+        if record.encryption_type != EncryptionType::None {
+            out.extend_from_slice(b",\"EncryptionType\":");
+            write_text(&mut out, encryption_name(record.encryption_type));
+        }
         out.push(b'}');
         Bytes::from(out)
     })

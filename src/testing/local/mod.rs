@@ -1,4 +1,4 @@
-//! Kinesis, DynamoDB and CloudWatch on loopback, served from inside the process.
+//! Kinesis, DynamoDB, CloudWatch and STS on loopback, served from inside the process.
 
 mod cbor;
 mod cloudwatch;
@@ -11,9 +11,11 @@ mod protocol;
 mod query;
 mod requests;
 mod sdk;
+mod sts;
 mod subscribe;
 mod time;
 mod wire;
+mod xml;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -40,7 +42,8 @@ use crate::testing::stream::REGION;
 /// Kinesis, DynamoDB and CloudWatch at one address on loopback, for trying things out and for
 /// end-to-end tests (feature `local`).
 ///
-/// Kinesis is a [`SimulatedKinesis`], DynamoDB the crate `dynoxide-rs`, CloudWatch keeps what is put.
+/// Kinesis is a [`SimulatedKinesis`], DynamoDB the crate `dynoxide-rs`, CloudWatch keeps what is put and
+/// gives it back. STS answers GetCallerIdentity, which producers and set-up code ask for.
 /// Any AWS SDK or tool can use them: set its endpoint to [`endpoint_url`](Self::endpoint_url)
 /// (`AWS_ENDPOINT_URL`) and give it any credentials.
 ///

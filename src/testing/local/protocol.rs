@@ -25,8 +25,8 @@ pub(super) enum Protocol {
     Cbor11,
     /// Smithy's RPC v2, which the SDK for Rust speaks with CloudWatch
     RpcV2Cbor,
-    /// Form fields in, XML out, which older SDKs speak with CloudWatch
-    Query,
+    /// Form fields in, XML out, which older SDKs speak with CloudWatch and all with STS
+    Query(query::Api),
 }
 
 /// An error as a response: of a simulated service, or injected.
@@ -43,7 +43,7 @@ impl Protocol {
             Self::Json10 | Self::Json11 => json::decode(body),
             Self::Cbor11 => cbor::decode(body, Times::Milliseconds),
             Self::RpcV2Cbor => cbor::decode(body, Times::Seconds),
-            Self::Query => query::decode(body),
+            Self::Query(_) => query::decode(body),
         }
     }
 
@@ -53,7 +53,7 @@ impl Protocol {
             Self::Json11 => "application/x-amz-json-1.1",
             Self::Cbor11 => "application/x-amz-cbor-1.1",
             Self::RpcV2Cbor => "application/cbor",
-            Self::Query => "text/xml",
+            Self::Query(_) => "text/xml",
         }
     }
 
@@ -66,13 +66,13 @@ impl Protocol {
             (Self::Json10 | Self::Json11, _) => json::encode(body),
             (Self::Cbor11, _) => cbor::encode(body, Times::Milliseconds),
             (Self::RpcV2Cbor, _) => cbor::encode(body, Times::Seconds),
-            (Self::Query, _) => Bytes::new(),
+            (Self::Query(_), _) => Bytes::new(),
         }
     }
 
     pub(super) fn success(self, operation: &str, output: &Wire) -> Response<Body> {
         let body = match self {
-            Self::Query => query::encode_success(operation),
+            Self::Query(api) => query::encode_success(api, operation, output),
             _ => self.encode(output),
         };
         self.response(StatusCode::OK, body)
@@ -80,7 +80,7 @@ impl Protocol {
 
     pub(super) fn failure(self, error: &ApiError) -> Response<Body> {
         let body = match self {
-            Self::Query => query::encode_failure(error),
+            Self::Query(api) => query::encode_failure(api, error),
             _ => self.encode(&Wire::map([
                 ("__type", error.code.as_ref().into()),
                 ("message", error.message.as_str().into()),
@@ -126,6 +126,7 @@ impl ApiError {
     pub(super) fn query_code(&self) -> &str {
         match self.code.as_ref() {
             "MissingRequiredParameterException" => "MissingParameter",
+            "UnknownOperationException" => "InvalidAction",
             code => code.strip_suffix("Exception").unwrap_or(code),
         }
     }

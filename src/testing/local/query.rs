@@ -4,10 +4,36 @@ use bytes::Bytes;
 
 use super::protocol::ApiError;
 use super::wire::Wire;
+use super::xml;
 use crate::testing::stream::{ErrorCode, ServiceError};
 
 /// Deeper names than any real request has are not followed.
 const DEPTH_MAX: usize = 16;
+
+/// The APIs that are spoken to in form fields, by their versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Api {
+    CloudWatch,
+    Sts,
+}
+
+impl Api {
+    /// The API whose version a request names.
+    pub(super) fn of_version(version: &str) -> Option<Self> {
+        match version {
+            "2010-08-01" => Some(Self::CloudWatch),
+            "2011-06-15" => Some(Self::Sts),
+            _ => None,
+        }
+    }
+
+    fn namespace(self) -> &'static str {
+        match self {
+            Self::CloudWatch => "http://monitoring.amazonaws.com/doc/2010-08-01/",
+            Self::Sts => "https://sts.amazonaws.com/doc/2011-06-15/",
+        }
+    }
+}
 
 /// Reads form fields such as `MetricData.member.1.MetricName=a` as the maps and lists they stand for.
 pub(super) fn decode(body: &[u8]) -> Result<Wire, ServiceError> {
@@ -78,23 +104,27 @@ fn unescape(text: &str) -> Result<String, ServiceError> {
     String::from_utf8(bytes).map_err(|_| invalid("A field is not UTF-8."))
 }
 
-pub(super) fn encode_success(operation: &str) -> Bytes {
+pub(super) fn encode_success(api: Api, operation: &str, output: &Wire) -> Bytes {
+    let mut result = String::new();
+    if !matches!(output, Wire::Null) {
+        result.extend(["<", operation, "Result>"]);
+        xml::write(&mut result, output);
+        result.extend(["</", operation, "Result>"]);
+    }
+    let namespace = api.namespace();
     Bytes::from(format!(
-        "<{operation}Response xmlns=\"http://monitoring.amazonaws.com/doc/2010-08-01/\"><ResponseMetadata>\
-         <RequestId>local</RequestId></ResponseMetadata></{operation}Response>"
+        "<{operation}Response xmlns=\"{namespace}\">{result}<ResponseMetadata><RequestId>local</RequestId>\
+         </ResponseMetadata></{operation}Response>"
     ))
 }
 
-pub(super) fn encode_failure(error: &ApiError) -> Bytes {
-    let (code, message) = (escape(error.query_code()), escape(&error.message));
+pub(super) fn encode_failure(api: Api, error: &ApiError) -> Bytes {
+    let (code, message) = (xml::escape(error.query_code()), xml::escape(&error.message));
+    let namespace = api.namespace();
     Bytes::from(format!(
-        "<ErrorResponse xmlns=\"http://monitoring.amazonaws.com/doc/2010-08-01/\"><Error><Type>Sender</Type>\
-         <Code>{code}</Code><Message>{message}</Message></Error><RequestId>local</RequestId></ErrorResponse>"
+        "<ErrorResponse xmlns=\"{namespace}\"><Error><Type>Sender</Type><Code>{code}</Code>\
+         <Message>{message}</Message></Error><RequestId>local</RequestId></ErrorResponse>"
     ))
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 fn invalid(message: &str) -> ServiceError {

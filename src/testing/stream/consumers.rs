@@ -2,6 +2,8 @@ use std::time::SystemTime;
 
 use super::error::{ErrorCode, ServiceError};
 use super::service::Service;
+#[cfg(feature = "local")]
+use super::settings::Attached;
 use super::state::StreamState;
 use crate::types::StreamId;
 
@@ -15,6 +17,8 @@ pub(crate) struct RegisteredConsumer {
     pub(crate) arn: String,
     #[cfg(feature = "local")]
     pub(crate) created: SystemTime,
+    #[cfg(feature = "local")]
+    pub(crate) attached: Attached,
     active: SystemTime,
 }
 
@@ -53,6 +57,8 @@ impl Service {
             arn: format!("{}/consumer/{name}:{seconds}", stream.arn),
             #[cfg(feature = "local")]
             created: now,
+            #[cfg(feature = "local")]
+            attached: Attached::default(),
             active,
         };
         stream.consumers.insert(name.to_owned(), consumer.clone());

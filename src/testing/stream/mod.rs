@@ -14,6 +14,8 @@ mod read;
 mod reshard;
 mod sequence;
 mod service;
+#[cfg(feature = "local")]
+mod settings;
 mod shard;
 mod state;
 mod subscription;
@@ -31,7 +33,8 @@ pub(crate) use self::{
     consumers::RegisteredConsumer,
     list::ListFilter,
     read::LIMIT_MAX,
-    service::{REGION, stream_arn},
+    service::{ACCOUNT, REGION, stream_arn},
+    settings::{Resource, shard_metrics},
     shard::{ShardState, StoredRecord},
     state::{StreamMode, StreamState},
     subscription::Event,

@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 use super::error::{ErrorCode, ServiceError};
 use super::limits::{Limits, Usage};
 use super::reshard::equal_ranges;
+#[cfg(feature = "local")]
+use super::settings::{Attached, Settings};
 use super::state::{Change, Pending, StreamMode, StreamState, StreamStatus};
 use crate::types::StreamId;
 
@@ -80,7 +82,9 @@ impl Service {
             retention: RETENTION_DEFAULT,
             record_bytes_max: RECORD_BYTES_DEFAULT,
             #[cfg(feature = "local")]
-            tags: BTreeMap::new(),
+            attached: Attached::default(),
+            #[cfg(feature = "local")]
+            settings: Settings::default(),
             status: StreamStatus::Creating,
             shards: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -165,7 +169,7 @@ impl Service {
     }
 
     #[cfg(feature = "local")]
-    /// Changes tags, mode or record size of a stream that can be changed.
+    /// Changes mode or record size of a stream that can be changed.
     pub(crate) fn update_stream(
         &mut self,
         now: SystemTime,
@@ -175,18 +179,6 @@ impl Service {
         let stream = self.stream_mut(now, name)?;
         stream.require(&[StreamStatus::Active])?;
         update(stream);
-        Ok(())
-    }
-
-    #[cfg(feature = "local")]
-    /// Adds tags to a stream in any state.
-    pub(crate) fn tag(
-        &mut self,
-        now: SystemTime,
-        name: &str,
-        tags: Vec<(String, String)>,
-    ) -> Result<(), ServiceError> {
-        self.stream_mut(now, name)?.tags.extend(tags);
         Ok(())
     }
 

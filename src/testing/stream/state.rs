@@ -4,9 +4,11 @@ use std::time::{Duration, SystemTime};
 use super::consumers::RegisteredConsumer;
 use super::error::{ErrorCode, ServiceError};
 use super::limits::Usage;
+#[cfg(feature = "local")]
+use super::settings::{Attached, Settings};
 use super::shard::{ShardState, shard_index};
 use super::subscription::SubscriptionState;
-use crate::types::{HashKeyRange, ShardId};
+use crate::types::{EncryptionType, HashKeyRange, ShardId};
 
 /// One stream: its settings, its shards, and who is subscribed to them.
 #[derive(Debug)]
@@ -20,7 +22,9 @@ pub(crate) struct StreamState {
     pub(crate) retention: Duration,
     pub(crate) record_bytes_max: usize,
     #[cfg(feature = "local")]
-    pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) attached: Attached,
+    #[cfg(feature = "local")]
+    pub(crate) settings: Settings,
     pub(crate) status: StreamStatus,
     pub(super) shards: BTreeMap<u32, ShardState>,
     /// The open shards by the start of their hash key ranges, which tile all hash keys.
@@ -127,6 +131,15 @@ impl StreamState {
         self.status = StreamStatus::Updating;
         self.pending.push_back(Pending { due, change });
         self.advance(now);
+    }
+
+    /// How records are encrypted that are put now.
+    pub(crate) fn encryption_type(&self) -> EncryptionType {
+        #[cfg(feature = "local")]
+        if self.settings.key.is_some() {
+            return EncryptionType::Kms;
+        }
+        EncryptionType::None
     }
 
     /// When the stream was created, to the second as the service says it.

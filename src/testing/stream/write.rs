@@ -135,7 +135,7 @@ impl StreamState {
         record: NewRecord,
     ) -> Result<Placement, ServiceError> {
         let (hash_key, size) = (record.hash_key(), record.size());
-        let name = self.name.clone();
+        let (name, encryption_type) = (self.name.clone(), self.encryption_type());
         let shard = self
             .shard_of(hash_key)
             .ok_or_else(|| ErrorCode::InternalFailure.error("No open shard has this hash key."))?;
@@ -150,7 +150,8 @@ impl StreamState {
         }
         usage.writes.spend(now, limits.writes, 1);
         usage.write_bytes.spend(now, limits.write_bytes, size);
-        let record = Record::new(SequenceNumber::from(0), record.partition_key, record.data);
+        let mut record = Record::new(SequenceNumber::from(0), record.partition_key, record.data);
+        record.encryption_type = encryption_type;
         Ok(Placement { sequence_number: shard.append(now, record), shard: shard.id.clone() })
     }
 }

@@ -1,12 +1,15 @@
 use super::super::wire::Wire;
+use super::attached::tags;
 use super::{name_in_arn, stream_name};
 use crate::testing::SimulatedKinesis;
-use crate::testing::stream::{ErrorCode, RegisteredConsumer, ServiceError, stream_arn};
+use crate::testing::stream::{ErrorCode, RegisteredConsumer, Resource, ServiceError, stream_arn};
 
 pub(super) fn register(kinesis: &SimulatedKinesis, input: &Wire) -> Result<Wire, ServiceError> {
     let (stream, name) = (stream_name(input)?, input.required_text("ConsumerName")?);
+    let tags = tags(input)?;
     kinesis.change(|service, now| {
         let consumer = service.register_consumer(now, &stream, name)?;
+        service.attached(now, &Resource::Consumer(consumer.arn.clone()))?.tags.extend(tags);
         // Even one that is active at once is first announced so.
         Ok(Wire::map([("Consumer", description(&consumer, false, None))]))
     })

@@ -1,10 +1,13 @@
 //! The Kinesis API in terms of the simulated service.
 
+mod attached;
 mod consumers;
 mod records;
+mod settings;
 mod shards;
 mod streams;
 
+pub(super) use self::records::encryption_name;
 use crate::stream::{ChildShard, IteratorPosition};
 use crate::testing::SimulatedKinesis;
 use crate::testing::stream::{ErrorCode, ServiceError};
@@ -37,9 +40,17 @@ pub(super) fn answer(
         "DecreaseStreamRetentionPeriod" => streams::change_retention(kinesis, input, false),
         "UpdateStreamMode" => streams::update_mode(kinesis, input),
         "UpdateMaxRecordSize" => streams::update_max_record_size(kinesis, input),
-        "AddTagsToStream" | "TagResource" => streams::add_tags(kinesis, input),
-        "RemoveTagsFromStream" | "UntagResource" => streams::remove_tags(kinesis, input),
-        "ListTagsForStream" | "ListTagsForResource" => streams::list_tags(kinesis, input),
+        "EnableEnhancedMonitoring" => settings::enable_monitoring(kinesis, input),
+        "DisableEnhancedMonitoring" => settings::disable_monitoring(kinesis, input),
+        "StartStreamEncryption" => settings::start_encryption(kinesis, input),
+        "StopStreamEncryption" => settings::stop_encryption(kinesis, input),
+        "AddTagsToStream" | "TagResource" => attached::add_tags(kinesis, input),
+        "RemoveTagsFromStream" | "UntagResource" => attached::remove_tags(kinesis, input),
+        "ListTagsForStream" => attached::list_stream_tags(kinesis, input),
+        "ListTagsForResource" => attached::list_tags(kinesis, input),
+        "PutResourcePolicy" => attached::put_policy(kinesis, input),
+        "GetResourcePolicy" => attached::get_policy(kinesis, input),
+        "DeleteResourcePolicy" => attached::delete_policy(kinesis, input),
         "RegisterStreamConsumer" => consumers::register(kinesis, input),
         "DeregisterStreamConsumer" => consumers::deregister(kinesis, input),
         "DescribeStreamConsumer" => consumers::describe(kinesis, input),

@@ -2,17 +2,28 @@ use super::super::wire::{Wire, missing};
 use super::{child_shards, position, stream_name};
 use crate::testing::SimulatedKinesis;
 use crate::testing::stream::{ErrorCode, LIMIT_MAX, NewRecord, Placement, ServiceError};
+use crate::types::EncryptionType;
 
 pub(super) fn put_record(kinesis: &SimulatedKinesis, input: &Wire) -> Result<Wire, ServiceError> {
     let (stream, record) = (stream_name(input)?, new_record(input)?);
-    let placement = kinesis.change(|service, now| service.put_record(now, &stream, record))?;
-    Ok(placed(&placement))
+    let (placement, encryption) = kinesis.change(|service, now| {
+        let placement = service.put_record(now, &stream, record)?;
+        Ok((placement, service.stream(now, &stream)?.encryption_type()))
+    })?;
+    let mut output = placed(&placement);
+    if let Wire::Map(members) = &mut output {
+        members.push(("EncryptionType".into(), encryption_name(encryption).into()));
+    }
+    Ok(output)
 }
 
 pub(super) fn put_records(kinesis: &SimulatedKinesis, input: &Wire) -> Result<Wire, ServiceError> {
     let stream = stream_name(input)?;
     let records = input.items("Records")?.iter().map(new_record).collect::<Result<_, _>>()?;
-    let results = kinesis.change(|service, now| service.put_records(now, &stream, records))?;
+    let (results, encryption) = kinesis.change(|service, now| {
+        let results = service.put_records(now, &stream, records)?;
+        Ok((results, service.stream(now, &stream)?.encryption_type()))
+    })?;
     let failed = results.iter().filter(|result| result.is_err()).count();
     let entries = results.iter().map(|result| match result {
         Ok(placement) => placed(placement),
@@ -21,7 +32,11 @@ pub(super) fn put_records(kinesis: &SimulatedKinesis, input: &Wire) -> Result<Wi
             ("ErrorMessage", error.message.as_str().into()),
         ]),
     });
-    Ok(Wire::map([("FailedRecordCount", failed.into()), ("Records", Wire::list(entries))]))
+    Ok(Wire::map([
+        ("FailedRecordCount", failed.into()),
+        ("Records", Wire::list(entries)),
+        ("EncryptionType", encryption_name(encryption).into()),
+    ]))
 }
 
 pub(super) fn get_shard_iterator(kinesis: &SimulatedKinesis, input: &Wire) -> Result<Wire, ServiceError> {
@@ -45,6 +60,14 @@ pub(super) fn get_records(kinesis: &SimulatedKinesis, input: &Wire) -> Result<Wi
         ),
         ("ChildShards", if is_end { child_shards(&page.children) } else { Wire::Null }),
     ]))
+}
+
+/// What responses call it.
+pub(in crate::testing::local) fn encryption_name(encryption: EncryptionType) -> &'static str {
+    match encryption {
+        EncryptionType::None => "NONE",
+        EncryptionType::Kms => "KMS",
+    }
 }
 
 fn new_record(input: &Wire) -> Result<NewRecord, ServiceError> {

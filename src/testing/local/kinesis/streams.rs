@@ -1,9 +1,10 @@
 use std::time::Duration;
 
 use super::super::wire::Wire;
-use super::{shards, stream_name};
+use super::attached::tags;
+use super::{settings, shards, stream_name};
 use crate::testing::SimulatedKinesis;
-use crate::testing::stream::{ErrorCode, ServiceError, StreamMode, StreamState};
+use crate::testing::stream::{ErrorCode, Resource, ServiceError, StreamMode, StreamState};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// The range of retention the service offers, in hours.
@@ -18,7 +19,8 @@ pub(super) fn create(kinesis: &SimulatedKinesis, input: &Wire) -> Result<Wire, S
     let tags = tags(input)?;
     kinesis.change(|service, now| {
         service.create_stream(now, name, shards)?;
-        service.tag(now, name, tags)
+        service.attached(now, &Resource::Stream(name.to_owned()))?.tags.extend(tags);
+        Ok(())
     })?;
     Ok(Wire::Null)
 }
@@ -148,47 +150,18 @@ pub(super) fn update_max_record_size(kinesis: &SimulatedKinesis, input: &Wire) -
     Ok(Wire::Null)
 }
 
-pub(super) fn add_tags(kinesis: &SimulatedKinesis, input: &Wire) -> Result<Wire, ServiceError> {
-    let (stream, tags) = (stream_name(input)?, tags(input)?);
-    kinesis.change(|service, now| service.tag(now, &stream, tags))?;
-    Ok(Wire::Null)
-}
-
-pub(super) fn remove_tags(kinesis: &SimulatedKinesis, input: &Wire) -> Result<Wire, ServiceError> {
-    let (stream, keys) = (stream_name(input)?, input.texts("TagKeys")?);
-    kinesis.change(|service, now| {
-        service.update_stream(now, &stream, |stream| {
-            stream.tags.retain(|key, _| !keys.contains(&key.as_str()));
-        })
-    })?;
-    Ok(Wire::Null)
-}
-
-pub(super) fn list_tags(kinesis: &SimulatedKinesis, input: &Wire) -> Result<Wire, ServiceError> {
-    let stream = stream_name(input)?;
-    let after = input.text("ExclusiveStartTagKey")?.unwrap_or_default();
-    kinesis.look(|service, now| {
-        let tags = &service.stream(now, &stream)?.tags;
-        let tag = |(key, value): (&String, &String)| {
-            Wire::map([("Key", key.as_str().into()), ("Value", value.as_str().into())])
-        };
-        let tags = tags.iter().filter(|(key, _)| key.as_str() > after).map(tag);
-        Ok(Wire::map([("Tags", Wire::list(tags)), ("HasMoreTags", false.into())]))
-    })
-}
-
 /// What both kinds of description say.
 fn description(stream: &StreamState) -> Vec<(&'static str, Wire)> {
-    vec![
+    let mut members = vec![
         ("StreamName", stream.name.as_str().into()),
         ("StreamARN", stream.arn.as_str().into()),
         ("StreamStatus", stream.status.as_str().into()),
         ("StreamModeDetails", mode_details(stream.mode)),
         ("RetentionPeriodHours", hours_of(stream.retention).into()),
         ("StreamCreationTimestamp", stream.creation_time().into()),
-        ("EnhancedMonitoring", Wire::list([Wire::map([("ShardLevelMetrics", Wire::list([]))])])),
-        ("EncryptionType", "NONE".into()),
-    ]
+    ];
+    members.extend(settings::describe(stream));
+    members
 }
 
 fn wrap(name: &'static str, members: Vec<(&'static str, Wire)>) -> Wire {
@@ -210,15 +183,6 @@ fn mode_details(mode: StreamMode) -> Wire {
         StreamMode::OnDemand => "ON_DEMAND",
     };
     Wire::map([("StreamMode", mode.into())])
-}
-
-fn tags(input: &Wire) -> Result<Vec<(String, String)>, ServiceError> {
-    let Some(tags) = input.get("Tags") else { return Ok(Vec::new()) };
-    let Wire::Map(members) = tags else {
-        return Err(ErrorCode::Serialization.error("Tags must be a map."));
-    };
-    let tag = |key: &str| Ok((key.to_owned(), tags.required_text(key)?.to_owned()));
-    members.iter().map(|(key, _)| tag(key)).collect()
 }
 
 fn hours_of(retention: Duration) -> u64 {
