@@ -10,17 +10,20 @@ use bytes::Bytes;
 use crate::config::{AssignmentStrategy, CoordinationConfig};
 use crate::consumer::{ConsumerBuilder, World};
 use crate::lease::{DynamoDbLeaseStore, Item, Lease, LeaseStore, LeaseWrite, WriteOutcome, row_after};
-use crate::overseer::Hub;
 use crate::overseer::assign::independent::{Rules, plan_assignment};
 use crate::overseer::assign::leader::{LeaderRules, plan_leader_assignment};
 use crate::overseer::assign::outlook::Outlook;
-use crate::overseer::shard_sync::plan_child_leases;
-use crate::overseer::view::View;
+use crate::overseer::audit::{Audit, HoleTracker};
+use crate::overseer::cleanup::plan_cleanup;
+use crate::overseer::migration::leads;
+use crate::overseer::shard_sync::{plan_child_leases, plan_shard_sync};
+use crate::overseer::view::{Observed, View};
 use crate::overseer::worker_metrics::{CPU, WorkerStats};
+use crate::overseer::{Hub, Unfinished};
 use crate::planted::planted;
 use crate::runtime::Clock;
-use crate::stream::{ChildShard, RecordsPage};
-use crate::types::{LeaseKey, Moment, WorkerId};
+use crate::stream::{ChildShard, RecordsPage, Shard};
+use crate::types::{LeaseKey, Moment, StartStrategy, WorkerId};
 
 pub use crate::lease::tenure::{Sent, Settled, Tenure};
 pub use crate::overseer::assign::independent::{Reason, Take};
@@ -166,6 +169,72 @@ impl KnownFleet {
         seed: u64,
     ) -> usize {
         takes(&self.view, held, worker, coordination.failover_time, now, seed).len()
+    }
+}
+
+/// A lease table as a worker knows it, for the steps that the coordination thread takes between renewals.
+#[derive(Debug, Default)]
+pub struct KnownTable {
+    view: View,
+    unfinished: Arc<Unfinished>,
+}
+
+impl KnownTable {
+    /// A scan was answered.
+    pub fn observe_scan(&mut self, scan: Vec<Lease>, now: Moment) {
+        self.view.observe_scan(scan, now);
+        let is_running = |seen: &Observed| !seen.lease.checkpoint.is_shard_end();
+        self.unfinished.observe(|key| self.view.get(key).is_some_and(is_running));
+    }
+
+    /// A consumer ended, or news of a row came from another worker.
+    pub fn learn(&mut self, lease: Lease, now: Moment) {
+        self.unfinished.learn(&lease.key, !lease.checkpoint.is_shard_end());
+        self.view.learn(lease, now);
+    }
+
+    /// The ends that consumers wait for.
+    #[must_use]
+    pub fn awaited(&self) -> AwaitedEnds {
+        AwaitedEnds(Arc::clone(&self.unfinished))
+    }
+
+    /// How many rows are to be deleted.
+    #[must_use]
+    pub fn plan_cleanup(&self) -> usize {
+        self.view.by_stream().values().map(|leases| plan_cleanup(leases).len()).sum()
+    }
+
+    /// How many leases are to be created; `None` if the shards are not consistent.
+    #[must_use]
+    pub fn plan_shard_sync(&self, shards: &[Shard], strategy: StartStrategy) -> Option<usize> {
+        let leases: Vec<Lease> = self.view.leases().cloned().collect();
+        plan_shard_sync(shards, &leases, strategy, false).ok().map(|plan| plan.new_leases.len())
+    }
+
+    /// Whether all hash keys are covered.
+    #[must_use]
+    pub fn is_covered(&self) -> bool {
+        let by_stream = self.view.by_stream();
+        by_stream.values().all(|leases| HoleTracker::new(1).check(leases) == Audit::Covered)
+    }
+
+    /// Whether `worker` leads by the rules of KCL 2.x.
+    #[must_use]
+    pub fn leads(&self, worker: &WorkerId, failover_time: Duration, now: Moment) -> bool {
+        leads(worker, self.view.live_owners(failover_time, now))
+    }
+}
+
+/// The ends of leases that consumers wait for.
+#[derive(Debug)]
+pub struct AwaitedEnds(Arc<Unfinished>);
+
+impl AwaitedEnds {
+    /// A consumer waits for the ends of these leases until what is returned is dropped.
+    #[must_use]
+    pub fn wait_for(&self, parents: Vec<LeaseKey>) -> impl Sized + '_ {
+        self.0.wait_for(parents)
     }
 }
 

@@ -95,6 +95,16 @@ impl HeldLease {
         self.tenure().lease.clone()
     }
 
+    /// Its counter.
+    pub(crate) fn counter(&self) -> u64 {
+        self.tenure().lease.counter
+    }
+
+    /// Its checkpoint in the table.
+    pub(crate) fn checkpoint_stored(&self) -> Checkpoint {
+        self.tenure().lease.checkpoint.clone()
+    }
+
     /// The start of the last write that is known to have landed.
     pub(crate) fn renewed(&self) -> Moment {
         self.tenure().renewed

@@ -9,10 +9,10 @@ use crate::types::LeaseKey;
 
 /// The leases this worker holds now.
 #[derive(Debug, Default)]
-pub(crate) struct Holdings(Mutex<BTreeMap<LeaseKey, Holding>>);
+pub(crate) struct Holdings(Mutex<BTreeMap<LeaseKey, Arc<Holding>>>);
 
 /// A lease this worker holds, and how its shard is doing.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Holding {
     pub(crate) held: Arc<HeldLease>,
     pub(crate) status: Arc<StatusCell>,
@@ -22,20 +22,20 @@ pub(crate) struct Holding {
 
 impl Holdings {
     pub(crate) fn insert(&self, holding: Holding) {
-        self.lock().insert(holding.held.key().clone(), holding);
+        self.lock().insert(holding.held.key().clone(), Arc::new(holding));
     }
 
-    pub(crate) fn remove(&self, key: &LeaseKey) -> Option<Holding> {
+    pub(crate) fn remove(&self, key: &LeaseKey) -> Option<Arc<Holding>> {
         self.lock().remove(key)
     }
 
     /// Stops what is done under a lease that `taken` shows not to be this worker's any more.
     pub(crate) fn lose(&self, taken: &Lease) {
         let holding = self.lock().get(&taken.key).cloned();
-        if let Some(Holding { held, .. }) = holding
-            && taken.counter > held.lease().counter
+        if let Some(holding) = holding
+            && taken.counter > holding.held.counter()
         {
-            held.abandon();
+            holding.held.abandon();
         }
     }
 
@@ -47,19 +47,19 @@ impl Holdings {
         self.lock().keys().cloned().collect()
     }
 
-    pub(crate) fn all(&self) -> Vec<Holding> {
+    pub(crate) fn all(&self) -> Vec<Arc<Holding>> {
         self.lock().values().cloned().collect()
     }
 
     pub(crate) fn statuses(&self) -> Vec<ShardStatus> {
-        let status = |holding: &Holding| ShardStatus {
-            checkpoint: holding.held.lease().checkpoint,
+        let status = |holding: &Arc<Holding>| ShardStatus {
+            checkpoint: holding.held.checkpoint_stored(),
             ..holding.status.read()
         };
         self.all().iter().map(status).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<LeaseKey, Holding>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<LeaseKey, Arc<Holding>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -111,7 +111,7 @@ impl Overseer {
                     } else {
                         let checkpoint = fresh.checkpoint.clone();
                         worker.events.emit(Event::LeaseReset { lease: key, checkpoint });
-                        self.view.learn(Lease::clone(&reset), worker.clock.now());
+                        self.learn(Lease::clone(&reset), worker.clock.now());
                         worker.hub.publish(*reset);
                     }
                     return Ok(());
@@ -140,7 +140,7 @@ impl Overseer {
             let Some(shard) = shards.get(&lease.shard_id) else { continue };
             let origin = lease_of(shard, lease.checkpoint.clone()).in_stream(&stream.id);
             match worker.store.apply(&LeaseWrite::update_origin(&lease.key, &origin)).await {
-                Ok(WriteOutcome::Applied(lease)) => self.view.learn(*lease, worker.clock.now()),
+                Ok(WriteOutcome::Applied(lease)) => self.learn(*lease, worker.clock.now()),
                 Ok(WriteOutcome::Refused(_)) => {}
                 Err(error) => return worker.coordination_failed("UpdateLease", &error),
             }

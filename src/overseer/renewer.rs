@@ -1,9 +1,8 @@
-use std::collections::BTreeMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::Semaphore;
 
 use super::holdings::Holding;
 use crate::lease::{HeldError, Throughput};
@@ -23,12 +22,17 @@ const CONCURRENT_RENEWALS: usize = 64;
 /// told the other workers the same.
 pub(crate) async fn run(worker: Arc<Worker>) {
     let interval = worker.coordination.renew_interval();
-    let permits = Semaphore::new(CONCURRENT_RENEWALS);
-    let mut meters: BTreeMap<LeaseKey, Meter> = BTreeMap::new();
+    let mut meters: HashMap<LeaseKey, Meter> = HashMap::new();
+    // First come, first served: however many there are, none is renewed twice before another.
+    let mut waiting: VecDeque<(Arc<Holding>, Throughput)> = VecDeque::new();
     let mut under_way = FuturesUnordered::new();
     let mut handing_over = FuturesUnordered::new();
     let mut next = worker.clock.now() + interval;
     loop {
+        while under_way.len() < CONCURRENT_RENEWALS {
+            let Some((holding, throughput)) = waiting.pop_front() else { break };
+            under_way.push(renew(&worker, holding, throughput));
+        }
         tokio::select! {
             biased;
             Some(key) = under_way.next() => {
@@ -42,21 +46,23 @@ pub(crate) async fn run(worker: Arc<Worker>) {
                 next = next.max(now) + interval;
                 let holdings = worker.holdings.all();
                 worker.metrics.operation(Operation::RenewAllLeases).add(names::CURRENT_LEASES, holdings.len() as u64);
-                meters.retain(|key, _| holdings.iter().any(|holding| holding.held.key() == key));
+                meters.values_mut().for_each(|meter| meter.is_held = false);
                 for holding in holdings {
+                    let meter = meter(&mut meters, &holding, now);
+                    meter.is_held = true;
                     let may_take = worker.coordination.leader.graceful_handoff_timeout;
                     let is_overdue = |since| now.since(since) >= may_take || planted(Bug::HandsOverUnasked);
                     if holding.held.handoff_since().is_some_and(is_overdue) {
                         handing_over.push(hand_over(holding));
                         continue;
                     }
-                    let meter = meters.entry(holding.held.key().clone()).or_insert_with(|| Meter::new(&holding, now));
                     if !meter.is_renewing && now.since(holding.held.renewed()) > interval / 2 {
                         meter.is_renewing = true;
-                        let throughput = meter.sample(holding.status.read().bytes_delivered, now);
-                        under_way.push(renew(&worker, &permits, holding, throughput));
+                        let throughput = meter.sample(holding.status.bytes_delivered(), now);
+                        waiting.push_back((holding, throughput));
                     }
                 }
+                meters.retain(|_, meter| meter.is_held);
             }
         }
     }
@@ -64,16 +70,14 @@ pub(crate) async fn run(worker: Arc<Worker>) {
 
 /// Gives a lease away whose processor has not let go of it in the time given (KCL's
 /// `LeaseGracefulShutdownHandler`).
-async fn hand_over(holding: Holding) {
+async fn hand_over(holding: Arc<Holding>) {
     tracing::warn!(lease = %holding.held.key(), "the processor has not returned in time for the handoff");
     if let Err(error) = holding.held.release().await {
         tracing::info!(lease = %holding.held.key(), %error, "the handoff is left to the leader");
     }
 }
 
-async fn renew(worker: &Worker, permits: &Semaphore, holding: Holding, throughput: Throughput) -> LeaseKey {
-    // The semaphore is never closed.
-    let _permit = permits.acquire().await;
+async fn renew(worker: &Worker, holding: Arc<Holding>, throughput: Throughput) -> LeaseKey {
     let since = worker.clock.now();
     let outcome = holding.held.renew(Some(throughput)).await;
     let took = worker.clock.now().since(since);
@@ -93,9 +97,16 @@ async fn renew(worker: &Worker, permits: &Semaphore, holding: Holding, throughpu
     holding.held.key().clone()
 }
 
+fn meter<'a>(meters: &'a mut HashMap<LeaseKey, Meter>, holding: &Holding, now: Moment) -> &'a mut Meter {
+    meters.entry(holding.held.key().clone()).or_insert_with(|| Meter::new(holding, now))
+}
+
 /// How fast the records of one lease are delivered (KCL's `LeaseStatsRecorder`).
 #[derive(Debug)]
 struct Meter {
+    /// The lease is held still.
+    is_held: bool,
+    /// It is being renewed, or waits for its turn.
     is_renewing: bool,
     bytes: u64,
     since: Moment,
@@ -105,7 +116,7 @@ struct Meter {
 impl Meter {
     fn new(holding: &Holding, now: Moment) -> Self {
         let lease = holding.held.lease();
-        Self { is_renewing: false, bytes: 0, since: now, average: lease.throughput }
+        Self { is_held: true, is_renewing: false, bytes: 0, since: now, average: lease.throughput }
     }
 
     /// The average with what was delivered since the last sample, of `bytes` in all.

@@ -1,21 +1,22 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::broadcast;
+use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 use tokio::task::{self, JoinSet};
 
 use super::holdings::Holding;
 use super::leader::{Leading, resign};
 use super::migration::Protocol;
 use super::sync::StreamCare;
-use super::view::View;
+use super::view::{Observed, View};
 use super::worker_metrics::retract;
 use crate::events::Event;
 use crate::lease::{HeldLease, Item, Lease, StoreError};
 use crate::metrics::{Operation, names};
 use crate::shard::{Ending, ShardConsumer, StatusCell};
+use crate::streams::TrackedStream;
 use crate::types::{LeaseKey, Moment};
 use crate::worker::Worker;
 
@@ -23,6 +24,12 @@ use crate::worker::Worker;
 pub(super) const CONCURRENT_WRITES: usize = 32;
 /// The least time between two rounds, whatever wakes the overseer.
 const ROUND_MIN: Duration = Duration::from_millis(20);
+/// The least time between two plans, for each row of the table: several times what a plan takes, which
+/// leaves the thread to renewals however often there is a reason to plan again.
+const PAUSE_PER_LEASE: Duration = Duration::from_micros(5);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Ends of consumers, or rows from the hub, that are taken in at a time.
+const NEWS_AT_ONCE: usize = 1024;
 
 /// Watches the lease table, takes leases, and runs a consumer for each one taken.
 ///
@@ -51,6 +58,10 @@ pub(crate) struct Overseer {
     /// Whether the index from owners to leases can be read.
     pub(super) has_owner_index: bool,
     pub(super) next_round: Moment,
+    /// There may be something to take.
+    is_something_free: bool,
+    /// Until then, news is not acted on.
+    next_plan: Moment,
     pub(super) next_cleanup: Moment,
     /// Leases of this worker's whose shards have ended and whose rows are still there.
     pub(super) ended: BTreeSet<LeaseKey>,
@@ -74,6 +85,8 @@ impl Overseer {
             leading: Leading::default(),
             has_owner_index: false,
             next_round: now,
+            is_something_free: false,
+            next_plan: now,
             next_cleanup: now + worker.coordination.lease_cleanup_interval,
             ended: BTreeSet::new(),
             worker,
@@ -94,15 +107,20 @@ impl Overseer {
                 () = worker.stopping.cancelled() => break,
                 // Before the ends of consumers, lest the leases of a removed stream are taken again.
                 () = worker.streams.changed() => self.follow_streams(),
+                () = due(&worker, self.next_plan), if self.is_something_free => {
+                    self.is_something_free = false;
+                    self.act_on_news().await;
+                    self.next_plan = self.after_pause();
+                }
                 Some(ended) = self.consumers.join_next_with_id() => {
                     self.consumer_ended(ended);
-                    self.act_on_news().await;
-                }
-                news = self.news.recv() => {
-                    if self.hear(news) {
-                        self.act_on_news().await;
+                    for _ in 1..NEWS_AT_ONCE {
+                        let Some(ended) = self.consumers.try_join_next_with_id() else { break };
+                        self.consumer_ended(ended);
                     }
+                    self.is_something_free = true;
                 }
+                news = self.news.recv() => self.is_something_free |= self.hear(news),
                 () = worker.wake.notified() => self.round().await,
                 () = worker.clock.sleep_until(self.next_round) => self.round().await,
             }
@@ -137,7 +155,14 @@ impl Overseer {
             Duty::Leader => self.leader_round().await,
             Duty::Follower => self.follower_round().await,
         }
-        self.next_round = self.next_round.max(self.worker.clock.now() + ROUND_MIN);
+        self.next_plan = self.after_pause();
+        self.next_round = self.next_round.max(self.next_plan).max(self.worker.clock.now() + ROUND_MIN);
+    }
+
+    /// When the next plan may be made after one that was made now.
+    fn after_pause(&self) -> Moment {
+        let leases = u32::try_from(self.view.len()).unwrap_or(u32::MAX);
+        self.worker.clock.now() + PAUSE_PER_LEASE.saturating_mul(leases).min(PAUSE_MAX)
     }
 
     fn duty(&self) -> Duty {
@@ -155,7 +180,7 @@ impl Overseer {
     fn due_after(&mut self, started: Moment) -> Moment {
         let interval = match self.duty() {
             Duty::Independent => self.worker.coordination.assignment_interval(self.workers),
-            Duty::Leader => self.worker.coordination.leader_interval(self.view.iter().count()),
+            Duty::Leader => self.worker.coordination.leader_interval(self.view.len()),
             Duty::Follower => self.worker.coordination.discovery_interval(),
         };
         started + interval.mul_f64(0.9 + 0.2 * self.rng.f64())
@@ -165,9 +190,11 @@ impl Overseer {
     fn follow_streams(&mut self) {
         let now = self.worker.clock.now();
         let tracked = self.worker.streams.tracked();
-        let is_tracked = |care: &StreamCare| tracked.iter().any(|stream| Arc::ptr_eq(stream, &care.stream));
+        // One may have been removed and added again.
+        let addresses: HashSet<*const TrackedStream> = tracked.iter().map(Arc::as_ptr).collect();
+        let before = self.streams.len();
         self.streams.retain(|_, care| {
-            let is_tracked = is_tracked(care);
+            let is_tracked = addresses.contains(&Arc::as_ptr(&care.stream));
             if !is_tracked {
                 // From here on nothing of it is taken any more.
                 care.stream.holdings.close();
@@ -175,7 +202,9 @@ impl Overseer {
             is_tracked
         });
         let Self { streams, view, .. } = self;
-        view.retain(|lease| streams.contains_key(&lease.stream_name));
+        if streams.len() < before {
+            view.retain(|lease| streams.contains_key(&lease.stream_name));
+        }
         for stream in tracked {
             let name = stream.id.serialized().map(ToOwned::to_owned);
             self.streams.entry(name).or_insert_with(|| {
@@ -184,7 +213,6 @@ impl Overseer {
                 StreamCare::new(stream, &self.worker.coordination, now)
             });
         }
-        self.publish_unfinished();
     }
 
     /// What `LATEST` means for `lease` unless its row says it.
@@ -263,21 +291,29 @@ impl Overseer {
             self.worker.events.emit(Event::LeaseUnreadable { row: row.as_str().into() });
         }
         self.reported_unreadable = unreadable;
-        self.publish_unfinished();
+        let is_running = |seen: &Observed| !seen.lease.checkpoint.is_shard_end();
+        self.worker.unfinished.observe(|key| self.view.get(key).is_some_and(is_running));
         Ok(scan.entities)
     }
 
     /// Takes in what workers of this process tell of rows, all such news at once. Whether there may be
     /// something to take now.
-    fn hear(&mut self, news: Result<Lease, broadcast::error::RecvError>) -> bool {
+    fn hear(&mut self, first: Result<Lease, RecvError>) -> bool {
         let now = self.worker.clock.now();
         let mut is_something_free = false;
-        let first = news.inspect_err(|_| {
-            // Missed some; a scan shows them all.
-            self.next_round = now;
-        });
-        let mut news: Vec<Lease> =
-            first.into_iter().chain(std::iter::from_fn(|| self.news.try_recv().ok())).collect();
+        let mut has_missed = first.is_err();
+        let mut news: Vec<Lease> = first.into_iter().collect();
+        while news.len() < NEWS_AT_ONCE {
+            match self.news.try_recv() {
+                Ok(lease) => news.push(lease),
+                Err(TryRecvError::Lagged(_)) => has_missed = true,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+        if has_missed {
+            // A scan shows them all.
+            self.next_round = self.next_round.min(self.next_plan.max(now));
+        }
         news.retain(|lease| self.reads(lease));
         for lease in news {
             is_something_free |= lease.owner.is_none() || lease.checkpoint.is_shard_end();
@@ -286,16 +322,21 @@ impl Overseer {
             if lease.actual_owner().is_some_and(|owner| *owner != self.worker.id) {
                 self.worker.holdings.lose(&lease);
             }
-            self.view.learn(lease, now);
+            self.learn(lease, now);
         }
-        self.publish_unfinished();
         is_something_free
+    }
+
+    /// Takes in one row as it really was at `now`.
+    pub(super) fn learn(&mut self, lease: Lease, now: Moment) {
+        self.worker.unfinished.learn(&lease.key, !lease.checkpoint.is_shard_end());
+        self.view.learn(lease, now);
     }
 
     fn consumer_ended(&mut self, ended: Result<(task::Id, Ending), task::JoinError>) {
         let id = ended.as_ref().map_or_else(task::JoinError::id, |(id, _)| *id);
         let Some(key) = self.consumer_keys.remove(&id) else { return };
-        let held = self.worker.holdings.remove(&key).map(|holding| holding.held);
+        let held = self.worker.holdings.remove(&key).map(|holding| Arc::clone(&holding.held));
         match ended {
             Ok((_, ending)) => tracing::debug!(lease = %key, ?ending, "shard consumer ended"),
             Err(error) => {
@@ -307,19 +348,8 @@ impl Overseer {
             }
         }
         if let Some(lease) = held.map(|held| held.lease()).filter(|lease| self.reads(lease)) {
-            self.view.learn(lease, self.worker.clock.now());
+            self.learn(lease, self.worker.clock.now());
         }
-        self.publish_unfinished();
-    }
-
-    pub(super) fn publish_unfinished(&self) {
-        let unfinished: BTreeSet<LeaseKey> = self
-            .view
-            .iter()
-            .filter(|observed| !observed.lease.checkpoint.is_shard_end())
-            .map(|observed| observed.lease.key.clone())
-            .collect();
-        self.worker.unfinished.publish(unfinished);
     }
 
     /// Something may have become free, or this worker's.
@@ -365,6 +395,13 @@ impl Overseer {
         let consumer = ShardConsumer::new(worker, stream, held, status);
         let task = self.consumers.spawn_on(consumer.run(), &self.user_runtime);
         self.consumer_keys.insert(task.id(), key);
+    }
+}
+
+/// Waits until `moment`, if that is not over yet.
+async fn due(worker: &Worker, moment: Moment) {
+    if worker.clock.now() < moment {
+        worker.clock.sleep_until(moment).await;
     }
 }
 

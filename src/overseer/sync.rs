@@ -291,7 +291,7 @@ impl Overseer {
             let Some(range) = ranges.get(&lease.shard_id) else { continue };
             let write = LeaseWrite::update_hash_range(&lease.key, *range);
             match worker.store.apply(&write).await {
-                Ok(WriteOutcome::Applied(lease)) => self.view.learn(*lease, worker.clock.now()),
+                Ok(WriteOutcome::Applied(lease)) => self.learn(*lease, worker.clock.now()),
                 Ok(WriteOutcome::Refused(_)) => {}
                 Err(error) => {
                     worker.coordination_failed("UpdateHashRange", &error);
@@ -346,7 +346,7 @@ impl Overseer {
         let mut complete = true;
         while let Some(outcome) = outcomes.next().await {
             match outcome {
-                Some(lease) => self.view.learn(lease, self.worker.clock.now()),
+                Some(lease) => self.learn(lease, self.worker.clock.now()),
                 None => complete = false,
             }
             if !complete && concurrent == 1 {
@@ -354,7 +354,6 @@ impl Overseer {
             }
         }
         drop(outcomes);
-        self.publish_unfinished();
         complete
     }
 }

@@ -71,7 +71,7 @@ impl Overseer {
             match outcome {
                 Taken::Won { lease, previous, sent } => {
                     won += 1;
-                    self.view.learn(Lease::clone(&lease), sent);
+                    self.learn(Lease::clone(&lease), sent);
                     if previous.owner.is_some() {
                         // If the previous owner lives in this process, it need not find out by itself.
                         worker.hub.publish(Lease::clone(&lease));
@@ -79,7 +79,7 @@ impl Overseer {
                     self.start_consumer(*lease, *previous, sent);
                 }
                 Taken::Lost(Some(lease)) if self.reads(&lease) => {
-                    self.view.learn(*lease, self.worker.clock.now());
+                    self.learn(*lease, self.worker.clock.now());
                 }
                 // It is another stream's.
                 Taken::Lost(Some(lease)) => self.view.forget(&lease.key),

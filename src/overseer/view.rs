@@ -150,6 +150,16 @@ impl View {
         self.vanished.retain(|_, lease| keep(lease));
     }
 
+    /// A row as it was last seen.
+    pub(crate) fn get(&self, key: &LeaseKey) -> Option<&Observed> {
+        self.leases.get(key)
+    }
+
+    /// How many rows there are.
+    pub(crate) fn len(&self) -> usize {
+        self.leases.len()
+    }
+
     /// Every lease in the order of keys.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Observed> {
         self.leases.values()

@@ -141,22 +141,27 @@ impl ShardConsumer {
     async fn wait_for_parents(&mut self) -> Input {
         let parents: Vec<_> =
             self.held.lease().parents.iter().map(|parent| self.stream.id.lease_key(parent)).collect();
-        let mut look = true;
+        if parents.is_empty() {
+            return Input::ParentsEnded;
+        }
+        let worker = Arc::clone(&self.worker);
+        let waiter = worker.unfinished.wait_for(parents.clone());
         loop {
-            let changed = self.worker.unfinished.changed();
-            if look && self.have_ended(&parents).await {
+            let turn = tokio::select! {
+                biased;
+                input = interruption(&self.held, &self.stream.stopping) => return input,
+                turn = worker.unfinished.may_look() => turn,
+            };
+            if self.have_ended(&parents).await {
                 return Input::ParentsEnded;
             }
+            drop(turn);
             let poll = self.worker.clock.sleep(self.worker.coordination.parent_shard_poll_interval);
             tokio::select! {
                 biased;
                 input = interruption(&self.held, &self.stream.stopping) => return input,
-                // A scan may be old, so what it shows is only a reason to look.
-                () = changed => {
-                    let unfinished = self.worker.unfinished.keys();
-                    look = !parents.iter().any(|parent| unfinished.contains(parent));
-                }
-                () = poll => look = true,
+                () = waiter.may_have_ended() => {}
+                () = poll => {}
             }
         }
     }

@@ -67,6 +67,11 @@ impl StatusCell {
         self.lock().clone()
     }
 
+    /// Payload bytes delivered so far.
+    pub(crate) fn bytes_delivered(&self) -> u64 {
+        self.lock().bytes_delivered
+    }
+
     pub(crate) fn update(&self, change: impl FnOnce(&mut ShardStatus)) {
         change(&mut self.lock());
     }

@@ -34,7 +34,7 @@ impl Overseer {
         }
         self.clean_up_after_itself().await;
         // Consumers that wait for parents cannot tell from a scan when to look.
-        worker.unfinished.suspect();
+        worker.unfinished.suspect(|parent| worker.holdings.contains(parent));
     }
 
     /// As they are now, those that the index tells to be this worker's and that it does not hold. While
@@ -97,7 +97,9 @@ impl Overseer {
 
     /// Takes up what the last scan shows to be this worker's.
     pub(in crate::overseer) async fn take_up_from_view(&mut self) {
-        let leases = self.view.leases().filter(|lease| !self.is_held(&lease.key)).cloned().collect();
+        let worker = Arc::clone(&self.worker);
+        let given = self.view.leases().filter(|lease| is_given_to(&worker.id, lease));
+        let leases = given.filter(|lease| !self.is_held(&lease.key)).cloned().collect();
         self.take_up(leases).await;
     }
 
@@ -117,7 +119,7 @@ impl Overseer {
         let mut started = 0;
         while let Some(outcome) = renewed.next().await {
             let Some((previous, lease, sent)) = outcome else { continue };
-            self.view.learn(lease.clone(), sent);
+            self.learn(lease.clone(), sent);
             if !self.is_held(&lease.key) && !worker.stopping.is_cancelled() {
                 started += 1;
                 self.start_consumer(lease, previous, sent);

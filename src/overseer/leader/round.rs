@@ -144,7 +144,7 @@ impl Overseer {
         while let Some(outcome) = written.next().await {
             match outcome {
                 Written::Landed { moved, lease, sent } => self.moved(&moved, *lease, sent),
-                Written::Refused(Some(lease)) => self.view.learn(*lease, worker.clock.now()),
+                Written::Refused(Some(lease)) => self.learn(*lease, worker.clock.now()),
                 Written::Refused(None) | Written::NotLeader => {}
                 Written::Failed => failed += 1,
             }
@@ -213,7 +213,7 @@ impl Overseer {
         if moved.is_graceful {
             self.leading.handoffs.begin(lease.key.clone(), now + self.handoff_time());
         }
-        self.view.learn(lease.clone(), now);
+        self.learn(lease.clone(), now);
         worker.hub.publish(lease.clone());
         let is_ours = lease.owner.as_ref() == Some(&worker.id) && !lease.checkpoint.is_shard_end();
         if !moved.is_graceful && is_ours && !self.is_held(&lease.key) {
