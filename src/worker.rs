@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{CoordinationConfig, LeaseConfig, ManagementConfig};
 use crate::error::with_causes;
 use crate::events::{Event, EventSink};
-use crate::lease::LeaseStore;
+use crate::lease::{LeaseStore, WritePacer};
 use crate::metrics::Metrics;
 use crate::overseer::leader::Election;
 use crate::overseer::migration::ProtocolCell;
@@ -35,6 +35,8 @@ pub(crate) struct Worker {
     pub(crate) lease_config: LeaseConfig,
 
     pub(crate) store: Arc<dyn LeaseStore>,
+    /// Paces the writes to leases while the table throttles them.
+    pub(crate) write_pacer: Arc<WritePacer>,
     pub(crate) api: Arc<dyn StreamApi>,
     pub(crate) clock: Clock,
     pub(crate) seeds: Seeds,
