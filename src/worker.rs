@@ -14,6 +14,7 @@ use crate::lease::{LeaseStore, WritePacer};
 use crate::metrics::Metrics;
 use crate::overseer::leader::Election;
 use crate::overseer::migration::ProtocolCell;
+use crate::overseer::worker_metrics::SeenWorkers;
 use crate::overseer::{Holdings, Hub, Unfinished};
 use crate::processor::ShardRecordProcessorFactory;
 use crate::retrieval::{RetrievalConfig, WorkerBudget};
@@ -50,6 +51,8 @@ pub(crate) struct Worker {
     pub(crate) election: Election,
     /// Whether this worker tells how busy its CPU is.
     pub(crate) measures_cpu: bool,
+    /// What other workers report, as this one saw it as the leader.
+    pub(crate) seen_workers: SeenWorkers,
     /// Wakes the overseer before its next round is due.
     pub(crate) wake: Notify,
     pub(crate) metrics: Metrics,

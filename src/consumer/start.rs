@@ -92,6 +92,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         protocol: ProtocolCell::default(),
         election: Election::default(),
         measures_cpu,
+        seen_workers: worker_metrics::SeenWorkers::default(),
         wake: Notify::new(),
         metrics,
         events,
