@@ -167,6 +167,22 @@ pub enum Event {
         /// Why.
         reason: Arc<str>,
     },
+    /// The lease table throttles this worker's writes: it has too little write capacity for the leases and
+    /// checkpoints of the fleet. Raise its provisioned write capacity, or switch it to on-demand billing.
+    ///
+    /// Meanwhile writes go at the pace the table accepts, renewals before checkpoints, and a checkpoint may
+    /// take up to the failover time. Each lease takes at least one write per failover time. A worker that
+    /// holds more leases than `sustainable` loses some of them again and again, and takes leases beyond
+    /// that number only one per failover time. Emitted when throttling begins, and once a minute while it
+    /// lasts.
+    LeaseTableThrottled {
+        /// How many leases this worker holds.
+        leases: usize,
+        /// How many leases this worker can keep at the present pace; `None` if that is not known yet.
+        sustainable: Option<usize>,
+        /// The write that was throttled, and what the service said.
+        reason: Arc<str>,
+    },
     /// This listener was too slow and missed events.
     Missed {
         /// How many.

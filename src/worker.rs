@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{CoordinationConfig, LeaseConfig, ManagementConfig};
 use crate::error::with_causes;
 use crate::events::{Event, EventSink};
-use crate::lease::LeaseStore;
+use crate::lease::{LeaseStore, WritePacer};
 use crate::metrics::Metrics;
 use crate::overseer::leader::Election;
 use crate::overseer::migration::ProtocolCell;
+use crate::overseer::worker_metrics::SeenWorkers;
 use crate::overseer::{Holdings, Hub, Unfinished};
 use crate::processor::ShardRecordProcessorFactory;
 use crate::retrieval::{RetrievalConfig, WorkerBudget};
@@ -35,6 +36,8 @@ pub(crate) struct Worker {
     pub(crate) lease_config: LeaseConfig,
 
     pub(crate) store: Arc<dyn LeaseStore>,
+    /// Paces the writes to leases while the table throttles them.
+    pub(crate) write_pacer: Arc<WritePacer>,
     pub(crate) api: Arc<dyn StreamApi>,
     pub(crate) clock: Clock,
     pub(crate) seeds: Seeds,
@@ -48,6 +51,8 @@ pub(crate) struct Worker {
     pub(crate) election: Election,
     /// Whether this worker tells how busy its CPU is.
     pub(crate) measures_cpu: bool,
+    /// What other workers report, as this one saw it as the leader.
+    pub(crate) seen_workers: SeenWorkers,
     /// Wakes the overseer before its next round is due.
     pub(crate) wake: Notify,
     pub(crate) metrics: Metrics,

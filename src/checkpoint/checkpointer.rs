@@ -22,7 +22,12 @@ use crate::types::{Checkpoint, ExtendedSequenceNumber, LeaseKey, ShardId, Stream
 ///
 /// - A checkpoint is stored only while this worker holds the lease, enforced by a conditional write.
 /// - Stored checkpoints never move backwards, and never beyond what was delivered.
-/// - When a call returns `Ok`, the checkpoint is durable. It also renews the lease.
+/// - When a call returns `Ok`, the checkpoint, or a later one of the same shard, is durable. It also renews
+///   the lease.
+///
+/// While the lease table throttles writes, a checkpoint waits until those of leases that would run out
+/// sooner are written. If a later one is asked for meanwhile, that one is written instead, and both calls
+/// succeed: a checkpoint covers everything before it.
 ///
 /// # Errors
 ///
@@ -32,9 +37,9 @@ use crate::types::{Checkpoint, ExtendedSequenceNumber, LeaseKey, ShardId, Stream
 /// - [`ErrorKind::LeaseLost`] if another worker has the lease or it expired
 ///   (`ShutdownException`): stop working on this shard,
 /// - [`ErrorKind::Closed`] if the processor was replaced after a panic,
-/// - [`ErrorKind::Unavailable`] if DynamoDB did not answer or throttled after a few attempts
-///   (`ThrottlingException`, `KinesisClientLibDependencyException`): it may or may not be stored;
-///   call again, or go on and checkpoint later.
+/// - [`ErrorKind::Unavailable`] if DynamoDB did not answer after a few attempts, or throttled for the
+///   failover time (`ThrottlingException`, `KinesisClientLibDependencyException`): it may or may not be
+///   stored; call again, or go on and checkpoint later.
 ///
 /// # Cancel safety
 ///
@@ -85,7 +90,7 @@ impl Checkpointer {
     ///
     /// See [`Checkpointer`].
     pub async fn checkpoint(&self, position: ExtendedSequenceNumber) -> Result<(), Error> {
-        self.store(|tracker| tracker.decide(position)).await
+        self.store(|tracker| tracker.decide(position.clone())).await
     }
 
     /// Stores that the whole shard is processed (`SHARD_END`), which lets its children start. Call it
@@ -177,14 +182,29 @@ impl Checkpointer {
     pub(crate) async fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
         drop(self.0.storing.lock().await);
+        // A renewal may be about to store a checkpoint of a call that was dropped.
+        self.0.parts.held.settle().await;
     }
 
-    async fn store(&self, decide: impl FnOnce(&Tracker) -> Result<Decision, Refusal>) -> Result<(), Error> {
+    async fn store(&self, decide: impl Fn(&Tracker) -> Result<Decision, Refusal>) -> Result<(), Error> {
+        let wanted = match decide(&self.tracker()) {
+            Ok(Decision::Store(checkpoint)) => Some(checkpoint),
+            Ok(Decision::AlreadyStored) | Err(_) => None,
+        };
+        if let Some(wanted) = wanted.as_ref().filter(|_| !self.0.closed.load(Ordering::Acquire)) {
+            // One that is being written may be replaced by this one.
+            self.0.parts.held.want(wanted);
+        }
         let _storing = self.0.storing.lock().await;
         self.check_open()?;
+        if wanted.is_some_and(|wanted| wanted <= *self.tracker().stored()) {
+            return Ok(());
+        }
         let decision = decide(&self.tracker()).map_err(|refusal| self.refused(refusal))?;
         let Decision::Store(checkpoint) = decision else { return Ok(()) };
         self.timed(self.0.parts.held.checkpoint(&checkpoint)).await?;
+        // Or a later one.
+        let checkpoint = checkpoint.max(self.0.parts.held.lease().checkpoint);
         self.tracker().store(checkpoint.clone());
         self.0.parts.events.emit(Event::Checkpointed {
             stream: self.stream().clone(),
@@ -291,3 +311,7 @@ impl PreparedCheckpoint {
         self.checkpointer.checkpoint(self.position).await
     }
 }
+
+#[cfg(test)]
+#[path = "checkpointer_test.rs"]
+mod tests;

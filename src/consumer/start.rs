@@ -11,7 +11,7 @@ use super::handle::{ConsumerHandle, Finished, Running};
 use crate::config::{CoordinationMode, WantedStream};
 use crate::error::{Error, ErrorKind, invalid};
 use crate::events::EventSink;
-use crate::lease::{DynamoDbLeaseStore, LeaseStore, RelayedStore, StoreError, TableSpec};
+use crate::lease::{DynamoDbLeaseStore, LeaseStore, RelayedStore, StoreError, TableSpec, WritePacer};
 use crate::metrics::{Metrics, Operation, names};
 use crate::overseer::leader::{self, Election};
 use crate::overseer::migration::{self, ClientVersion, ProtocolCell};
@@ -66,6 +66,13 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         parts.metrics_sinks,
     );
     let measures_cpu = parts.coordination.leader.measure_cpu && !parts.on_current_runtime;
+    let events = EventSink::new();
+    let write_pacer = Arc::new(WritePacer::new(
+        clock.clone(),
+        parts.coordination.failover_time,
+        events.clone(),
+        &parts.worker_id,
+    ));
     let worker = Arc::new(Worker {
         id: parts.worker_id,
         application: parts.application.into(),
@@ -75,6 +82,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         coordination: parts.coordination,
         lease_config: parts.lease_config,
         store,
+        write_pacer,
         api,
         seeds: parts.seeds,
         budget: Arc::new(WorkerBudget::new(parts.retrieval.memory_bytes_max)),
@@ -85,9 +93,10 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         protocol: ProtocolCell::default(),
         election: Election::default(),
         measures_cpu,
+        seen_workers: worker_metrics::SeenWorkers::default(),
         wake: Notify::new(),
         metrics,
-        events: EventSink::new(),
+        events,
         stopping: CancellationToken::new(),
         clock,
     });

@@ -4,15 +4,20 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Lease, LeaseStore, LeaseWrite, PendingCheckpoint, Settled, StoreError, Tenure, Throughput};
+use super::{
+    Lease, LeaseStore, LeaseWrite, PendingCheckpoint, Settled, StoreError, StoreErrorKind, Tenure,
+    Throughput, WritePacer,
+};
 use crate::planted::{Bug, planted};
 use crate::runtime::{Backoff, Clock};
 use crate::types::{Checkpoint, LeaseKey, Moment, ShardId, WorkerId};
 
-/// Retries of a write that user code waits for, before its failure is reported.
+/// Retries of a write that was not answered and that user code waits for, before its failure is reported.
 const RETRIES: usize = 3;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+const TOO_LITTLE_CAPACITY: &str = "it was not accepted within the failover time; raise the write capacity of \
+     the table, or switch it to on-demand billing";
 
 /// One acquisition of a lease by this worker, and the only way it writes to that row.
 ///
@@ -25,14 +30,20 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// - A write whose answer was lost is settled by the next one: that is refused and shows the row, and if
 ///   the row is ours and one ahead, the lost write had landed. Only then is a refusal not a loss.
 /// - Once [`lost`](Self::lost) is cancelled, nothing is written any more.
+/// - While the table throttles writes, they wait for their [turn](WritePacer::turn), for the failover time
+///   at most. A renewal takes along the checkpoint that waits, and a checkpoint the newest one that is
+///   wanted.
 #[derive(Debug)]
 pub(crate) struct HeldLease {
     store: Arc<dyn LeaseStore>,
+    pacer: Arc<WritePacer>,
     clock: Clock,
     worker: WorkerId,
     failover_time: Duration,
     key: LeaseKey,
     shard_id: ShardId,
+    /// The checkpoint that is to be written by whoever writes next, while somebody waits for it.
+    wanted: Mutex<Option<Checkpoint>>,
     /// Held by who writes: the seed of the pauses between its attempts.
     writing: tokio::sync::Mutex<u64>,
     tenure: Mutex<Tenure>,
@@ -57,8 +68,10 @@ pub(crate) enum HeldError {
 
 impl HeldLease {
     /// The lease as the take that was sent at `taken` left it.
+    #[expect(clippy::too_many_arguments, reason = "each is another part of what it works with")]
     pub(crate) fn new(
         store: Arc<dyn LeaseStore>,
+        pacer: Arc<WritePacer>,
         clock: Clock,
         worker: WorkerId,
         failover_time: Duration,
@@ -68,6 +81,8 @@ impl HeldLease {
     ) -> Self {
         Self {
             store,
+            pacer,
+            wanted: Mutex::default(),
             clock,
             worker,
             failover_time,
@@ -139,32 +154,74 @@ impl HeldLease {
         valid
     }
 
-    /// Bumps the counter, so that other workers see that this one is alive.
+    /// Bumps the counter, so that other workers see that this one is alive. A write that began since the
+    /// call, or a checkpoint that waits, does the same.
     pub(crate) async fn renew(&self, throughput: Option<Throughput>) -> Result<(), HeldError> {
+        let asked = self.clock.now();
+        let build = |lease: &Lease| {
+            if let Some(checkpoint) = lock(&self.wanted).as_ref()
+                && lease.checkpoint < *checkpoint
+            {
+                return Ok(Some(self.checkpoint_write(lease, checkpoint)));
+            }
+            Ok((self.renewed() <= asked).then(|| LeaseWrite::renew(lease, throughput)))
+        };
         // The next renewal is not far, and settles what became of this one. Any write that landed has
         // renewed.
-        self.write(1, |lease| Ok(LeaseWrite::renew(lease, throughput)), |_| true).await
+        self.write("RenewLease", 1, build, |_| true).await
     }
 
-    /// Stores a checkpoint and discards a pending one.
+    /// Stores a checkpoint, or a newer one that is [wanted](Self::want) meanwhile, and discards a pending
+    /// one.
     pub(crate) async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), HeldError> {
-        let build = |lease: &Lease| {
-            not_behind(lease, checkpoint)?;
-            let mut lease = lease.clone();
-            lease.children.extend(lock(&self.children).iter().cloned());
-            Ok(LeaseWrite::checkpoint(&lease, checkpoint))
+        let before = self.lease();
+        *lock(&self.wanted) = Some(checkpoint.clone());
+        let _wish = Wish(&self.wanted);
+        let newest = || lock(&self.wanted).clone().unwrap_or_else(|| checkpoint.clone());
+        let is_stored = |row: &Lease| {
+            (checkpoint..=&newest()).contains(&&row.checkpoint) && row.pending_checkpoint.is_none()
         };
-        let is_stored = |row: &Lease| row.checkpoint == *checkpoint && row.pending_checkpoint.is_none();
-        self.write(RETRIES, build, is_stored).await
+        let build = |lease: &Lease| {
+            not_behind(&before, checkpoint)?;
+            if before.checkpoint < lease.checkpoint && is_stored(lease) {
+                // By a renewal.
+                return Ok(None);
+            }
+            let newest = newest();
+            not_behind(lease, &newest)?;
+            Ok(Some(self.checkpoint_write(lease, &newest)))
+        };
+        self.write("UpdateLease", RETRIES, build, is_stored).await
+    }
+
+    /// If a checkpoint is waiting to be written, this newer one is written instead.
+    pub(crate) fn want(&self, newer: &Checkpoint) {
+        if let Some(wanted) = &mut *lock(&self.wanted)
+            && *wanted < *newer
+        {
+            *wanted = newer.clone();
+        }
+    }
+
+    /// Waits for the write under way.
+    pub(crate) async fn settle(&self) {
+        drop(self.writing.lock().await);
+    }
+
+    fn checkpoint_write(&self, lease: &Lease, checkpoint: &Checkpoint) -> LeaseWrite {
+        let mut lease = lease.clone();
+        lease.children.extend(lock(&self.children).iter().cloned());
+        LeaseWrite::checkpoint(&lease, checkpoint)
     }
 
     /// Stores a pending checkpoint beside the present one.
     pub(crate) async fn prepare(&self, pending: &PendingCheckpoint) -> Result<(), HeldError> {
         let build = |lease: &Lease| {
             not_behind(lease, &pending.checkpoint)?;
-            Ok(LeaseWrite::prepare(lease, pending))
+            Ok(Some(LeaseWrite::prepare(lease, pending)))
         };
-        self.write(RETRIES, build, |row| row.pending_checkpoint.as_ref() == Some(pending)).await
+        self.write("UpdateLease", RETRIES, build, |row| row.pending_checkpoint.as_ref() == Some(pending))
+            .await
     }
 
     /// Notes which shards follow this one; stored with the next checkpoint.
@@ -178,9 +235,9 @@ impl HeldLease {
         let before = self.lease();
         let build = |lease: &Lease| {
             let finish = LeaseWrite::finish_handoff(lease);
-            Ok(finish.unwrap_or_else(|| LeaseWrite::release(lease, &self.worker)))
+            Ok(Some(finish.unwrap_or_else(|| LeaseWrite::release(lease, &self.worker))))
         };
-        let outcome = self.write(RETRIES, build, |_| false).await;
+        let outcome = self.write("ReleaseLease", RETRIES, build, |_| false).await;
         self.lost.cancel();
         let lease = self.lease();
         let is_given =
@@ -197,24 +254,37 @@ impl HeldLease {
         self.lost.cancel();
     }
 
+    /// Writes what `build` makes of the row as it is when its turn has come; nothing if that is nothing.
     async fn write(
         &self,
+        operation: &'static str,
         retries: usize,
-        build: impl Fn(&Lease) -> Result<LeaseWrite, HeldError> + Send,
+        build: impl Fn(&Lease) -> Result<Option<LeaseWrite>, HeldError> + Send,
         is_done: impl Fn(&Lease) -> bool + Send,
     ) -> Result<(), HeldError> {
+        let until = self.clock.now() + self.failover_time;
         let mut seed = self.writing.lock().await;
         let mut pauses = Backoff::new(PAUSE_MIN, PAUSE_MAX, retries, *seed);
         *seed = seed.wrapping_add(1);
+        let mut refused = None;
         loop {
             if !self.is_valid() {
                 return Err(HeldError::Lost);
             }
-            let write = build(&self.lease())?;
+            if build(&self.lease())?.is_none() {
+                return Ok(());
+            }
+            self.turn(operation, until, &mut refused).await?;
+            // Others may have wanted something newer meanwhile.
+            let Some(write) = build(&self.lease()).inspect_err(|_| self.pacer.not_sent())? else {
+                self.pacer.not_sent();
+                return Ok(());
+            };
             // If this future is dropped during the write, that stays in doubt.
             let sent = self.tenure().send(self.clock.now());
             match self.store.apply(&write).await {
                 Ok(outcome) => {
+                    self.pacer.accepted();
                     let settled = self.tenure().settle(sent, outcome, &self.worker);
                     self.notice_handoff();
                     match settled {
@@ -231,6 +301,11 @@ impl HeldLease {
                     if !error.is_in_doubt() {
                         self.tenure().not_written(sent);
                     }
+                    if error.kind() == StoreErrorKind::Throttled {
+                        self.pacer.refused(&error);
+                        refused = Some(error);
+                        continue;
+                    }
                     match pauses.next() {
                         Some(pause) if error.is_retryable() => self.clock.sleep(pause).await,
                         _ => return Err(error.into()),
@@ -238,6 +313,37 @@ impl HeldLease {
                 }
             }
         }
+    }
+
+    /// Waits until the table may be written to, which is at once unless it throttles; until `until` at most,
+    /// and while the lease is held. `refused` is how it last throttled this write.
+    async fn turn(
+        &self,
+        operation: &'static str,
+        until: Moment,
+        refused: &mut Option<StoreError>,
+    ) -> Result<(), HeldError> {
+        let expires = self.renewed() + self.failover_time;
+        tokio::select! {
+            biased;
+            () = self.lost.cancelled() => return Err(HeldError::Lost),
+            () = self.pacer.turn(expires) => {
+                if self.is_valid() {
+                    return Ok(());
+                }
+                self.pacer.not_sent();
+            }
+            () = self.clock.sleep_until(expires.min(until)) => {}
+        }
+        if !self.is_valid() {
+            return Err(HeldError::Lost);
+        }
+        let error = StoreError::new(StoreErrorKind::Throttled, operation, format!("(row {})", self.key))
+            .with_detail(TOO_LITTLE_CAPACITY);
+        Err(HeldError::Store(match refused.take() {
+            Some(source) => error.with_source(source),
+            None => error,
+        }))
     }
 
     /// A write has shown the row.
@@ -257,6 +363,15 @@ impl HeldLease {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while holding it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends a wish for a checkpoint when nobody waits for it any more.
+struct Wish<'a>(&'a Mutex<Option<Checkpoint>>);
+
+impl Drop for Wish<'_> {
+    fn drop(&mut self) {
+        *lock(self.0) = None;
+    }
 }
 
 fn not_behind(lease: &Lease, asked: &Checkpoint) -> Result<(), HeldError> {

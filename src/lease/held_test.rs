@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 
 use super::*;
+use crate::events::EventSink;
 use crate::lease::{Fault, FaultyLeaseStore, MemoryLeaseStore, StoreErrorKind, WriteOutcome};
 use crate::types::ExtendedSequenceNumber;
 
@@ -27,7 +28,8 @@ async fn fixture(faults: impl IntoIterator<Item = Fault>) -> Fixture {
         table.clone(),
         Arc::new(move |_, _| queue.lock().unwrap().pop_front().unwrap_or_default()),
     );
-    let held = HeldLease::new(Arc::new(store), clock.clone(), "me".into(), F, lease, taken, 1);
+    let pacer = Arc::new(WritePacer::new(clock.clone(), F, EventSink::new(), &"me".into()));
+    let held = HeldLease::new(Arc::new(store), pacer, clock.clone(), "me".into(), F, lease, taken, 1);
     Fixture { table, clock, held, faults }
 }
 
@@ -130,15 +132,114 @@ async fn a_write_that_is_dropped_half_way_is_in_doubt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn throttling_is_tried_again_a_few_times() {
+async fn a_throttled_write_is_tried_again_for_the_failover_time() {
     let throttled = Fault::refused(StoreErrorKind::Throttled);
-    let patient = fixture(vec![throttled; RETRIES]).await;
+    let patient = fixture(vec![throttled; 10]).await;
     patient.held.checkpoint(&at(5)).await.unwrap();
-    let hopeless = fixture(vec![throttled; 100]).await;
-    let error = hopeless.held.checkpoint(&at(5)).await.unwrap_err();
-    assert!(matches!(error, HeldError::Store(error) if error.kind() == StoreErrorKind::Throttled));
-    assert_eq!(hopeless.faults.lock().unwrap().len(), 100 - RETRIES - 1);
-    assert!(hopeless.held.is_valid(), "the lease is still held");
+    assert_eq!(patient.row().await.checkpoint, at(5));
+    let hopeless = fixture(vec![throttled; 1000]).await;
+    let since = hopeless.clock.now();
+    assert!(matches!(hopeless.held.checkpoint(&at(5)).await, Err(HeldError::Lost)));
+    assert_eq!(hopeless.clock.now().since(since).as_secs(), F.as_secs(), "then the lease has run out");
+    let attempts = 1000 - hopeless.faults.lock().unwrap().len();
+    assert!(attempts < 60, "{attempts} attempts");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_others_keep_waiting_fails_after_the_failover_time() {
+    let throttled = Fault::refused(StoreErrorKind::Throttled);
+    let fixture = fixture(vec![throttled; 1000]).await;
+    fixture.clock.sleep(F / 2).await;
+    let checkpoint = async {
+        let error = fixture.held.checkpoint(&at(5)).await.unwrap_err();
+        assert!(matches!(&error, HeldError::Store(error) if error.kind() == StoreErrorKind::Throttled));
+        assert!(error.to_string().contains("on-demand"), "{error}");
+    };
+    // Another attempt of the same worker keeps the lease.
+    let renewed = async {
+        fixture.clock.sleep(F / 4).await;
+        fixture.held.tenure().renewed = fixture.clock.now();
+    };
+    tokio::join!(checkpoint, renewed);
+    assert!(fixture.held.is_valid());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_waits_for_its_turn_fails_at_once_when_the_lease_is_lost() {
+    let throttled = Fault::refused(StoreErrorKind::Throttled);
+    let fixture = fixture(vec![throttled; 1000]).await;
+    let since = fixture.clock.now();
+    let lose = async {
+        fixture.clock.sleep(Duration::from_secs(1)).await;
+        fixture.held.abandon();
+    };
+    let checkpoint = at(5);
+    let (outcome, ()) = tokio::join!(fixture.held.checkpoint(&checkpoint), lose);
+    assert!(matches!(outcome, Err(HeldError::Lost)));
+    assert_eq!(fixture.clock.now().since(since), Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_checkpoint_replaces_one_that_waits_for_its_turn() {
+    let throttled = Fault::refused(StoreErrorKind::Throttled);
+    let fixture = fixture(vec![throttled; 10]).await;
+    let newer = async {
+        fixture.held.want(&at(4));
+        fixture.held.want(&at(9));
+        fixture.held.want(&at(7));
+    };
+    let checkpoint = at(5);
+    let (outcome, ()) = tokio::join!(fixture.held.checkpoint(&checkpoint), newer);
+    outcome.unwrap();
+    let row = fixture.row().await;
+    assert_eq!((row.checkpoint, row.counter), (at(9), 2), "in one write");
+    fixture.held.want(&at(20));
+    fixture.held.renew(None).await.unwrap();
+    assert_eq!(fixture.row().await.checkpoint, at(9), "nobody waits for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_takes_along_the_checkpoint_that_waits() {
+    let throttled = Fault::refused(StoreErrorKind::Throttled);
+    let fixture = fixture(vec![throttled; 10]).await;
+    // The renewal is there first, and the checkpoint comes while it waits.
+    let checkpoint = async {
+        fixture.clock.sleep(Duration::from_millis(60)).await;
+        fixture.held.checkpoint(&at(5)).await
+    };
+    let (renewed, stored) = tokio::join!(fixture.held.renew(None), checkpoint);
+    renewed.unwrap();
+    stored.unwrap();
+    let row = fixture.row().await;
+    assert_eq!((row.checkpoint, row.counter), (at(5), 2), "in one write");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_waits_makes_a_renewal_needless() {
+    let throttled = Fault::refused(StoreErrorKind::Throttled);
+    let fixture = fixture(vec![throttled; 10]).await;
+    let renewal = async {
+        fixture.clock.sleep(Duration::from_millis(60)).await;
+        fixture.held.renew(None).await
+    };
+    let checkpoint = at(5);
+    let (stored, renewed) = tokio::join!(fixture.held.checkpoint(&checkpoint), renewal);
+    stored.unwrap();
+    renewed.unwrap();
+    let row = fixture.row().await;
+    assert_eq!((row.checkpoint, row.counter), (at(5), 2), "in one write");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_is_dropped_while_it_waits_is_not_written_later() {
+    let throttled = Fault::refused(StoreErrorKind::Throttled);
+    let fixture = fixture(vec![throttled; 10]).await;
+    let dropped = fixture.clock.timeout(Duration::from_millis(100), fixture.held.checkpoint(&at(5))).await;
+    assert!(dropped.is_err());
+    fixture.held.renew(None).await.unwrap();
+    assert_eq!(fixture.row().await.checkpoint, Checkpoint::TrimHorizon);
+    fixture.held.checkpoint(&at(3)).await.unwrap();
+    assert_eq!(fixture.row().await.checkpoint, at(3));
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,6 +19,8 @@ mod row;
 mod store;
 pub(crate) mod tenure;
 mod write;
+mod write_pacer;
+mod write_pacing;
 
 pub(crate) use self::dynamodb::DynamoDbLeaseStore;
 pub use self::entity::{EntityKind, EntityOutcome};
@@ -35,3 +37,4 @@ pub use self::row::{Lease, PendingCheckpoint, Throughput, UnreadableRow};
 pub use self::store::{Created, LeaseScan, LeaseStore, TableSpec, WriteOutcome};
 pub(crate) use self::tenure::{Settled, Tenure};
 pub use self::write::{Condition, LeaseWrite, Update};
+pub(crate) use self::write_pacer::WritePacer;

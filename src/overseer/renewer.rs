@@ -13,6 +13,8 @@ use crate::worker::Worker;
 
 /// Renewals sent at once.
 const CONCURRENT_RENEWALS: usize = 64;
+/// Looks at all leases in one renewal interval while the table throttles writes.
+const THROTTLED_LOOKS: u32 = 4;
 
 /// Renews every lease this worker holds, for as long as it is polled (KCL's `LeaseRenewer`).
 ///
@@ -20,6 +22,9 @@ const CONCURRENT_RENEWALS: usize = 64;
 /// delays a renewal, nor does the slow renewal of one lease delay that of another. A lease that was
 /// written to within half a renewal interval, by a checkpoint, is left for the next time: that write
 /// told the other workers the same.
+///
+/// While the table throttles writes, leases are looked at four times as often and renewed as late as the
+/// pace of the table allows, those that run out first before the others; checkpoints get what is left.
 pub(crate) async fn run(worker: Arc<Worker>) {
     let interval = worker.coordination.renew_interval();
     let mut meters: HashMap<LeaseKey, Meter> = HashMap::new();
@@ -43,8 +48,12 @@ pub(crate) async fn run(worker: Arc<Worker>) {
             Some(()) = handing_over.next() => {}
             () = worker.clock.sleep_until(next) => {
                 let now = worker.clock.now();
-                next = next.max(now) + interval;
-                let holdings = worker.holdings.all();
+                let mut holdings = worker.holdings.all();
+                worker.write_pacer.note_leases(holdings.len());
+                let is_throttled = worker.write_pacer.is_throttled();
+                next = next.max(now) + if is_throttled { interval / THROTTLED_LOOKS } else { interval };
+                let due_after = worker.write_pacer.renewal_age(interval / 2, holdings.len());
+                holdings.sort_by_cached_key(|holding| holding.held.renewed());
                 worker.metrics.operation(Operation::RenewAllLeases).add(names::CURRENT_LEASES, holdings.len() as u64);
                 meters.values_mut().for_each(|meter| meter.is_held = false);
                 for holding in holdings {
@@ -56,7 +65,7 @@ pub(crate) async fn run(worker: Arc<Worker>) {
                         handing_over.push(hand_over(holding));
                         continue;
                     }
-                    if !meter.is_renewing && now.since(holding.held.renewed()) > interval / 2 {
+                    if !meter.is_renewing && now.since(holding.held.renewed()) > due_after {
                         meter.is_renewing = true;
                         let throughput = meter.sample(holding.status.bytes_delivered(), now);
                         waiting.push_back((holding, throughput));

@@ -380,6 +380,7 @@ impl Overseer {
         let status = Arc::new(StatusCell::new(stream.id.clone(), &lease));
         let held = Arc::new(HeldLease::new(
             Arc::clone(&worker.store),
+            Arc::clone(&worker.write_pacer),
             worker.clock.clone(),
             worker.id.clone(),
             worker.coordination.failover_time,

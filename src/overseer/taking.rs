@@ -1,14 +1,15 @@
 //! The rounds of a worker that takes leases for itself, as those of KCL 2.x do.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
 use super::assign::independent::{AssignmentPlan, Rules, Take, plan_assignment};
 use super::rounds::{CONCURRENT_WRITES, Overseer};
-use crate::lease::{Lease, LeaseWrite, WriteOutcome};
+use crate::lease::{Lease, LeaseWrite, StoreErrorKind, WriteOutcome};
 use crate::metrics::{Operation, names};
-use crate::types::Moment;
+use crate::types::{LeaseKey, Moment};
 use crate::worker::Worker;
 
 impl Overseer {
@@ -48,9 +49,20 @@ impl Overseer {
         if self.worker.stopping.is_cancelled() {
             return;
         }
-        let plan = self.plan();
+        let mut plan = self.plan();
         self.workers = plan.workers;
         let worker = Arc::clone(&self.worker);
+        if !plan.takes.is_empty() {
+            // Leases that cannot be renewed would be lost again.
+            let room = worker.write_pacer.takes(worker.holdings.keys().len());
+            if room < plan.takes.len() {
+                // Those that have waited longest first.
+                let seen: BTreeMap<&LeaseKey, Option<Moment>> =
+                    self.view.iter().map(|observed| (&observed.lease.key, observed.changed())).collect();
+                plan.takes.sort_by_key(|take| seen.get(&take.lease.key).copied().flatten());
+                plan.takes.truncate(room);
+            }
+        }
         let since = worker.clock.now();
         let (wanted, mut won) = (plan.takes.len() as u64, 0);
         let mut report = worker.metrics.operation(Operation::TakeLeases);
@@ -108,12 +120,21 @@ enum Taken {
 async fn take(worker: &Worker, wanted: Take, latest_since: u64) -> Taken {
     let mut previous = wanted.lease.clone();
     let mut is_retry = false;
+    let until = worker.clock.now() + worker.coordination.failover_time / 4;
     loop {
+        if worker.write_pacer.is_throttled() {
+            // Among the renewals, if that is not for long.
+            let left = until.since(worker.clock.now());
+            let _ = worker.clock.timeout(left, worker.write_pacer.turn(until)).await;
+        }
         let sent = worker.clock.now();
         let write = LeaseWrite::take(&previous, &worker.id).with_latest_since(&previous, latest_since);
         let outcome = worker.store.apply(&write).await;
         let took = worker.clock.now().since(sent);
         worker.metrics.operation(Operation::TakeLeases).outcome(names::TAKE_LEASE, outcome.is_ok(), took);
+        if outcome.is_ok() {
+            worker.write_pacer.accepted();
+        }
         match outcome {
             Ok(WriteOutcome::Applied(lease)) => {
                 tracing::info!(lease = %lease.key, reason = %wanted.reason, "lease taken");
@@ -126,6 +147,9 @@ async fn take(worker: &Worker, wanted: Take, latest_since: u64) -> Taken {
             Ok(WriteOutcome::Refused(lease)) => {
                 tracing::debug!(lease = %previous.key, "another worker was faster");
                 return Taken::Lost(lease);
+            }
+            Err(error) if error.kind() == StoreErrorKind::Throttled && sent < until => {
+                worker.write_pacer.refused(&error);
             }
             Err(error) => {
                 tracing::warn!(lease = %previous.key, %error, "cannot take a lease; trying again in the next round");

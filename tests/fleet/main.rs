@@ -7,5 +7,6 @@ mod leader;
 mod processors;
 mod resharding;
 mod streams;
+mod throttled_table;
 mod throughput;
 mod world;

@@ -39,6 +39,8 @@ struct World {
     rules: LeaderRules,
     /// Machines tell how busy they are.
     is_measured: bool,
+    /// But every second does not.
+    is_half_measured: bool,
     /// By what part samples are off.
     noise: f64,
     now: Moment,
@@ -87,6 +89,7 @@ impl World {
             machines: costs.iter().enumerate().map(machine).collect(),
             rules: LeaderRules::new(&CoordinationConfig::default(), usize::MAX),
             is_measured: true,
+            is_half_measured: false,
             noise: 0.0,
             now: Moment::ORIGIN,
             view,
@@ -129,7 +132,8 @@ impl World {
 
     fn tell(&mut self, busy: &[f64]) {
         if self.is_measured {
-            for (machine, busy) in self.machines.iter_mut().zip(busy) {
+            let every = if self.is_half_measured { 2 } else { 1 };
+            for (machine, busy) in self.machines.iter_mut().zip(busy).step_by(every) {
                 let off = 1.0 + self.noise * (2.0 * self.rng.f64() - 1.0);
                 machine.stats.push(CPU, Some((busy * off).min(100.0)), 100.0);
                 machine.stats.updated += 30;
@@ -275,6 +279,22 @@ proptest! {
         prop_assert!(!is_known || world.is_balanced(), "{:?}", world.busy());
         let learned = format!("{:?}", world.outlook);
         prop_assert!(!learned.contains("NaN") && !learned.contains("inf"), "{learned}");
+    }
+
+    /// Workers that report their CPU beside workers that do not are balanced like those that do not.
+    #[test]
+    fn a_fleet_that_is_measured_by_halves_is_balanced_by_throughput(
+        rates in rates(),
+        owners in vec(proptest::option::weighted(0.9, 0_usize..14), 1..120),
+        machines in 2_usize..12,
+        seed in any::<u64>(),
+    ) {
+        let mut world = World::new(rates.clone(), &owners, &costs(&rates, &vec![1.0; machines]), seed);
+        world.is_half_measured = true;
+        world.run(PERIODS);
+        prop_assert_eq!(world.run(AT_REST).leases, 0, "moves at rest: {:?}", world.loads());
+        world.is_measured = false;
+        prop_assert!(world.is_balanced(), "{:?}", world.loads());
     }
 
     /// Large machines get more than small ones.

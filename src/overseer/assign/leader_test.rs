@@ -139,6 +139,8 @@ fn what_is_adrift_goes_to_who_is_least_busy() {
         // By CPU: a has more throughput and is less busy all the same.
         ("a@10:9,9 b@80:1 -:5", "a+1"),
         ("a@0 b@0 c@0 -:1,1,1", "a+1 b+1 c+1"),
+        // One does not report it.
+        ("a@10:9,9 b@80:1 c:9 -:5", "b+1"),
         // Silent workers get nothing, and without others nobody does.
         ("a! b:1 -:1", "b+1"),
         ("a!:1 -:1", ""),
@@ -193,6 +195,11 @@ fn busy_workers_hand_over_and_others_do_not() {
         ("a:6,6 b:1", "b+1"),
         ("a@90:5,5,5,5 b@10:5", "b+1"),
         ("a@50:5,5 b@48:5", ""),
+        // Only some report their CPU: all are judged by their throughput.
+        ("a@90:5,5 b:5,5", ""),
+        ("a:5,5 b@90:5,5", ""),
+        ("a@5:1,1,1,1,1,1,1,1,1,1 b", "b+2"),
+        ("a:1,1,1,1,1,1,1,1,1,1 b@90", "b+2"),
         // One is silent and keeps what it has.
         ("a!:5,5,5,5 b", ""),
     ] {

@@ -12,10 +12,10 @@ use super::outlook::Outlook;
 use crate::config::AssignmentStrategy;
 use crate::lease::Lease;
 use crate::overseer::view::Observed;
-use crate::overseer::worker_metrics::WorkerStats;
+use crate::overseer::worker_metrics::{WorkerStats, shared_metrics};
 use crate::types::WorkerId;
 
-/// The metric of workers that tell none: their part of the throughput of all leases, 100 being the
+/// The metric of fleets whose workers have no other in common: their part of the throughput of all leases, 100 being the
 /// average (KCL's `T`).
 const THROUGHPUT: &str = "T";
 const AVERAGE_THROUGHPUT: f64 = 100.0;
@@ -124,10 +124,14 @@ impl<'a> Fleet<'a> {
         } else {
             total + usual * count(running.len() - known.len()) + IDLE * count(running.len())
         };
+        // What only some report compares them with nobody; KCL does so all the same, and such a fleet is never
+        // balanced.
+        let shared = shared_metrics(stats);
         let workers: Vec<Candidate<'a>> = stats
             .iter()
             .map(|stats| {
-                let metrics = stats.samples.keys().filter_map(|metric| {
+                let known = stats.samples.keys().filter(|metric| shared.contains(metric.as_str()));
+                let metrics = known.filter_map(|metric| {
                     let limit = stats.limits.get(metric).copied().unwrap_or(100.0);
                     let value = stats.value(metric)? + outlook.to_come(&stats.worker, metric);
                     Some(Load::new(metric, value.max(0.0), limit))

@@ -48,6 +48,15 @@ impl Election {
     }
 }
 
+/// The leader as far as this worker knows or, if it does not, the lock says.
+pub(crate) async fn current_leader(worker: &Worker) -> Result<Option<WorkerId>, StoreError> {
+    if let Some(leader) = worker.election.leader() {
+        return Ok(Some(leader));
+    }
+    let row = worker.store.entity(EntityKind::Leader, &key()).await?;
+    Ok(row.as_ref().and_then(LockRow::from_item).map(|row| row.owner))
+}
+
 /// Stands for election, and shows that it is alive while it is the leader, for as long as it is polled
 /// and the fleet is run by a leader.
 pub(crate) async fn run(worker: Arc<Worker>) {

@@ -5,5 +5,5 @@ mod election;
 pub(crate) mod lock;
 mod round;
 
-pub(crate) use self::election::{Election, resign, run};
+pub(crate) use self::election::{Election, current_leader, resign, run};
 pub(crate) use self::round::Leading;

@@ -15,7 +15,7 @@ use crate::overseer::assign::leader::{
 use crate::overseer::assign::outlook::Outlook;
 use crate::overseer::rounds::{CONCURRENT_WRITES, Overseer};
 use crate::overseer::view::View;
-use crate::overseer::worker_metrics::{Heard, WorkerStats};
+use crate::overseer::worker_metrics::{Heard, WorkerStats, shared_metrics};
 use crate::types::{Moment, WorkerId};
 use crate::worker::Worker;
 
@@ -59,6 +59,7 @@ impl Overseer {
         match scanned {
             Ok(entities) => {
                 let active = self.note_workers(&entities).await;
+                worker.seen_workers.publish(&active);
                 self.leading.workers = active;
                 self.create_missing_leases().await;
                 self.take_up_from_view().await;
@@ -180,7 +181,7 @@ impl Overseer {
             self.leading.workers.iter().map(|stats| stats.worker.clone()).collect();
         // What workers tell of their CPUs shows a move only after a while; the throughput of leases, and
         // their number, at once.
-        let is_measured = self.leading.workers.iter().any(|stats| !stats.samples.is_empty());
+        let is_measured = !shared_metrics(&self.leading.workers).is_empty();
         let every = if is_measured { coordination.failover_time * REBALANCE_RUNS } else { Duration::ZERO };
         let rebalance = self
             .leading

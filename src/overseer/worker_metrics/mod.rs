@@ -1,13 +1,17 @@
 //! How busy workers are, as they tell the leader in rows of the lease table.
 
+mod agreement;
 mod cpu;
 mod ecs;
 mod heard;
 mod report;
+mod seen;
 mod stats;
 
+pub(crate) use self::agreement::shared_metrics;
 pub(crate) use self::heard::Heard;
 pub(crate) use self::report::{retract, run};
+pub(crate) use self::seen::SeenWorkers;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use self::stats::CPU;
 pub(crate) use self::stats::WorkerStats;

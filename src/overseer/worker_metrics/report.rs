@@ -1,7 +1,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Heard;
+use super::agreement::CpuAgreement;
 use super::cpu::CpuMeter;
+use super::seen::look;
 use super::stats::{CPU, WorkerStats};
 use crate::lease::EntityKind;
 use crate::metrics::{Operation, names};
@@ -39,6 +42,7 @@ pub(crate) async fn retract(worker: &Worker) {
 async fn tell(worker: &Worker) {
     worker.protocol.until_reporting().await;
     let mut stats = WorkerStats::new(worker.id.clone());
+    let (mut agreement, mut heard) = (CpuAgreement::default(), Heard::default());
     let mut meter = if worker.measures_cpu { CpuMeter::detect(&worker.clock).await } else { None };
     if let Some(meter) = &mut meter {
         // Fargate knows nothing of a container in its first second.
@@ -54,6 +58,16 @@ async fn tell(worker: &Worker) {
             values.push(meter.sample(&worker.clock).await);
             stats.push(CPU, average(&values), CPU_LIMIT);
             values.clear();
+        }
+        if meter.is_some() {
+            look(worker, &mut agreement, &mut heard).await;
+            if stats.withholds_cpu != agreement.withholds() {
+                stats.withholds_cpu = agreement.withholds();
+                tracing::info!(
+                    withheld = stats.withholds_cpu,
+                    "whether this worker reports its CPU changes, because of what other workers report"
+                );
+            }
         }
         report(worker, &stats).await;
         match &mut meter {

@@ -10,6 +10,8 @@ const SAMPLES: &str = "sts";
 const LIMITS: &str = "opr";
 const SUPPORT: &str = "sup";
 const SUPPORT_UPDATED: &str = "slu";
+/// This crate's own: the CPU could be reported, but is not.
+const WITHHOLDS_CPU: &str = "cpuWithheld";
 
 /// KCL's code for the CPU utilisation of a worker in percent (`WorkerMetricType`).
 pub(crate) const CPU: &str = "C";
@@ -36,12 +38,14 @@ pub(crate) struct WorkerStats {
     pub(crate) samples: BTreeMap<String, Vec<f64>>,
     /// Up to where each metric may go, in percent.
     pub(crate) limits: BTreeMap<String, f64>,
+    /// It does not report its CPU because others do not report theirs.
+    pub(crate) withholds_cpu: bool,
 }
 
 impl WorkerStats {
     /// A worker that has told nothing but that it is there.
     pub(crate) fn new(worker: WorkerId) -> Self {
-        Self { worker, updated: 0, samples: BTreeMap::new(), limits: BTreeMap::new() }
+        Self { worker, updated: 0, samples: BTreeMap::new(), limits: BTreeMap::new(), withholds_cpu: false }
     }
 
     /// `None` if the row is of another kind.
@@ -76,20 +80,31 @@ impl WorkerStats {
             updated: updated as u64,
             samples: lists(SAMPLES)?,
             limits: limits.filter_map(|(metric, limit)| Some((metric, *limit.first()?))).collect(),
+            withholds_cpu: row.contains_key(WITHHOLDS_CPU),
         }))
     }
 
     /// Puts the row, whatever was there. `now` is a wall-clock time.
     pub(crate) fn to_write(&self, now: SystemTime) -> LeaseWrite {
+        let is_reported = |metric: &String| !(self.withholds_cpu && metric == CPU);
         let number = |value: &f64| Attribute::N(format!("{value}"));
         let seconds = Attribute::N(epoch_seconds(now).to_string());
         let samples = self
             .samples
             .iter()
+            .filter(|(metric, _)| is_reported(metric))
             .map(|(metric, values)| (metric.clone(), Attribute::L(values.iter().map(number).collect())));
-        let limits =
-            self.limits.iter().map(|(metric, limit)| (metric.clone(), Attribute::L(vec![number(limit)])));
+        let limits = self
+            .limits
+            .iter()
+            .filter(|(metric, _)| is_reported(metric))
+            .map(|(metric, limit)| (metric.clone(), Attribute::L(vec![number(limit)])));
+        let withholds = match self.withholds_cpu {
+            true => Update::Set(WITHHOLDS_CPU, Attribute::N("1".to_owned())),
+            false => Update::Remove(WITHHOLDS_CPU),
+        };
         let updates = vec![
+            withholds,
             Update::Set(UPDATED, seconds.clone()),
             Update::Set(SAMPLES, Attribute::M(samples.collect())),
             Update::Set(LIMITS, Attribute::M(limits.collect())),
@@ -173,6 +188,20 @@ mod tests {
     }
 
     #[test]
+    fn a_cpu_that_is_withheld_is_not_in_the_row() {
+        let mut stats = WorkerStats::new("wA".into());
+        stats.push(CPU, Some(40.0), 100.0);
+        stats.withholds_cpu = true;
+        let read = stored(&stats, 1000);
+        assert!(read.samples.is_empty() && read.limits.is_empty() && read.withholds_cpu && read.is_valid());
+        let row = row_after(&stats.to_write(wall(1000)), None).unwrap();
+        stats.withholds_cpu = false;
+        let row = row_after(&stats.to_write(wall(1030)), row.as_ref()).unwrap().unwrap();
+        let read = WorkerStats::from_item(&row).unwrap().unwrap();
+        assert!(!read.withholds_cpu && read.value(CPU) == Some(40.0));
+    }
+
+    #[test]
     fn ten_samples_are_kept_and_impossible_ones_count_as_missing() {
         let mut stats = WorkerStats::new("wA".into());
         for value in 0..12_u32 {
@@ -201,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_row_of_a_worker_is_told_apart() {
+    fn what_is_no_row_of_a_worker_is_reported_apart() {
         let lease = crate::lease::Lease::new("shardId-0", crate::types::Checkpoint::TrimHorizon).to_item();
         assert_eq!(WorkerStats::from_item(&lease), Ok(None));
         let mut row = row_after(&WorkerStats::new("wA".into()).to_write(wall(1)), None).unwrap().unwrap();
