@@ -45,6 +45,11 @@ pub(super) struct Finished {
 pub enum StopReason {
     /// [`ConsumerHandle::shutdown`] was called.
     Shutdown,
+    /// A loop of the consumer panicked. Seen in [`Event::Stopped`](crate::Event::Stopped);
+    /// [`ConsumerHandle::wait`] returns an error instead.
+    Failed,
+    /// The last clone of the handle was dropped. Seen in [`Event::Stopped`](crate::Event::Stopped).
+    HandleDropped,
 }
 
 /// How a consumer is doing, at one moment.
@@ -111,7 +116,8 @@ impl ConsumerHandle {
         }
     }
 
-    /// What happens from now on.
+    /// What happens from now on. See [`Consumer::events`](crate::Consumer::events) for the events of the
+    /// start, too.
     #[must_use]
     pub fn events(&self) -> Events {
         self.0.worker.events.listen()

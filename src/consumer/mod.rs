@@ -11,6 +11,7 @@ pub use self::handle::{ConsumerHandle, Health, Status, StopReason};
 
 use self::builder::Parts;
 use crate::error::Error;
+use crate::events::Events;
 
 /// A consumer whose settings are valid and that has not started yet.
 ///
@@ -39,6 +40,13 @@ impl Consumer {
     /// The settings of a new consumer.
     pub fn builder() -> ConsumerBuilder {
         ConsumerBuilder::default()
+    }
+
+    /// The events of the consumer from its start on: nothing that happens during or right after
+    /// [`start`](Self::start) is missed, as it may be by a listener of the handle.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.0.events.listen()
     }
 
     /// Makes the lease table ready, checks that the stream can be read, and starts the loops:

@@ -7,10 +7,10 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::builder::{LeaseSource, Parts, StreamSource};
-use super::handle::{ConsumerHandle, Finished, Running};
+use super::handle::{ConsumerHandle, Finished, Running, StopReason};
 use crate::config::{CoordinationMode, WantedStream};
 use crate::error::{Error, ErrorKind};
-use crate::events::EventSink;
+use crate::events::{Event, EventSink};
 use crate::lease::{DynamoDbLeaseStore, LeaseStore, RelayedStore, StoreError, TableSpec};
 use crate::metrics::{Metrics, Operation, names};
 use crate::overseer::leader::{self, Election};
@@ -86,7 +86,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         measures_cpu,
         wake: Notify::new(),
         metrics,
-        events: EventSink::new(),
+        events: parts.events,
         stopping: CancellationToken::new(),
         clock,
     });
@@ -112,6 +112,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
     let (finished_tx, finished) = watch::channel(None);
     let running = Arc::clone(&worker);
     let worker_of_streams = Arc::clone(&worker);
+    let mut closing = Closing { events: worker.events.clone(), is_complete: false };
     let main = coordination.spawn(async move {
         let metrics_stop = CancellationToken::new();
         let publishing = publisher.run(metrics_stop.clone());
@@ -135,8 +136,33 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         let (left_behind, (), _) = tokio::join!(working, publishing, waiting);
         // Nobody waiting is fine.
         let _ = finished_tx.send(Some(Finished { left_behind }));
+        closing.complete();
     });
     Ok(ConsumerHandle::new(Running { worker, finished, _main: main, _coordination: coordination }))
+}
+
+/// Ends the streams of events with the main task, however that ends.
+struct Closing {
+    events: EventSink,
+    /// Whether the main task came to its end by itself.
+    is_complete: bool,
+}
+
+impl Closing {
+    fn complete(&mut self) {
+        self.is_complete = true;
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let reason = match self.is_complete {
+            true => StopReason::Shutdown,
+            false if std::thread::panicking() => StopReason::Failed,
+            false => StopReason::HandleDropped,
+        };
+        self.events.close(Event::Stopped { reason });
+    }
 }
 
 /// Makes sure that there is a table, and finds out which protocol its fleet is at.
