@@ -144,6 +144,28 @@ pub enum Event {
         /// Why.
         reason: Arc<str>,
     },
+    /// The lease table does not exist, as after somebody has deleted it. It is created again, if permissions
+    /// allow, and shards are read from what is known of their checkpoints, else from the start strategy.
+    /// Emitted once until the table is back.
+    LeaseTableMissing,
+    /// Another worker of the application has the `worker_id` of this one: it writes to leases under that
+    /// name. Neither takes from the other what that renews. Emitted at most once a minute; not every one of
+    /// the workers notices.
+    DuplicateWorkerId {
+        /// The name.
+        worker: WorkerId,
+    },
+    /// `shard_ended` returned, or panicked, without the end of the shard being stored, so that its children
+    /// cannot be read. It is called again after a pause that doubles up to 30 seconds. Call
+    /// [`Checkpointer::end`](crate::Checkpointer::end) in it.
+    ShardEndNotStored {
+        /// The stream.
+        stream: StreamId,
+        /// The shard.
+        shard: ShardId,
+        /// How often storing the end was attempted under this lease.
+        attempts: u64,
+    },
     /// This listener was too slow and missed events.
     Missed {
         /// How many.

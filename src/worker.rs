@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{CoordinationConfig, LeaseConfig, ManagementConfig};
 use crate::error::with_causes;
 use crate::events::{Event, EventSink};
-use crate::lease::LeaseStore;
+use crate::lease::{LeaseStore, TableSpec};
 use crate::metrics::Metrics;
 use crate::overseer::leader::Election;
 use crate::overseer::migration::ProtocolCell;
-use crate::overseer::{Holdings, Hub, Unfinished};
+use crate::overseer::{CoordinationHealth, Holdings, Hub, Unfinished};
 use crate::processor::ShardRecordProcessorFactory;
 use crate::retrieval::{RetrievalConfig, WorkerBudget};
 use crate::runtime::{Clock, Seeds};
@@ -35,6 +35,8 @@ pub(crate) struct Worker {
     pub(crate) lease_config: LeaseConfig,
 
     pub(crate) store: Arc<dyn LeaseStore>,
+    /// How the lease table is created, should it be missing.
+    pub(crate) table: TableSpec,
     pub(crate) api: Arc<dyn StreamApi>,
     pub(crate) clock: Clock,
     pub(crate) seeds: Seeds,
@@ -43,6 +45,7 @@ pub(crate) struct Worker {
     pub(crate) holdings: Holdings,
     pub(crate) hub: Hub,
     pub(crate) unfinished: Unfinished,
+    pub(crate) health: CoordinationHealth,
     /// Which protocol the fleet is at.
     pub(crate) protocol: ProtocolCell,
     pub(crate) election: Election,

@@ -2,12 +2,14 @@
 
 mod builder;
 mod handle;
+mod health;
 mod start;
 
 pub use self::builder::ConsumerBuilder;
 #[cfg(feature = "internals")]
 pub(crate) use self::builder::World;
-pub use self::handle::{ConsumerHandle, Health, Status, StopReason};
+pub use self::handle::{ConsumerHandle, Status, StopReason};
+pub use self::health::Health;
 
 use self::builder::Parts;
 use crate::error::Error;
@@ -55,11 +57,22 @@ impl Consumer {
     /// With [`StartStrategy::Latest`](crate::StartStrategy::Latest), records count that arrive after
     /// this call.
     ///
+    /// A lease table that is deleted while the consumer runs is reported
+    /// ([`Event::LeaseTableMissing`](crate::Event::LeaseTableMissing), [`Health::Degraded`]) and, if permissions
+    /// allow, created again as it was at the start. What the leases said of shards that no worker holds is
+    /// lost: these are read from the start strategy.
+    ///
+    /// The runtime this is called on must have timers
+    /// ([`enable_time`](tokio::runtime::Builder::enable_time)); methods of the handle and of checkpointers
+    /// are to be awaited on a tokio runtime, too.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the stream does not exist, permissions are
-    /// missing or the table is not a lease table;
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if AWS does not answer.
+    /// missing, the table is not a lease table, or this is not called on a tokio runtime;
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if AWS does not answer, or the stream is
+    /// still being created after 30 seconds (KCL tries 20 times, a second apart);
+    /// [`ErrorKind::Data`](crate::ErrorKind::Data) if an answer of AWS could not be understood.
     ///
     /// # Cancel safety
     ///

@@ -1,10 +1,13 @@
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Lease, LeaseStore, LeaseWrite, PendingCheckpoint, Settled, StoreError, Tenure, Throughput};
+use super::{
+    Lease, LeaseStore, LeaseWrite, PendingCheckpoint, Settled, StoreError, Tenure, Throughput, WriteOutcome,
+};
 use crate::planted::{Bug, planted};
 use crate::runtime::{Backoff, Clock};
 use crate::types::{Checkpoint, LeaseKey, Moment, ShardId, WorkerId};
@@ -42,6 +45,8 @@ pub(crate) struct HeldLease {
     handoff_since: Mutex<Option<Moment>>,
     handoff: CancellationToken,
     lost: CancellationToken,
+    /// It was lost to a worker of the same name.
+    lost_to_namesake: AtomicBool,
 }
 
 /// Why a write on a held lease did not happen, or is not known to have happened.
@@ -79,6 +84,7 @@ impl HeldLease {
             handoff_since: Mutex::default(),
             handoff: CancellationToken::new(),
             lost: CancellationToken::new(),
+            lost_to_namesake: AtomicBool::new(false),
         }
     }
 
@@ -114,6 +120,11 @@ impl HeldLease {
     /// When that became known.
     pub(crate) fn handoff_since(&self) -> Option<Moment> {
         *lock(&self.handoff_since)
+    }
+
+    /// Whether it was lost because somebody else has written to the row under this worker's name.
+    pub(crate) fn is_lost_to_namesake(&self) -> bool {
+        self.lost_to_namesake.load(Ordering::Acquire)
     }
 
     /// Whether this worker may still act on the lease. Notices expiry by itself, however long the
@@ -205,6 +216,9 @@ impl HeldLease {
             let sent = self.tenure().send(self.clock.now());
             match self.store.apply(&write).await {
                 Ok(outcome) => {
+                    let names_us = matches!(
+                        &outcome, WriteOutcome::Refused(Some(row)) if row.actual_owner() == Some(&self.worker)
+                    );
                     let settled = self.tenure().settle(sent, outcome, &self.worker);
                     self.notice_handoff();
                     match settled {
@@ -212,6 +226,7 @@ impl HeldLease {
                         Settled::EarlierWritten if is_done(&self.lease()) => return Ok(()),
                         Settled::EarlierWritten | Settled::HandoffBegan => {}
                         Settled::Lost => {
+                            self.lost_to_namesake.store(names_us, Ordering::Release);
                             self.lost.cancel();
                             return Err(HeldError::Lost);
                         }

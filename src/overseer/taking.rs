@@ -5,7 +5,9 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 
 use super::assign::independent::{AssignmentPlan, Rules, Take, plan_assignment};
+use super::health::Purpose;
 use super::rounds::{CONCURRENT_WRITES, Overseer};
+use crate::error::with_causes;
 use crate::lease::{Lease, LeaseWrite, WriteOutcome};
 use crate::metrics::{Operation, names};
 use crate::types::Moment;
@@ -19,28 +21,21 @@ impl Overseer {
                 self.assign().await;
                 self.clean_up().await;
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot scan the lease table; trying again");
-                self.worker.coordination_failed("ListLeases", &error);
-            }
+            Err(error) => self.reading_failed("ListLeases", &error).await,
         }
     }
 
     fn plan(&mut self) -> AssignmentPlan {
+        let now = self.worker.clock.now();
         let rules = Rules {
             worker: self.worker.id.clone(),
             max_leases: self.worker.management.max_leases,
             leases_to_acquire: self.worker.management.leases_to_acquire,
             failover_time: self.worker.coordination.failover_time,
             priority_lease_assignment: self.worker.coordination.priority_lease_assignment,
+            barred: self.twins.barred(self.worker.coordination.failover_time, now),
         };
-        plan_assignment(
-            &self.view,
-            &self.worker.holdings.keys(),
-            &rules,
-            self.worker.clock.now(),
-            &mut self.rng,
-        )
+        plan_assignment(&self.view, &self.worker.holdings.keys(), &rules, now, &mut self.rng)
     }
 
     /// Takes what the plan says and starts a consumer for each lease that was won.
@@ -62,6 +57,13 @@ impl Overseer {
             .add(names::LEASE_SPILLOVER, plan.spillover as u64)
             .add(names::NEEDED_LEASES, plan.needed as u64)
             .add(names::LEASES_TO_TAKE, wanted);
+        if plan.takes.is_empty() && worker.holdings.keys().is_empty() {
+            // Others hold them all.
+            worker.health.answered(Purpose::Renewing);
+        }
+        for wanted in &plan.takes {
+            self.twins.in_doubt(&wanted.lease, since);
+        }
         let mut taken =
             stream::iter(plan.takes).map(|wanted| take(&worker, wanted)).buffer_unordered(CONCURRENT_WRITES);
         while let Some(outcome) = taken.next().await {
@@ -103,9 +105,14 @@ async fn take(worker: &Worker, wanted: Take) -> Taken {
     let mut is_retry = false;
     loop {
         let sent = worker.clock.now();
+        worker.health.sent(Purpose::Renewing, sent);
         let outcome = worker.store.apply(&LeaseWrite::take(&previous, &worker.id)).await;
         let took = worker.clock.now().since(sent);
         worker.metrics.operation(Operation::TakeLeases).outcome(names::TAKE_LEASE, outcome.is_ok(), took);
+        match &outcome {
+            Ok(_) => worker.health.answered(Purpose::Renewing),
+            Err(error) => worker.health.failed(Purpose::Renewing, with_causes(error)),
+        }
         match outcome {
             Ok(WriteOutcome::Applied(lease)) => {
                 tracing::info!(lease = %lease.key, reason = %wanted.reason, "lease taken");
