@@ -23,8 +23,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clap::Parser;
 use kinesis_consumer::{
-    Checkpointer, Consumer, ConsumerHandle, CoordinationConfig, Event, KinesisClientRecord, ManagementConfig,
-    ShardRecordProcessor, ShardRecordProcessorFactory, StartStrategy,
+    Checkpointer, Consumer, ConsumerHandle, CoordinationConfig, Event, Events, KinesisClientRecord,
+    ManagementConfig, ShardRecordProcessor, ShardRecordProcessorFactory, StartStrategy,
 };
 use session::{LocalArguments, Session};
 use tally::Tally;
@@ -87,8 +87,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             })
             .coordination(coordination)
             .build()?;
+        tokio::spawn(show_leases(consumer.events(), number));
         let handle = consumer.start().await?;
-        tokio::spawn(show_leases(handle.clone(), number));
         handles.push(handle);
         counts.push(records);
     }
@@ -116,9 +116,7 @@ async fn share_out(handles: &[ConsumerHandle]) {
 }
 
 /// Prints which leases come and go. Ends with the consumer.
-async fn show_leases(handle: ConsumerHandle, number: usize) {
-    let mut events = handle.events();
-    drop(handle);
+async fn show_leases(mut events: Events, number: usize) {
     while let Some(event) = events.next().await {
         match event {
             Event::LeaseGained { lease, previous_owner: Some(owner), .. } => {

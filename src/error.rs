@@ -72,29 +72,40 @@ impl StdError for Error {
     }
 }
 
+/// What a caller can do about a failed request to the lease table: the same at the start, at a
+/// checkpoint, and everywhere else.
+impl From<StoreErrorKind> for ErrorKind {
+    fn from(kind: StoreErrorKind) -> Self {
+        match kind {
+            StoreErrorKind::Throttled | StoreErrorKind::Unavailable => Self::Unavailable,
+            StoreErrorKind::TableMissing | StoreErrorKind::Denied | StoreErrorKind::Unsuitable => {
+                Self::Invalid
+            }
+            StoreErrorKind::Malformed => Self::Data,
+        }
+    }
+}
+
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
-        let (kind, advice) = match error.kind() {
-            StoreErrorKind::Throttled => (
-                ErrorKind::Unavailable,
-                "the lease table is throttled; raise its capacity or use on-demand billing",
-            ),
-            StoreErrorKind::Unavailable => (
-                ErrorKind::Unavailable,
-                "DynamoDB could not be reached; check the region, endpoint and network",
-            ),
-            StoreErrorKind::TableMissing => {
-                (ErrorKind::Invalid, "the lease table is gone; restart the consumer to create it again")
+        let advice = match error.kind() {
+            StoreErrorKind::Throttled => {
+                "the lease table is throttled; raise its capacity or use on-demand billing"
             }
-            StoreErrorKind::Denied => (
-                ErrorKind::Invalid,
-                "DynamoDB refused the credentials; compare them with the IAM policy in the README",
-            ),
+            StoreErrorKind::Unavailable => {
+                "DynamoDB could not be reached; check the region, endpoint and network"
+            }
+            StoreErrorKind::TableMissing => "the lease table is gone; a running consumer creates it again",
+            StoreErrorKind::Unsuitable => "the lease table cannot be used; choose another table name",
+            StoreErrorKind::Denied => {
+                "DynamoDB refused the credentials; compare them with the IAM policy in the README"
+            }
             StoreErrorKind::Malformed => {
-                (ErrorKind::Data, "DynamoDB refused the request or answered nonsense")
+                "DynamoDB refused the request, or its answer could not be understood"
             }
         };
-        Self::new(kind, advice).with_source(error)
+        let advice = error.explanation().unwrap_or(advice).to_owned();
+        Self::new(error.kind().into(), advice).with_source(error)
     }
 }
 
@@ -119,7 +130,7 @@ impl From<StreamError> for Error {
             StreamErrorKind::InvalidArgument | StreamErrorKind::ExpiredIterator => {
                 (ErrorKind::Invalid, "Kinesis refused an argument")
             }
-            StreamErrorKind::Malformed => (ErrorKind::Data, "Kinesis answered nonsense"),
+            StreamErrorKind::Malformed => (ErrorKind::Data, "an answer of Kinesis could not be understood"),
         };
         Self::new(kind, advice).with_source(error)
     }
@@ -144,4 +155,34 @@ pub(crate) fn with_causes(error: &dyn StdError) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_of_the_lease_table_has_one_kind_wherever_it_is_met() {
+        for (kind, expected) in [
+            (StoreErrorKind::Throttled, ErrorKind::Unavailable),
+            (StoreErrorKind::Unavailable, ErrorKind::Unavailable),
+            (StoreErrorKind::TableMissing, ErrorKind::Invalid),
+            (StoreErrorKind::Unsuitable, ErrorKind::Invalid),
+            (StoreErrorKind::Denied, ErrorKind::Invalid),
+            (StoreErrorKind::Malformed, ErrorKind::Data),
+        ] {
+            assert_eq!(Error::from(StoreError::new(kind, "GetLease", "orders")).kind(), expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_used_is_described_first() {
+        let error = StoreError::new(StoreErrorKind::Unsuitable, "DescribeLeaseTable", "orders")
+            .with_detail("its key is id (HASH, S), not leaseKey (HASH, S)");
+        assert_eq!(
+            Error::from(error).to_string(),
+            "its key is id (HASH, S), not leaseKey (HASH, S): DescribeLeaseTable on lease table orders found a \
+             table that cannot be used"
+        );
+    }
 }

@@ -1,9 +1,11 @@
 //! What happened, as data: one typed stream for logs, dashboards and tests.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
+use futures_util::{Stream, stream};
 use tokio::sync::broadcast;
 
+use crate::consumer::StopReason;
 use crate::types::{Checkpoint, LeaseKey, ShardId, StreamId, WorkerId};
 
 /// How many events a slow listener may be behind before it misses some.
@@ -183,39 +185,84 @@ pub enum Event {
         /// The write that was throttled, and what the service said.
         reason: Arc<str>,
     },
+    /// The lease table does not exist, as after somebody has deleted it. It is created again, if permissions
+    /// allow, and shards are read from what is known of their checkpoints, else from the start strategy.
+    /// Emitted once until the table is back.
+    LeaseTableMissing,
+    /// Another worker of the application has the `worker_id` of this one: it writes to leases under that
+    /// name. Neither takes from the other what that renews. Emitted at most once a minute; not every one of
+    /// the workers notices.
+    DuplicateWorkerId {
+        /// The name.
+        worker: WorkerId,
+    },
+    /// `shard_ended` returned, or panicked, without the end of the shard being stored, so that its children
+    /// cannot be read. It is called again after a pause that doubles up to 30 seconds. Call
+    /// [`Checkpointer::end`](crate::Checkpointer::end) in it.
+    ShardEndNotStored {
+        /// The stream.
+        stream: StreamId,
+        /// The shard.
+        shard: ShardId,
+        /// How often storing the end was attempted under this lease.
+        attempts: u64,
+    },
     /// This listener was too slow and missed events.
     Missed {
         /// How many.
         count: u64,
     },
+    /// The consumer has stopped. This is the last event: [`Events::next`] returns `None` after it.
+    Stopped {
+        /// Why.
+        reason: StopReason,
+    },
 }
 
-/// Where the parts of a consumer report what happened. Reporting never waits; without listeners it
-/// costs next to nothing.
+/// Where the parts of a consumer report what happened. Reporting never waits for a listener; without
+/// listeners it costs next to nothing. Clones share the listeners.
 #[derive(Debug, Clone)]
-pub(crate) struct EventSink(broadcast::Sender<Event>);
+pub(crate) struct EventSink(Arc<RwLock<Option<broadcast::Sender<Event>>>>);
 
 impl EventSink {
     pub(crate) fn new() -> Self {
-        Self(broadcast::Sender::new(CAPACITY))
+        Self(Arc::new(RwLock::new(Some(broadcast::Sender::new(CAPACITY)))))
     }
 
+    /// Reports an event, unless the sink is closed.
     pub(crate) fn emit(&self, event: Event) {
-        // No listener is no failure.
-        let _ = self.0.send(event);
+        if let Some(sender) = &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            // No listener is no failure.
+            let _ = sender.send(event);
+        }
+    }
+
+    /// Reports `last` and nothing after it: listeners get what is left, then `None`. Only the first
+    /// call counts.
+    pub(crate) fn close(&self, last: Event) {
+        if let Some(sender) = self.0.write().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = sender.send(last);
+        }
     }
 
     pub(crate) fn listen(&self) -> Events {
-        Events(self.0.subscribe())
+        let sink = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        // Of a consumer that has stopped there are none: the sender is gone at once.
+        Events(
+            sink.as_ref().map_or_else(|| broadcast::Sender::new(1).subscribe(), broadcast::Sender::subscribe),
+        )
     }
 }
 
-/// The events of a consumer from the moment of [`ConsumerHandle::events`](crate::ConsumerHandle::events).
+/// The events of a consumer from the moment of [`ConsumerHandle::events`](crate::ConsumerHandle::events),
+/// or all of them with [`Consumer::events`](crate::Consumer::events).
 #[derive(Debug)]
 pub struct Events(broadcast::Receiver<Event>);
 
 impl Events {
-    /// The next event; `None` once the consumer has stopped and every event was read.
+    /// The next event; `None` once the consumer has stopped and every event was read, whether or not
+    /// handles, checkpointers or other listeners are still there. The last event of a consumer that was
+    /// started is [`Event::Stopped`]; one that could not be started ends without it.
     ///
     /// A listener that falls more than 4,096 events behind gets [`Event::Missed`] and goes on with
     /// the oldest one that is left.
@@ -230,10 +277,17 @@ impl Events {
             Err(broadcast::error::RecvError::Closed) => None,
         }
     }
+
+    /// The same events as a [`Stream`], for combinators.
+    pub fn into_stream(self) -> impl Stream<Item = Event> + Send + 'static {
+        stream::unfold(self, async |mut events| events.next().await.map(|event| (event, events)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt;
+
     use super::*;
 
     #[tokio::test]
@@ -254,5 +308,24 @@ mod tests {
         let mut events = sink.listen();
         drop(sink);
         assert_eq!(events.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_closed_sink_ends_every_stream_whoever_still_has_a_clone() {
+        let (sink, gained) = (EventSink::new(), Event::LeadershipGained);
+        let stopped = |reason| Event::Stopped { reason };
+        let (clone, mut early, as_stream) = (sink.clone(), sink.listen(), sink.listen().into_stream());
+        clone.emit(gained.clone());
+        sink.close(stopped(StopReason::Shutdown));
+        clone.close(stopped(StopReason::Failed));
+        clone.emit(Event::LeadershipLost);
+        let expected = vec![gained, stopped(StopReason::Shutdown)];
+        assert_eq!(
+            (early.next().await, early.next().await),
+            (Some(expected[0].clone()), Some(expected[1].clone()))
+        );
+        assert_eq!((early.next().await, early.next().await), (None, None));
+        assert_eq!(as_stream.collect::<Vec<_>>().await, expected);
+        assert_eq!(clone.listen().next().await, None, "a late listener does not wait");
     }
 }

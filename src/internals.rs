@@ -117,6 +117,7 @@ fn takes(
         leases_to_acquire: 1,
         failover_time,
         priority_lease_assignment: false,
+        barred: BTreeSet::new(),
     };
     plan_assignment(view, held, &rules, now, &mut fastrand::Rng::with_seed(seed)).takes
 }

@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{CoordinationConfig, LeaseConfig, ManagementConfig};
 use crate::error::with_causes;
 use crate::events::{Event, EventSink};
-use crate::lease::{LeaseStore, WritePacer};
+use crate::lease::{LeaseStore, TableSpec, WritePacer};
 use crate::metrics::Metrics;
 use crate::overseer::leader::Election;
 use crate::overseer::migration::ProtocolCell;
 use crate::overseer::worker_metrics::SeenWorkers;
-use crate::overseer::{Holdings, Hub, Unfinished};
+use crate::overseer::{CoordinationHealth, Holdings, Hub, Unfinished};
 use crate::processor::ShardRecordProcessorFactory;
 use crate::retrieval::{RetrievalConfig, WorkerBudget};
 use crate::runtime::{Clock, Seeds};
@@ -38,6 +38,8 @@ pub(crate) struct Worker {
     pub(crate) store: Arc<dyn LeaseStore>,
     /// Paces the writes to leases while the table throttles them.
     pub(crate) write_pacer: Arc<WritePacer>,
+    /// How the lease table is created, should it be missing.
+    pub(crate) table: TableSpec,
     pub(crate) api: Arc<dyn StreamApi>,
     pub(crate) clock: Clock,
     pub(crate) seeds: Seeds,
@@ -46,6 +48,7 @@ pub(crate) struct Worker {
     pub(crate) holdings: Holdings,
     pub(crate) hub: Hub,
     pub(crate) unfinished: Unfinished,
+    pub(crate) health: CoordinationHealth,
     /// Which protocol the fleet is at.
     pub(crate) protocol: ProtocolCell,
     pub(crate) election: Election,

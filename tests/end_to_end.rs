@@ -10,11 +10,12 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
 use kinesis_consumer::aggregation::{Added, Aggregator};
+use kinesis_consumer::lease::TableSpec;
 use kinesis_consumer::testing::{HttpFault, LocalAws, NewRecord};
 use kinesis_consumer::{
-    Checkpointer, Consumer, ConsumerBuilder, CoordinationConfig, Error, ErrorKind, Event, FanOutConsumer,
-    Health, KinesisClientRecord, LeaseConfig, ManagementConfig, MetricsConfig, ShardRecordProcessor,
-    ShardRecordProcessorFactory, StartStrategy, StreamConfig,
+    Checkpointer, Consumer, ConsumerBuilder, CoordinationConfig, CoordinationMode, Error, ErrorKind, Event,
+    FanOutConsumer, Health, KinesisClientRecord, LeaseConfig, ManagementConfig, MetricsConfig,
+    ShardRecordProcessor, ShardRecordProcessorFactory, StartStrategy, StreamConfig,
 };
 
 /// Counts payloads and checkpoints every batch; the first batch may take its time.
@@ -288,23 +289,84 @@ async fn missing_permissions_fail_the_start_and_are_named() {
 
 #[tokio::test]
 async fn a_table_of_another_kind_fails_the_start() {
-    let local = local(1).await;
-    let dynamodb = aws_sdk_dynamodb::Client::new(&local.sdk_config());
-    let key =
-        KeySchemaElement::builder().attribute_name("id").key_type(KeyType::Hash).build().expect("complete");
-    let attribute =
-        AttributeDefinition::builder().attribute_name("id").attribute_type(ScalarAttributeType::S);
-    dynamodb
-        .create_table()
-        .table_name("end-to-end")
-        .key_schema(key)
-        .attribute_definitions(attribute.build().expect("complete"))
-        .billing_mode(BillingMode::PayPerRequest)
-        .send()
-        .await
-        .expect("created");
-    let error = start_error(builder(&local, &Counting::default())).await;
-    assert!(error.to_string().contains("end-to-end") && error.to_string().contains("leaseKey"), "{error}");
+    let by_id: &[_] = &[("id", KeyType::Hash)];
+    for keys in [by_id, &[("leaseKey", KeyType::Hash), ("shardId", KeyType::Range)]] {
+        let local = local(1).await;
+        let dynamodb = aws_sdk_dynamodb::Client::new(&local.sdk_config());
+        let mut create =
+            dynamodb.create_table().table_name("end-to-end").billing_mode(BillingMode::PayPerRequest);
+        for (name, kind) in keys {
+            let key = KeySchemaElement::builder().attribute_name(*name).key_type(kind.clone());
+            let attribute =
+                AttributeDefinition::builder().attribute_name(*name).attribute_type(ScalarAttributeType::S);
+            create = create
+                .key_schema(key.build().expect("complete"))
+                .attribute_definitions(attribute.build().expect("complete"));
+        }
+        create.send().await.expect("created");
+        let error = start_error(builder(&local, &Counting::default())).await;
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        let message = error.to_string();
+        assert!(message.starts_with("table end-to-end is no lease table: its key is "), "{message}");
+        assert!(
+            message.contains("leaseKey (HASH, S)") && message.contains(keys[keys.len() - 1].0),
+            "{message}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_is_created_with_the_index_of_owners_if_that_is_asked_for() {
+    for mode in [CoordinationMode::Independent, CoordinationMode::Leader] {
+        for is_asked_for in [false, true] {
+            let local = local(1).await;
+            let mut coordination = CoordinationConfig::default();
+            coordination.mode = mode;
+            let mut table = TableSpec::default();
+            table.owner_index = is_asked_for;
+            let consumer =
+                builder(&local, &Counting::default()).lease_table(table).coordination(coordination);
+            let _handle = consumer.build().expect("valid").start().await.expect("started");
+            let dynamodb = aws_sdk_dynamodb::Client::new(&local.sdk_config());
+            let table = dynamodb.describe_table().table_name("end-to-end").send().await.expect("described");
+            let indexes = table.table.expect("a table").global_secondary_indexes.unwrap_or_default();
+            let expected = is_asked_for || mode == CoordinationMode::Leader;
+            assert_eq!(indexes.len(), usize::from(expected), "{mode:?} {is_asked_for}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_table_that_is_deleted_comes_back_with_its_leases() {
+    for mode in [CoordinationMode::Independent, CoordinationMode::Leader] {
+        let (local, counting) = (local(2).await, Counting::default());
+        let mut coordination = CoordinationConfig::default();
+        coordination.failover_time = Duration::from_secs(2);
+        coordination.mode = mode;
+        let consumer = builder(&local, &counting).coordination(coordination).build().expect("valid");
+        let mut events = consumer.events();
+        let handle = consumer.start().await.expect("started");
+        put(&local, 0..100);
+        until("the records", || counting.distinct() == 100).await;
+        let dynamodb = aws_sdk_dynamodb::Client::new(&local.sdk_config());
+        dynamodb.delete_table().table_name("end-to-end").send().await.expect("deleted");
+        let reported = tokio::time::timeout(Duration::from_secs(60), async {
+            while !matches!(events.next().await, Some(Event::LeaseTableMissing)) {}
+        });
+        reported.await.expect("an event");
+        let is_back = || {
+            let status = handle.status();
+            status.health == Health::Healthy && status.shards.len() == 2
+        };
+        until("the leases are held again", is_back).await;
+        put(&local, 100..200);
+        until("the records after the deletion", || counting.distinct() == 200).await;
+        let rows =
+            dynamodb.scan().table_name("end-to-end").send().await.expect("scanned").items.expect("rows");
+        let leases = rows.iter().filter(|row| row.contains_key("checkpoint")).count();
+        assert_eq!(leases, 2, "{mode:?} {rows:?}");
+        handle.shutdown().await.expect("processors return");
+    }
 }
 
 #[tokio::test]

@@ -33,13 +33,16 @@ use crate::types::{Checkpoint, ExtendedSequenceNumber, LeaseKey, ShardId, Stream
 ///
 /// Every call fails with
 /// - [`ErrorKind::Invalid`] if the position is behind the stored checkpoint or was not delivered
-///   (KCL's `IllegalArgumentException`),
+///   (KCL's `IllegalArgumentException`); also if the lease table is gone or permissions are missing, as at
+///   the [start](crate::Consumer::start),
 /// - [`ErrorKind::LeaseLost`] if another worker has the lease or it expired
 ///   (`ShutdownException`): stop working on this shard,
 /// - [`ErrorKind::Closed`] if the processor was replaced after a panic,
 /// - [`ErrorKind::Unavailable`] if DynamoDB did not answer after a few attempts, or throttled for the
 ///   failover time (`ThrottlingException`, `KinesisClientLibDependencyException`): it may or may not be
-///   stored; call again, or go on and checkpoint later.
+///   stored; call again, or go on and checkpoint later,
+/// - [`ErrorKind::Data`] if DynamoDB refused the request as wrong or its answer could not be understood: it
+///   may or may not be stored, as before.
 ///
 /// # Cancel safety
 ///
@@ -249,8 +252,7 @@ impl Checkpointer {
         let kind = match &error {
             HeldError::Lost => ErrorKind::LeaseLost,
             HeldError::Backwards { .. } => ErrorKind::Invalid,
-            HeldError::Store(error) if error.is_retryable() => ErrorKind::Unavailable,
-            HeldError::Store(_) => ErrorKind::Invalid,
+            HeldError::Store(error) => error.kind().into(),
         };
         self.report(Error::new(kind, format!("checkpoint on {} failed", self.place())).with_source(error))
     }

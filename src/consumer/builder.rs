@@ -8,6 +8,7 @@ use crate::config::{
 };
 use crate::consumer::Consumer;
 use crate::error::{Error, invalid};
+use crate::events::EventSink;
 use crate::lease::{LeaseStore, TableSpec};
 use crate::metrics::{MetricsConfig, Sink};
 use crate::overseer::Hub;
@@ -76,6 +77,7 @@ pub(crate) struct Parts {
     pub(crate) seeds: Seeds,
     pub(crate) hub: Hub,
     pub(crate) on_current_runtime: bool,
+    pub(crate) events: EventSink,
 }
 
 /// Where records come from.
@@ -318,6 +320,7 @@ impl ConsumerBuilder {
             clock: self.world.clock.unwrap_or_else(Clock::system),
             seeds,
             on_current_runtime: self.world.on_current_runtime,
+            events: EventSink::new(),
         }))
     }
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::health::{Health, Main, judge, problem_of};
 use crate::config::StreamConfig;
 use crate::error::{Error, ErrorKind, invalid};
 use crate::events::Events;
+use crate::overseer::Measure;
 use crate::runtime::Coordination;
 use crate::shard::ShardStatus;
 use crate::streams::{Removed, StreamStatus, find};
@@ -48,6 +50,11 @@ pub(super) struct Finished {
 pub enum StopReason {
     /// [`ConsumerHandle::shutdown`] was called.
     Shutdown,
+    /// A loop of the consumer panicked. Seen in [`Event::Stopped`](crate::Event::Stopped);
+    /// [`ConsumerHandle::wait`] returns an error instead.
+    Failed,
+    /// The last clone of the handle was dropped. Seen in [`Event::Stopped`](crate::Event::Stopped).
+    HandleDropped,
 }
 
 /// How a consumer is doing, at one moment.
@@ -62,24 +69,13 @@ pub struct Status {
     pub streams: Vec<StreamStatus>,
     /// Whether all is well.
     pub health: Health,
+    /// What is wrong besides the problems of [streams](Self::streams), in words, and what to do about it;
+    /// empty if all is well. The texts are for people and may change in any release.
+    pub problems: Vec<String>,
     /// The leader as far as this worker knows, in a fleet that has one.
     pub leader: Option<WorkerId>,
     /// The leases this worker holds and how their shards are doing, in the order of lease keys.
     pub shards: Vec<ShardStatus>,
-}
-
-/// Whether all is well with a consumer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Health {
-    /// All is well.
-    Healthy,
-    /// It runs, but some stream or shard cannot be read at the moment, or its processor keeps panicking.
-    Degraded,
-    /// It is shutting down.
-    Stopping,
-    /// It has stopped.
-    Stopped,
 }
 
 impl ConsumerHandle {
@@ -94,27 +90,29 @@ impl ConsumerHandle {
         let worker = &self.0.worker;
         let shards = worker.holdings.statuses();
         let streams = worker.streams.statuses();
-        let is_stream_in_trouble = streams.iter().any(|stream| stream.problem.is_some());
-        let health = if self.0.finished.borrow().is_some() {
-            Health::Stopped
-        } else if worker.stopping.is_cancelled() {
-            Health::Stopping
-        } else if is_stream_in_trouble || shards.iter().any(ShardStatus::is_in_trouble) {
-            Health::Degraded
-        } else {
-            Health::Healthy
+        let measure = Measure {
+            worker: &worker.id,
+            failover_time: worker.coordination.failover_time,
+            held: shards.len(),
+            max_leases: worker.management.max_leases,
         };
+        let mut problems = worker.health.problems(measure, worker.clock.now());
+        problems.extend(shards.iter().filter_map(problem_of));
+        let is_in_trouble = !problems.is_empty() || streams.iter().any(|stream| stream.problem.is_some());
+        let health = judge(self.main(), worker.stopping.is_cancelled(), is_in_trouble);
         Status {
             worker_id: worker.id.clone(),
             application: worker.application.to_string(),
             streams,
             health,
+            problems,
             leader: worker.election.leader(),
             shards,
         }
     }
 
-    /// What happens from now on.
+    /// What happens from now on. See [`Consumer::events`](crate::Consumer::events) for the events of the
+    /// start, too.
     #[must_use]
     pub fn events(&self) -> Events {
         self.0.worker.events.listen()
@@ -237,7 +235,8 @@ impl ConsumerHandle {
     }
 
     /// Waits until the consumer has stopped, and tells why. Nothing but
-    /// [`shutdown`](Self::shutdown) stops it: every failure at run time is tried again.
+    /// [`shutdown`](Self::shutdown) stops it: every failure at run time is tried again. A supervisor that
+    /// awaits this needs no liveness probe; see [`Health`] for what probes should look at.
     ///
     /// # Errors
     ///
@@ -351,6 +350,17 @@ impl ConsumerHandle {
             tracing::info!(signal, "shutting down: the process is asked to end");
         })
         .await
+    }
+
+    fn main(&self) -> Main {
+        let finished = &self.0.finished;
+        // The sender goes with the main task.
+        let is_gone = finished.has_changed().is_err();
+        match *finished.borrow() {
+            Some(_) => Main::Finished,
+            None if is_gone => Main::Gone,
+            None => Main::Running,
+        }
     }
 
     fn left_behind(&self, count: usize) -> Error {

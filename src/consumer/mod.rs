@@ -2,16 +2,19 @@
 
 mod builder;
 mod handle;
+mod health;
 mod signal;
 mod start;
 
 pub use self::builder::ConsumerBuilder;
 #[cfg(feature = "internals")]
 pub(crate) use self::builder::World;
-pub use self::handle::{ConsumerHandle, Health, Status, StopReason};
+pub use self::handle::{ConsumerHandle, Status, StopReason};
+pub use self::health::Health;
 
 use self::builder::Parts;
 use crate::error::Error;
+use crate::events::Events;
 
 /// A consumer whose settings are valid and that has not started yet.
 ///
@@ -42,18 +45,37 @@ impl Consumer {
         ConsumerBuilder::default()
     }
 
+    /// The events of the consumer from its start on: nothing that happens during or right after
+    /// [`start`](Self::start) is missed, as it may be by a listener of the handle.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.0.events.listen()
+    }
+
     /// Makes the lease table ready, checks that the stream can be read, and starts the loops:
     /// coordination on a thread of its own, fetching and processing on the current runtime.
     ///
     /// With [`StartStrategy::Latest`](crate::StartStrategy::Latest), records count that arrive after
     /// this call.
     ///
+    /// A lease table that is deleted while the consumer runs is reported
+    /// ([`Event::LeaseTableMissing`](crate::Event::LeaseTableMissing), [`Health::Degraded`]) and, if permissions
+    /// allow, created again as it was at the start. What the leases said of shards that no worker holds is
+    /// lost: these are read from the start strategy.
+    ///
+    /// The runtime this is called on must have timers
+    /// ([`enable_time`](tokio::runtime::Builder::enable_time)); methods of the handle and of checkpointers
+    /// are to be awaited on a tokio runtime, too.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the stream does not exist, permissions are
-    /// missing, the table is not a lease table, or its leases are those of another stream's consumer, or of a
-    /// consumer of several streams where this one reads a single one (or the other way round);
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if AWS does not answer.
+    /// missing, the table is not a lease table, its leases are those of another stream's consumer, or of a
+    /// consumer of several streams where this one reads a single one (or the other way round), or this is
+    /// not called on a tokio runtime;
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if AWS does not answer, or the stream is
+    /// still being created after 30 seconds (KCL tries 20 times, a second apart);
+    /// [`ErrorKind::Data`](crate::ErrorKind::Data) if an answer of AWS could not be understood.
     ///
     /// # Cancel safety
     ///

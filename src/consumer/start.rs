@@ -7,19 +7,19 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::builder::{LeaseSource, Parts, StreamSource};
-use super::handle::{ConsumerHandle, Finished, Running};
+use super::handle::{ConsumerHandle, Finished, Running, StopReason};
 use crate::config::{CoordinationMode, WantedStream};
 use crate::error::{Error, ErrorKind, invalid};
-use crate::events::EventSink;
+use crate::events::{Event, EventSink};
 use crate::lease::{DynamoDbLeaseStore, LeaseStore, RelayedStore, StoreError, TableSpec, WritePacer};
 use crate::metrics::{Metrics, Operation, names};
 use crate::overseer::leader::{self, Election};
 use crate::overseer::migration::{self, ClientVersion, ProtocolCell};
-use crate::overseer::{Holdings, Overseer, Unfinished, renewer, worker_metrics};
+use crate::overseer::{CoordinationHealth, Holdings, Overseer, Unfinished, renewer, worker_metrics};
 use crate::retrieval::{RetrievalConfig, WorkerBudget};
 use crate::runtime::{Backoff, Coordination};
 use crate::stream::{AwsStream, StreamApi};
-use crate::streams::{Streams, admit, find_waiting, search};
+use crate::streams::{CREATING_PATIENCE, CREATING_PAUSE, Streams, admit, find_waiting, search};
 use crate::types::StreamId;
 use crate::worker::Worker;
 
@@ -31,7 +31,11 @@ const CONCURRENT_REGISTRATIONS: usize = 4;
 /// Makes the parts, checks that stream and table are there, and starts the loops.
 pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
     let started = parts.clock.wall();
-    let user_runtime = Handle::current();
+    let user_runtime = Handle::try_current().map_err(|error| {
+        let message = "start() was not called on a tokio runtime, which a consumer needs; await it in \
+                       tokio::runtime::Runtime::block_on or under #[tokio::main]";
+        Error::new(ErrorKind::Invalid, message).with_source(error)
+    })?;
     let coordination = if parts.on_current_runtime {
         Coordination::on_current_runtime()
     } else {
@@ -65,12 +69,13 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         parts.cloudwatch,
         parts.metrics_sinks,
     );
+    let is_led = parts.coordination.mode == CoordinationMode::Leader;
+    let table = TableSpec { owner_index: parts.table.owner_index || is_led, ..parts.table };
     let measures_cpu = parts.coordination.leader.measure_cpu && !parts.on_current_runtime;
-    let events = EventSink::new();
     let write_pacer = Arc::new(WritePacer::new(
         clock.clone(),
         parts.coordination.failover_time,
-        events.clone(),
+        parts.events.clone(),
         &parts.worker_id,
     ));
     let worker = Arc::new(Worker {
@@ -83,6 +88,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         lease_config: parts.lease_config,
         store,
         write_pacer,
+        table,
         api,
         seeds: parts.seeds,
         budget: Arc::new(WorkerBudget::new(parts.retrieval.memory_bytes_max)),
@@ -90,25 +96,24 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         holdings: Holdings::default(),
         hub: parts.hub,
         unfinished: Unfinished::default(),
+        health: CoordinationHealth::default(),
         protocol: ProtocolCell::default(),
         election: Election::default(),
         measures_cpu,
         seen_workers: worker_metrics::SeenWorkers::default(),
         wake: Notify::new(),
         metrics,
-        events,
+        events: parts.events,
         stopping: CancellationToken::new(),
         clock,
     });
 
     let wanted = parts.streams;
-    let table =
-        TableSpec { owner_index: worker.coordination.mode == CoordinationMode::Leader, ..parts.table };
     let preparing = Arc::clone(&worker);
     let prepared = coordination.spawn(async move {
         let worker = preparing;
         let prepared = tokio::try_join!(
-            async { prepare_table(&worker, &table).await.map_err(Error::from) },
+            async { prepare_table(&worker).await.map_err(Error::from) },
             find_streams(&worker, wanted, started),
         )?;
         check_table(&worker).await?;
@@ -124,6 +129,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
     let (finished_tx, finished) = watch::channel(None);
     let running = Arc::clone(&worker);
     let worker_of_streams = Arc::clone(&worker);
+    let mut closing = Closing { events: worker.events.clone(), is_complete: false };
     let main = coordination.spawn(async move {
         let metrics_stop = CancellationToken::new();
         let publishing = publisher.run(metrics_stop.clone());
@@ -147,13 +153,38 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         let (left_behind, (), _) = tokio::join!(working, publishing, waiting);
         // Nobody waiting is fine.
         let _ = finished_tx.send(Some(Finished { left_behind }));
+        closing.complete();
     });
     Ok(ConsumerHandle::new(Running { worker, finished, _main: main, _coordination: coordination }))
 }
 
+/// Ends the streams of events with the main task, however that ends.
+struct Closing {
+    events: EventSink,
+    /// Whether the main task came to its end by itself.
+    is_complete: bool,
+}
+
+impl Closing {
+    fn complete(&mut self) {
+        self.is_complete = true;
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let reason = match self.is_complete {
+            true => StopReason::Shutdown,
+            false if std::thread::panicking() => StopReason::Failed,
+            false => StopReason::HandleDropped,
+        };
+        self.events.close(Event::Stopped { reason });
+    }
+}
+
 /// Makes sure that there is a table, and finds out which protocol its fleet is at.
-async fn prepare_table(worker: &Worker, table: &TableSpec) -> Result<ClientVersion, StoreError> {
-    ensure_table(worker, table).await?;
+async fn prepare_table(worker: &Worker) -> Result<ClientVersion, StoreError> {
+    ensure_table(worker).await?;
     worker.hub.bind(worker.store.identity());
     if worker.coordination.mode == CoordinationMode::Independent {
         return Ok(ClientVersion::Init);
@@ -177,29 +208,37 @@ async fn check_table(worker: &Worker) -> Result<(), Error> {
 }
 
 /// Looks for the streams. One that cannot be found fails the start if it is the only one; of several,
-/// the others are read while it is looked for again.
+/// the others are read while it is looked for again. While none of several can be found, those that may
+/// be there soon are looked for as long as one alone would be.
 async fn find_streams(
     worker: &Arc<Worker>,
-    wanted: Vec<WantedStream>,
+    mut wanted: Vec<WantedStream>,
     started: SystemTime,
 ) -> Result<(), Error> {
-    let mut failure = None;
-    let mut searches = search(worker, wanted, started);
-    while let Some((wanted, found)) = searches.next().await {
-        match found {
-            Ok(stream) => {
-                worker.streams.track(stream);
-            }
-            Err(error) => {
-                tracing::warn!(stream = %wanted.id, %error, "a stream cannot be read");
-                worker.streams.wait_for(wanted, error.to_string());
-                failure = failure.or(Some(error));
+    let deadline = worker.clock.now() + CREATING_PATIENCE;
+    loop {
+        let mut failure = None;
+        let mut may_come = Vec::new();
+        let mut searches = search(worker, wanted, started);
+        while let Some((wanted, found)) = searches.next().await {
+            match found {
+                Ok(stream) => worker.streams.first_found(&wanted, stream),
+                Err(error) => {
+                    tracing::warn!(stream = %wanted.id, %error, "a stream cannot be read");
+                    worker.streams.wait_for(wanted.clone(), error.to_string());
+                    if error.kind() == ErrorKind::Unavailable {
+                        may_come.push(wanted);
+                    }
+                    failure = failure.or(Some(error));
+                }
             }
         }
-    }
-    match failure {
-        Some(error) if worker.streams.tracked().is_empty() => Err(error),
-        _ => Ok(()),
+        let Some(error) = failure.filter(|_| worker.streams.tracked().is_empty()) else { return Ok(()) };
+        if !worker.streams.is_multi() || may_come.is_empty() || worker.clock.now() >= deadline {
+            return Err(error);
+        }
+        wanted = may_come;
+        worker.clock.sleep(CREATING_PAUSE).await;
     }
 }
 
@@ -215,7 +254,7 @@ async fn register(worker: &Worker) {
         .await;
 }
 
-async fn ensure_table(worker: &Worker, table: &TableSpec) -> Result<(), StoreError> {
+async fn ensure_table(worker: &Worker) -> Result<(), StoreError> {
     let mut pauses = Backoff::new(
         Duration::from_millis(100),
         Duration::from_secs(2),
@@ -223,7 +262,7 @@ async fn ensure_table(worker: &Worker, table: &TableSpec) -> Result<(), StoreErr
         worker.seeds.seed(),
     );
     loop {
-        match worker.store.ensure_table(table).await {
+        match worker.store.ensure_table(&worker.table).await {
             Err(error) if error.is_retryable() => match pauses.next() {
                 Some(pause) => worker.clock.sleep(pause).await,
                 None => return Err(error),

@@ -11,6 +11,8 @@ pub enum StoreErrorKind {
     Unavailable,
     /// The table is not there.
     TableMissing,
+    /// The table is there and cannot be used: it is no lease table, or it is archived.
+    Unsuitable,
     /// Credentials or permissions are refused: somebody must fix them.
     Denied,
     /// The request was refused as wrong, or the answer could not be understood.
@@ -53,6 +55,11 @@ impl StoreError {
         self.kind
     }
 
+    /// What says more than the kind: of a table that cannot be used, why.
+    pub(crate) fn explanation(&self) -> Option<&str> {
+        self.detail.as_deref().filter(|_| self.kind == StoreErrorKind::Unsuitable)
+    }
+
     /// Whether the same request may succeed a little later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
@@ -72,11 +79,14 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Throttled => "was throttled",
             StoreErrorKind::Unavailable => "got no answer",
             StoreErrorKind::TableMissing => "found no such table",
+            StoreErrorKind::Unsuitable => "found a table that cannot be used",
             StoreErrorKind::Denied => "was denied",
             StoreErrorKind::Malformed => "was refused, or its answer makes no sense",
         };
         write!(f, "{} on lease table {} {what}", self.operation, self.subject)?;
         match &self.detail {
+            // An error that is made from this one begins with it.
+            Some(_) if self.explanation().is_some() => Ok(()),
             Some(detail) => write!(f, ": {detail}"),
             None => Ok(()),
         }

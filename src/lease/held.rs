@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Lease, LeaseStore, LeaseWrite, PendingCheckpoint, Settled, StoreError, StoreErrorKind, Tenure,
-    Throughput, WritePacer,
+    Throughput, WriteOutcome, WritePacer,
 };
 use crate::planted::{Bug, planted};
 use crate::runtime::{Backoff, Clock};
@@ -53,6 +54,8 @@ pub(crate) struct HeldLease {
     handoff_since: Mutex<Option<Moment>>,
     handoff: CancellationToken,
     lost: CancellationToken,
+    /// It was lost to a worker of the same name.
+    lost_to_namesake: AtomicBool,
 }
 
 /// Why a write on a held lease did not happen, or is not known to have happened.
@@ -94,6 +97,7 @@ impl HeldLease {
             handoff_since: Mutex::default(),
             handoff: CancellationToken::new(),
             lost: CancellationToken::new(),
+            lost_to_namesake: AtomicBool::new(false),
         }
     }
 
@@ -139,6 +143,11 @@ impl HeldLease {
     /// When that became known.
     pub(crate) fn handoff_since(&self) -> Option<Moment> {
         *lock(&self.handoff_since)
+    }
+
+    /// Whether it was lost because somebody else has written to the row under this worker's name.
+    pub(crate) fn is_lost_to_namesake(&self) -> bool {
+        self.lost_to_namesake.load(Ordering::Acquire)
     }
 
     /// Whether this worker may still act on the lease. Notices expiry by itself, however long the
@@ -285,6 +294,9 @@ impl HeldLease {
             match self.store.apply(&write).await {
                 Ok(outcome) => {
                     self.pacer.accepted();
+                    let names_us = matches!(
+                        &outcome, WriteOutcome::Refused(Some(row)) if row.actual_owner() == Some(&self.worker)
+                    );
                     let settled = self.tenure().settle(sent, outcome, &self.worker);
                     self.notice_handoff();
                     match settled {
@@ -292,6 +304,7 @@ impl HeldLease {
                         Settled::EarlierWritten if is_done(&self.lease()) => return Ok(()),
                         Settled::EarlierWritten | Settled::HandoffBegan => {}
                         Settled::Lost => {
+                            self.lost_to_namesake.store(names_us, Ordering::Release);
                             self.lost.cancel();
                             return Err(HeldError::Lost);
                         }

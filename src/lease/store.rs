@@ -166,8 +166,9 @@ pub struct TableSpec {
     pub point_in_time_recovery: bool,
     /// How long to wait for the table to become ready (600 s).
     pub wait_max: Duration,
-    /// Whether the table is created with the index `LeaseOwnerToLeaseKeyIndex`, which fleets run by a
-    /// leader need (set by the coordination mode).
+    /// Whether a table that is created gets the index `LeaseOwnerToLeaseKeyIndex`, which fleets run by a
+    /// leader need. In [`CoordinationMode::Leader`](crate::CoordinationMode::Leader) it always does; set this
+    /// to prepare a table for that mode. A table that is there already is left as it is.
     pub owner_index: bool,
 }
 

@@ -43,6 +43,10 @@ impl Holdings {
         self.lock().contains_key(key)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     pub(crate) fn keys(&self) -> BTreeSet<LeaseKey> {
         self.lock().keys().cloned().collect()
     }

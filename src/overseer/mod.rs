@@ -5,6 +5,7 @@ pub(crate) mod assign;
 pub(crate) mod audit;
 pub(crate) mod cleanup;
 mod finished;
+mod health;
 mod holdings;
 mod hub;
 pub(crate) mod leader;
@@ -15,7 +16,9 @@ pub(crate) mod renewer;
 mod rounds;
 pub(crate) mod shard_sync;
 mod sync;
+mod table;
 mod taking;
+mod twins;
 mod unfinished;
 pub(crate) mod view;
 pub(crate) mod worker_metrics;
@@ -24,6 +27,7 @@ pub(crate) mod worker_metrics;
 #[path = "growth_test.rs"]
 mod growth_tests;
 
+pub(crate) use self::health::{CoordinationHealth, Measure, Purpose};
 pub(crate) use self::holdings::Holdings;
 pub(crate) use self::hub::Hub;
 pub(crate) use self::rounds::Overseer;

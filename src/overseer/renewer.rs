@@ -4,7 +4,9 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
+use super::health::Purpose;
 use super::holdings::Holding;
+use crate::error::with_causes;
 use crate::lease::{HeldError, Throughput};
 use crate::metrics::{Operation, names};
 use crate::planted::{Bug, planted};
@@ -59,6 +61,8 @@ pub(crate) async fn run(worker: Arc<Worker>) {
                 for holding in holdings {
                     let meter = meter(&mut meters, &holding, now);
                     meter.is_held = true;
+                    // A checkpoint may have renewed it.
+                    worker.health.landed(holding.held.renewed());
                     let may_take = worker.coordination.leader.graceful_handoff_timeout;
                     let is_overdue = |since| now.since(since) >= may_take || planted(Bug::HandsOverUnasked);
                     if holding.held.handoff_since().is_some_and(is_overdue) {
@@ -88,18 +92,26 @@ async fn hand_over(holding: Arc<Holding>) {
 
 async fn renew(worker: &Worker, holding: Arc<Holding>, throughput: Throughput) -> LeaseKey {
     let since = worker.clock.now();
+    let is_asked = holding.held.is_valid();
+    if is_asked {
+        worker.health.sent(Purpose::Renewing, since);
+    }
     let outcome = holding.held.renew(Some(throughput)).await;
     let took = worker.clock.now().since(since);
     let mut report = worker.metrics.operation(Operation::RenewAllLeases);
     report.outcome(names::RENEW_LEASE, outcome.is_ok(), took).outcome(names::RUN, outcome.is_ok(), took);
     match outcome {
-        Ok(()) => {}
+        Ok(()) => worker.health.answered(Purpose::Renewing),
         Err(HeldError::Lost) => {
+            if is_asked {
+                worker.health.answered(Purpose::Renewing);
+            }
             tracing::info!(lease = %holding.held.key(), "lease lost");
             report.add(names::LOST_LEASES, 1_u32);
         }
         Err(error) => {
             tracing::warn!(lease = %holding.held.key(), %error, "lease not renewed; trying again");
+            worker.health.failed(Purpose::Renewing, with_causes(&error));
             worker.coordination_failed("RenewLease", &error);
         }
     }

@@ -6,10 +6,12 @@ use tokio::runtime::Handle;
 use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 use tokio::task::{self, JoinSet};
 
+use super::health::Purpose;
 use super::holdings::Holding;
 use super::leader::{Leading, resign};
 use super::migration::Protocol;
 use super::sync::StreamCare;
+use super::twins::Twins;
 use super::view::{Observed, View};
 use super::worker_metrics::retract;
 use crate::events::Event;
@@ -63,6 +65,9 @@ pub(crate) struct Overseer {
     /// Until then, news is not acted on.
     next_plan: Moment,
     pub(super) next_cleanup: Moment,
+    /// Not before then is a missing table created again.
+    pub(super) next_table: Moment,
+    pub(super) twins: Twins,
     /// Leases of this worker's whose shards have ended and whose rows are still there.
     pub(super) ended: BTreeSet<LeaseKey>,
 }
@@ -88,6 +93,8 @@ impl Overseer {
             is_something_free: false,
             next_plan: now,
             next_cleanup: now + worker.coordination.lease_cleanup_interval,
+            next_table: now,
+            twins: Twins::default(),
             ended: BTreeSet::new(),
             worker,
         };
@@ -150,7 +157,13 @@ impl Overseer {
 
     async fn round(&mut self) {
         self.next_round = self.due_after(self.worker.clock.now());
-        match self.duty() {
+        let (duty, now) = (self.duty(), self.worker.clock.now());
+        match duty {
+            // It sees no lease but its own.
+            Duty::Follower => self.worker.health.scanned(0, None, now),
+            Duty::Independent | Duty::Leader => self.worker.health.led(true, now),
+        }
+        match duty {
             Duty::Independent => self.independent_round().await,
             Duty::Leader => self.leader_round().await,
             Duty::Follower => self.follower_round().await,
@@ -270,11 +283,13 @@ impl Overseer {
     /// Returns the rows that are no leases.
     pub(super) async fn scan(&mut self) -> Result<Vec<Item>, StoreError> {
         let since = self.worker.clock.now();
+        self.worker.health.sent(Purpose::Reading, since);
         let scan = self.worker.store.scan().await;
         let now = self.worker.clock.now();
         let mut report = self.worker.metrics.operation(Operation::TakeLeases);
         report.outcome(names::LIST_LEASES, scan.is_ok(), now.since(since));
         let scan = scan?;
+        self.worker.health.answered(Purpose::Reading);
         report.add(names::UNREADABLE_LEASES, scan.unreadable.len() as u64);
         // Leases of a stream that was removed meanwhile are not to be taken.
         self.follow_streams();
@@ -283,7 +298,9 @@ impl Overseer {
         self.report_shared_table(&others);
         self.note_earlier_streams(&others);
         self.report_other_mode(others);
+        self.look_for_twins(&leases);
         self.view.observe_scan(leases, now);
+        self.look_for_unread(now);
         self.scanned = since;
         let unreadable: BTreeSet<String> = scan.unreadable.iter().map(ToString::to_string).collect();
         for row in unreadable.difference(&self.reported_unreadable) {
@@ -294,6 +311,51 @@ impl Overseer {
         let is_running = |seen: &Observed| !seen.lease.checkpoint.is_shard_end();
         self.worker.unfinished.observe(|key| self.view.get(key).is_some_and(is_running));
         Ok(scan.entities)
+    }
+
+    /// Notes leases that nobody renews, though their shards have not ended.
+    fn look_for_unread(&self, now: Moment) {
+        let failover_time = self.worker.coordination.failover_time;
+        let mut unread = self.view.iter().filter(|observed| {
+            !observed.lease.checkpoint.is_shard_end()
+                && observed.is_stale(failover_time, now)
+                && !self.worker.holdings.contains(&observed.lease.key)
+        });
+        let example = unread.next().map(|observed| observed.lease.key.clone());
+        let count = usize::from(example.is_some()) + unread.count();
+        self.worker.health.scanned(count, example, now);
+    }
+
+    /// Looks through rows as they were just read, of which these are all that name this worker.
+    pub(super) fn look_for_twins(&mut self, leases: &[Lease]) {
+        let Self { worker, twins, .. } = self;
+        let (now, failover_time) = (worker.clock.now(), worker.coordination.failover_time);
+        let held = worker.holdings.keys();
+        let ours = leases.iter().filter(|lease| {
+            lease.actual_owner() == Some(&worker.id)
+                && !lease.checkpoint.is_shard_end()
+                && !held.contains(&lease.key)
+        });
+        let mut named = held.clone();
+        for lease in ours {
+            named.insert(lease.key.clone());
+            twins.observe(lease, failover_time, now);
+        }
+        twins.retain(|key| named.contains(key));
+        self.report_twins(now);
+    }
+
+    fn report_twins(&mut self, now: Moment) {
+        let Self { worker, twins, .. } = self;
+        let failover_time = worker.coordination.failover_time;
+        worker.health.set_name_taken(twins.is_suspected(failover_time, now));
+        if twins.is_report_due(failover_time, now) {
+            tracing::error!(
+                worker_id = %worker.id,
+                "another worker of this application has the same worker_id; give each worker an id of its own"
+            );
+            worker.events.emit(Event::DuplicateWorkerId { worker: worker.id.clone() });
+        }
     }
 
     /// Takes in what workers of this process tell of rows, all such news at once. Whether there may be
@@ -347,8 +409,17 @@ impl Overseer {
                 held.iter().for_each(|held| held.abandon());
             }
         }
-        if let Some(lease) = held.map(|held| held.lease()).filter(|lease| self.reads(lease)) {
-            self.learn(lease, self.worker.clock.now());
+        if let Some(held) = held {
+            let (lease, now) = (held.lease(), self.worker.clock.now());
+            if held.is_lost_to_namesake() {
+                self.twins.stolen(&lease, now);
+                self.report_twins(now);
+            } else {
+                self.twins.in_doubt(&lease, now);
+            }
+            if self.reads(&lease) {
+                self.learn(lease, now);
+            }
         }
     }
 
@@ -388,6 +459,7 @@ impl Overseer {
             taken,
             worker.seeds.seed(),
         ));
+        self.twins.taken(held.key());
         worker.holdings.insert(Holding {
             held: Arc::clone(&held),
             status: Arc::clone(&status),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 
 use super::assign::independent::{AssignmentPlan, Rules, Take, plan_assignment};
+use super::health::Purpose;
 use super::rounds::{CONCURRENT_WRITES, Overseer};
+use crate::error::with_causes;
 use crate::lease::{Lease, LeaseWrite, StoreErrorKind, WriteOutcome};
 use crate::metrics::{Operation, names};
 use crate::types::{LeaseKey, Moment};
@@ -20,28 +22,21 @@ impl Overseer {
                 self.assign().await;
                 self.clean_up().await;
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot scan the lease table; trying again");
-                self.worker.coordination_failed("ListLeases", &error);
-            }
+            Err(error) => self.reading_failed("ListLeases", &error).await,
         }
     }
 
     fn plan(&mut self) -> AssignmentPlan {
+        let now = self.worker.clock.now();
         let rules = Rules {
             worker: self.worker.id.clone(),
             max_leases: self.worker.management.max_leases,
             leases_to_acquire: self.worker.management.leases_to_acquire,
             failover_time: self.worker.coordination.failover_time,
             priority_lease_assignment: self.worker.coordination.priority_lease_assignment,
+            barred: self.twins.barred(self.worker.coordination.failover_time, now),
         };
-        plan_assignment(
-            &self.view,
-            &self.worker.holdings.keys(),
-            &rules,
-            self.worker.clock.now(),
-            &mut self.rng,
-        )
+        plan_assignment(&self.view, &self.worker.holdings.keys(), &rules, now, &mut self.rng)
     }
 
     /// Takes what the plan says and starts a consumer for each lease that was won.
@@ -74,6 +69,13 @@ impl Overseer {
             .add(names::LEASE_SPILLOVER, plan.spillover as u64)
             .add(names::NEEDED_LEASES, plan.needed as u64)
             .add(names::LEASES_TO_TAKE, wanted);
+        if plan.takes.is_empty() && worker.holdings.is_empty() {
+            // Others hold them all.
+            worker.health.answered(Purpose::Renewing);
+        }
+        for wanted in &plan.takes {
+            self.twins.in_doubt(&wanted.lease, since);
+        }
         let takes: Vec<_> =
             plan.takes.into_iter().map(|wanted| (self.latest_since(&wanted.lease), wanted)).collect();
         let mut taken = stream::iter(takes)
@@ -129,11 +131,16 @@ async fn take(worker: &Worker, wanted: Take, latest_since: u64) -> Taken {
         }
         let sent = worker.clock.now();
         let write = LeaseWrite::take(&previous, &worker.id).with_latest_since(&previous, latest_since);
+        worker.health.sent(Purpose::Renewing, sent);
         let outcome = worker.store.apply(&write).await;
         let took = worker.clock.now().since(sent);
         worker.metrics.operation(Operation::TakeLeases).outcome(names::TAKE_LEASE, outcome.is_ok(), took);
-        if outcome.is_ok() {
-            worker.write_pacer.accepted();
+        match &outcome {
+            Ok(_) => {
+                worker.write_pacer.accepted();
+                worker.health.answered(Purpose::Renewing);
+            }
+            Err(error) => worker.health.failed(Purpose::Renewing, with_causes(error)),
         }
         match outcome {
             Ok(WriteOutcome::Applied(lease)) => {

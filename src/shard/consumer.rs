@@ -41,7 +41,7 @@ pub(crate) struct ShardConsumer {
     pub(super) worker: Arc<Worker>,
     pub(super) stream: Arc<TrackedStream>,
     pub(super) held: Arc<HeldLease>,
-    status: Arc<StatusCell>,
+    pub(super) status: Arc<StatusCell>,
     pub(super) callbacks: Callbacks,
     /// Whether the lease was given back.
     released: bool,

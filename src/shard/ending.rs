@@ -19,9 +19,10 @@ impl ShardConsumer {
     /// Creates the children's leases, then tells the processor, until the end is stored.
     pub(super) async fn end_shard(&mut self) -> Input {
         self.fetching = None;
-        let mut attempt = 0;
+        let mut attempt = 0_u64;
         while !self.held.lease().checkpoint.is_shard_end() {
             if attempt > 0 {
+                self.status.update(|status| status.end_attempts = attempt);
                 let pause = self.restart_pause();
                 self.failures = self.failures.saturating_add(1);
                 tokio::select! {
@@ -47,10 +48,17 @@ impl ShardConsumer {
             let told = self.callbacks.run("shard_ended", running.processor.shard_ended()).await;
             let took = self.worker.clock.now().since(since);
             self.report(Operation::ShutdownTask).add(names::SHUTDOWN_TIME, took);
-            if told.is_ok() && self.held.is_valid() && !self.held.lease().checkpoint.is_shard_end() {
+            if self.held.is_valid() && !self.held.lease().checkpoint.is_shard_end() {
+                let outcome = if told.is_ok() { "returned" } else { "panicked" };
                 tracing::warn!(
-                    "shard_ended() returned without storing the end; call checkpointer.end() in it"
+                    attempt,
+                    "shard_ended() {outcome} without storing the end; call checkpointer.end() in it"
                 );
+                self.worker.events.emit(Event::ShardEndNotStored {
+                    stream: self.stream.id.clone(),
+                    shard: self.held.shard_id().clone(),
+                    attempts: attempt,
+                });
             }
         }
         let children: Vec<_> = self.children.iter().map(|child| child.id.clone()).collect();

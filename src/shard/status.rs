@@ -32,12 +32,24 @@ pub struct ShardStatus {
     pub panics: u64,
     /// How often in a row records could not be fetched.
     pub fetch_failures: u64,
+    /// How often under this lease it was attempted to store the end of the shard, without success: its
+    /// children had no leases, or `shard_ended` panicked or returned without
+    /// [`Checkpointer::end`](crate::Checkpointer::end).
+    pub end_attempts: u64,
 }
 
+/// So many attempts may fail before the end of a shard is overdue.
+const END_ATTEMPTS: u64 = 3;
+
 impl ShardStatus {
-    /// Whether records cannot be fetched, or the processor panicked and did not process a batch since.
+    /// Whether records cannot be fetched, the processor panicked and did not process a batch since, or the
+    /// end of the shard is not stored.
     pub(crate) fn is_in_trouble(&self) -> bool {
-        self.fetch_failures > 2 || self.state == ShardState::Failed
+        self.fetch_failures > 2 || self.state == ShardState::Failed || self.is_end_overdue()
+    }
+
+    pub(crate) fn is_end_overdue(&self) -> bool {
+        self.end_attempts >= END_ATTEMPTS
     }
 }
 
@@ -59,6 +71,7 @@ impl StatusCell {
             in_callback_since: None,
             panics: 0,
             fetch_failures: 0,
+            end_attempts: 0,
         }))
     }
 

@@ -12,7 +12,7 @@ use crate::retrieval::FanOut;
 use crate::runtime::Backoff;
 use crate::stream::list::list_shards;
 use crate::stream::registration::FanOutRegistration;
-use crate::stream::{StreamDescription, StreamError, StreamErrorKind};
+use crate::stream::{Shard, StreamDescription, StreamError, StreamErrorKind};
 use crate::types::StreamId;
 use crate::worker::Worker;
 
@@ -23,6 +23,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// When streams that were not found are looked for again, doubling up to the other.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// How long a stream that is being created is waited for at the start (KCL: 20 tries of its
+/// initialization, a second apart), and the pause between two tries.
+pub(crate) const CREATING_PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const CREATING_PAUSE: Duration = Duration::from_secs(1);
 
 const DESCRIBE_TRIES: usize = 5;
 const DESCRIBE_PAUSE_MIN: Duration = Duration::from_millis(200);
@@ -38,8 +43,7 @@ pub(crate) async fn find(
     let found = async {
         let id = if worker.streams.is_multi() { identify(worker, wanted).await? } else { wanted.id.clone() };
         let fan_out = wanted.consumer.as_ref().map(|consumer| fan_out(worker, &id, consumer));
-        let filter = initial_filter(wanted.start_strategy, started, worker.clock.wall());
-        let shards = list_shards(&*worker.api, &worker.clock, &id, Some(filter), worker.seeds.seed()).await?;
+        let shards = list_once_created(worker, wanted, &id, started).await?;
         Ok(TrackedStream {
             id,
             start_strategy: wanted.start_strategy,
@@ -58,6 +62,28 @@ pub(crate) async fn find(
         let error = StreamError::new(StreamErrorKind::Unavailable, "ListShards", wanted.id.to_string());
         Err(error.with_source(elapsed).into())
     })
+}
+
+/// Lists the shards. A stream that is being created, or changed, is waited for; one that does not exist
+/// is not.
+async fn list_once_created(
+    worker: &Worker,
+    wanted: &WantedStream,
+    id: &StreamId,
+    started: SystemTime,
+) -> Result<Vec<Shard>, StreamError> {
+    let deadline = worker.clock.now() + CREATING_PATIENCE;
+    loop {
+        let filter = initial_filter(wanted.start_strategy, started, worker.clock.wall());
+        let listed = list_shards(&*worker.api, &worker.clock, id, Some(filter), worker.seeds.seed()).await;
+        match listed {
+            Err(error) if error.kind() == StreamErrorKind::InUse && worker.clock.now() < deadline => {
+                tracing::info!(stream = %id, "waiting for the stream to become active");
+                worker.clock.sleep(CREATING_PAUSE).await;
+            }
+            listed => return listed,
+        }
+    }
 }
 
 /// Looks again and again for the streams that were not found at the start, until none is left.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::admission::admit;
-pub(crate) use self::find::{find, find_waiting, search};
+pub(crate) use self::find::{CREATING_PATIENCE, CREATING_PAUSE, find, find_waiting, search};
 use crate::config::WantedStream;
 use crate::lease::Lease;
 use crate::retrieval::FanOut;
@@ -152,6 +152,16 @@ impl Streams {
         state.tracked.push(Arc::new(stream));
         self.changed.notify_one();
         true
+    }
+
+    /// Reads a stream that was looked for at the start, whether or not it had to be waited for.
+    pub(crate) fn first_found(&self, wanted: &WantedStream, stream: TrackedStream) {
+        let is_waited_for = self.state().waiting.iter().any(|waiting| waiting.wanted == *wanted);
+        if is_waited_for {
+            self.found(wanted, Ok(stream));
+        } else {
+            self.track(stream);
+        }
     }
 
     /// Whether the stream is read, or waited for.

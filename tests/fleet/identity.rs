@@ -248,7 +248,7 @@ async fn one_application_for_two_single_streams_is_refused() {
     world.kinesis.create_stream(PAYMENTS, 2).expect("a new stream");
     let _orders = world.start("orders-1").await;
     tokio::time::sleep(SECOND).await;
-    let payments = world.worker_of_single("payments-1", PAYMENTS).build().expect("valid");
+    let payments = world.worker_of_one("payments-1", PAYMENTS).build().expect("valid");
     let error = payments.start().await.expect_err("another stream's table");
     assert_eq!(error.kind(), ErrorKind::Invalid);
     let text = error.to_string();
@@ -260,7 +260,7 @@ async fn two_single_streams_that_start_at_once_on_one_table_are_seen() {
     let world = World::new(2);
     world.kinesis.create_stream(PAYMENTS, 2).expect("a new stream");
     let orders = world.worker("orders-1", Habit::CheckpointEveryBatch).build().expect("valid");
-    let payments = world.worker_of_single("payments-1", PAYMENTS).build().expect("valid");
+    let payments = world.worker_of_one("payments-1", PAYMENTS).build().expect("valid");
     let (orders, payments) = tokio::join!(orders.start(), payments.start());
     let handles: Vec<ConsumerHandle> = [orders, payments].into_iter().flatten().collect();
     world.put(64);

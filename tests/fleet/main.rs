@@ -2,6 +2,7 @@
 
 mod balance;
 mod faults;
+mod health;
 mod identity;
 mod leader;
 mod processors;

@@ -101,11 +101,16 @@ impl World {
         self.worker_of_no_stream(name, recorder).streams(streams)
     }
 
-    /// A worker of another single stream.
-    pub(crate) fn worker_of_single(&self, name: &str, stream: &str) -> ConsumerBuilder {
+    /// A worker that reads this stream alone.
+    pub(crate) fn worker_of_one(&self, name: &str, stream: &str) -> ConsumerBuilder {
         let habit = Habit::CheckpointEveryBatch;
         let recorder = Recorder { worker: name.to_owned(), habit, log: Arc::clone(&self.log) };
         self.worker_of_no_stream(name, recorder).stream(stream)
+    }
+
+    /// The wall-clock time.
+    pub(crate) fn now(&self) -> SystemTime {
+        self.wall + self.began.elapsed()
     }
 
     pub(crate) fn worker_with(

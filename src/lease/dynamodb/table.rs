@@ -51,11 +51,12 @@ impl DynamoDbLeaseStore {
         };
         let unusable = |detail: String| {
             let request = self.request("DescribeLeaseTable", "DescribeTable");
-            Err(request.error(StoreErrorKind::Malformed).with_detail(detail))
+            Err(request.error(StoreErrorKind::Unsuitable).with_detail(detail))
         };
         if !is_lease_table(&table) {
             return unusable(format!(
-                "the table is no lease table: its key is {}, not leaseKey (HASH, S); choose another table name",
+                "table {} is no lease table: its key is {}, not leaseKey (HASH, S); choose another table name",
+                self.table,
                 key_of(&table)
             ));
         }
@@ -67,7 +68,10 @@ impl DynamoDbLeaseStore {
             }
             // One that is being deleted is created anew when it is gone.
             Some(TableStatus::Creating | TableStatus::Deleting) | None => Ok(false),
-            Some(status) => unusable(format!("the table is {status} and cannot be used")),
+            Some(status) => unusable(format!(
+                "table {} is {status} and cannot be used; restore it or choose another table name",
+                self.table
+            )),
         }
     }
 

@@ -26,6 +26,8 @@ pub(crate) struct Rules {
     pub(crate) leases_to_acquire: usize,
     pub(crate) failover_time: Duration,
     pub(crate) priority_lease_assignment: bool,
+    /// Leases that name this worker, and that another of the same name seems to hold.
+    pub(crate) barred: BTreeSet<LeaseKey>,
 }
 
 /// Which leases to take now, and the numbers behind it.
@@ -142,7 +144,8 @@ pub(crate) fn plan_assignment(
     };
 
     let room = rules.max_leases.saturating_sub(held.len());
-    let ours = mine.iter().filter(|observed| !held.contains(&observed.lease.key));
+    let is_ours = |key: &LeaseKey| !held.contains(key) && !rules.barred.contains(key);
+    let ours = mine.iter().filter(|observed| is_ours(&observed.lease.key));
     plan.takes
         .extend(ours.take(room).map(|observed| Take { lease: observed.lease.clone(), reason: Reason::Ours }));
 

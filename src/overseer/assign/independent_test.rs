@@ -62,6 +62,7 @@ fn plan_of(owners: &str, me: char, case: &Case, seed: u64) -> AssignmentPlan {
         leases_to_acquire: case.leases_to_acquire,
         failover_time: F,
         priority_lease_assignment: true,
+        barred: BTreeSet::new(),
     };
     plan_assignment(&view, &held, &rules, now, &mut fastrand::Rng::with_seed(seed))
 }
@@ -149,6 +150,7 @@ fn very_old_leases_are_taken_beyond_the_share() {
         leases_to_acquire: 1,
         failover_time: F,
         priority_lease_assignment: true,
+        barred: BTreeSet::new(),
     };
     let count = |rules: &Rules| {
         plan_assignment(&view, &BTreeSet::new(), rules, at(101), &mut fastrand::Rng::with_seed(1)).takes.len()
@@ -170,6 +172,7 @@ fn what_names_us_is_taken_back_first() {
         leases_to_acquire: 1,
         failover_time: F,
         priority_lease_assignment: true,
+        barred: BTreeSet::new(),
     };
     let plan = plan_assignment(&view, &BTreeSet::new(), &rules, now, &mut fastrand::Rng::with_seed(1));
     assert_eq!(

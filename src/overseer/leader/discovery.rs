@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
+use crate::error::with_causes;
 use crate::lease::{Lease, LeaseWrite, StoreError, WriteOutcome};
 use crate::metrics::{Operation, names};
+use crate::overseer::Purpose;
 use crate::overseer::rounds::{CONCURRENT_WRITES, Overseer};
 use crate::planted::{Bug, planted};
 use crate::types::{LeaseKey, Moment, WorkerId};
@@ -27,11 +29,9 @@ impl Overseer {
                 let new = self.take_up(leases).await;
                 report.add(names::NEW_LEASES_DISCOVERED, new);
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot look for assigned leases; trying again");
-                worker.coordination_failed("ListLeaseKeysForWorker", &error);
-            }
+            Err(error) => self.reading_failed("ListLeaseKeysForWorker", &error).await,
         }
+        worker.health.led(worker.election.leader().is_some(), worker.clock.now());
         self.clean_up_after_itself().await;
         // Consumers that wait for parents cannot tell from a scan when to look.
         worker.unfinished.suspect(|parent| worker.holdings.contains(parent));
@@ -41,10 +41,14 @@ impl Overseer {
     /// the index cannot be read, a scan tells.
     async fn assigned_to_us(&mut self) -> Result<Vec<Lease>, StoreError> {
         let worker = Arc::clone(&self.worker);
+        worker.health.sent(Purpose::Reading, worker.clock.now());
         let Some(keys) = self.keys_by_index().await else {
             let leases = worker.store.scan().await?.leases;
+            worker.health.answered(Purpose::Reading);
+            self.look_for_twins(&leases);
             return Ok(leases.into_iter().filter(|lease| !self.is_held(&lease.key)).collect());
         };
+        worker.health.answered(Purpose::Reading);
         // Rows of shards that have ended may stay for long, and are not asked for each time.
         self.ended.retain(|key| keys.contains(key));
         let unknown: Vec<LeaseKey> =
@@ -65,6 +69,7 @@ impl Overseer {
                 Err(error) => worker.coordination_failed("GetLease", &error),
             }
         }
+        self.look_for_twins(&leases);
         let ended = leases.iter().filter(|lease| lease.checkpoint.is_shard_end());
         self.ended.extend(ended.map(|lease| lease.key.clone()));
         Ok(leases)
@@ -107,8 +112,15 @@ impl Overseer {
     /// on. Each is renewed first: only a write shows that it is ours.
     pub(in crate::overseer) async fn take_up(&mut self, leases: Vec<Lease>) -> u64 {
         let worker = Arc::clone(&self.worker);
-        let given = leases.into_iter().filter(|lease| is_given_to(&worker.id, lease));
+        let barred = self.twins.barred(worker.coordination.failover_time, worker.clock.now());
+        let given =
+            leases.into_iter().filter(|lease| is_given_to(&worker.id, lease) && !barred.contains(&lease.key));
         let (ours, others): (Vec<Lease>, Vec<Lease>) = given.partition(|lease| self.reads(lease));
+        let now = worker.clock.now();
+        if ours.is_empty() && worker.holdings.is_empty() {
+            worker.health.answered(Purpose::Renewing);
+        }
+        ours.iter().for_each(|lease| self.twins.in_doubt(lease, now));
         let ours: Vec<_> = ours.into_iter().map(|lease| (self.latest_since(&lease), lease)).collect();
         let mut renewed = stream::iter(ours)
             .map(|(latest_since, lease)| {
@@ -163,7 +175,13 @@ pub(crate) fn is_given_to(worker: &WorkerId, lease: &Lease) -> bool {
 async fn renew(worker: &Worker, lease: Lease, latest_since: u64) -> Option<(Lease, Lease, Moment)> {
     let sent = worker.clock.now();
     let write = LeaseWrite::renew(&lease, None).with_latest_since(&lease, latest_since);
-    match worker.store.apply(&write).await {
+    worker.health.sent(Purpose::Renewing, sent);
+    let outcome = worker.store.apply(&write).await;
+    match &outcome {
+        Ok(_) => worker.health.answered(Purpose::Renewing),
+        Err(error) => worker.health.failed(Purpose::Renewing, with_causes(error)),
+    }
+    match outcome {
         Ok(WriteOutcome::Applied(renewed)) => Some((lease, *renewed, sent)),
         Ok(WriteOutcome::Refused(_)) => {
             worker.metrics.operation(Operation::LeaseDiscovery).add(names::OWNER_MISMATCH, 1_u32);

@@ -2,8 +2,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::lock::{LockMove, LockRow, LockView, Version, key};
+use crate::error::with_causes;
 use crate::events::Event;
 use crate::lease::{EntityKind, EntityOutcome, LeaseWrite, StoreError, StoreErrorKind};
+use crate::overseer::Purpose;
 use crate::overseer::migration::Protocol;
 use crate::types::{Moment, WorkerId};
 use crate::worker::Worker;
@@ -65,6 +67,7 @@ pub(crate) async fn run(worker: Arc<Worker>) {
         if worker.protocol.get() != Protocol::Led {
             // The fleet was rolled back.
             resign(&worker, None).await;
+            worker.health.answered(Purpose::Leading);
         }
         worker.protocol.until_led().await;
         if worker.stopping.is_cancelled() {
@@ -72,9 +75,14 @@ pub(crate) async fn run(worker: Arc<Worker>) {
             return std::future::pending().await;
         }
         let now = worker.clock.now();
+        worker.health.sent(Purpose::Leading, now);
         let next = match stand(&worker, &mut rng).await {
-            Ok(next) => next,
+            Ok(next) => {
+                worker.health.answered(Purpose::Leading);
+                next
+            }
             Err(error) => {
+                worker.health.failed(Purpose::Leading, with_causes(&error));
                 tracing::warn!(%error, "cannot reach the leader's lock; trying again");
                 worker.coordination_failed("LeaderLock", &error);
                 now + heartbeat(&worker) / 2

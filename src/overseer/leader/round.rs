@@ -68,8 +68,7 @@ impl Overseer {
                 self.clean_up().await;
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot scan the lease table; trying again");
-                worker.coordination_failed("ListLeases", &error);
+                self.reading_failed("ListLeases", &error).await;
                 self.leading.failures += 1;
             }
         }
