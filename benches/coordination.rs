@@ -2,8 +2,7 @@
 //!
 //! `cargo bench --bench coordination` prints how long each step takes at its median, in milliseconds, for
 //! tables whose shards were never split, were split long ago, and were split just now; and the target for
-//! 20,000 rows. Then it runs a worker beside a table of that many rows, and prints the longest time for
-//! which its thread did not come round, and how many of its leases it lost.
+//! 20,000 rows.
 
 #![allow(
     clippy::disallowed_methods,
@@ -147,7 +146,9 @@ impl Table {
     }
 
     fn renewed(&self) -> Vec<Lease> {
-        self.leases.iter().map(|lease| Lease { counter: lease.counter + 1, ..lease.clone() }).collect()
+        let mut renewed = self.leases.clone();
+        renewed.iter_mut().for_each(|lease| lease.counter += 1);
+        renewed
     }
 
     /// The consumers of children wait for their parents.
