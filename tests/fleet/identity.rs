@@ -324,15 +324,15 @@ async fn a_row_that_somebody_deletes_is_created_again_at_its_checkpoint() {
             world.all_heard_within(2 * MINUTE).await;
             world.all_stored_within(MINUTE).await;
             assert_eq!(world.check_order(), 0, "nothing comes again: {mode:?}, {deleted} deleted");
-            let recreated: BTreeSet<_> = drain(&mut events)
-                .await
-                .into_iter()
+            let all = drain(&mut events).await;
+            let recreated: BTreeSet<_> = all
+                .iter()
                 .filter_map(|event| match event {
                     Event::LeaseRecreated { lease, .. } => Some(lease),
                     _ => None,
                 })
                 .collect();
-            assert_eq!(recreated.len(), deleted, "{mode:?}");
+            assert_eq!(recreated.len(), deleted, "{mode:?} {all:?}");
         }
     }
 }
