@@ -1,10 +1,11 @@
 //! What happened, as data: one typed stream for logs, dashboards and tests.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::sync::broadcast;
 
-use crate::types::{Checkpoint, LeaseKey, ShardId, StreamId, WorkerId};
+use crate::types::{Checkpoint, LeaseKey, SequenceNumber, ShardId, StreamId, WorkerId};
 
 /// How many events a slow listener may be behind before it misses some.
 const CAPACITY: usize = 4096;
@@ -32,6 +33,14 @@ pub enum Event {
     LeaseReleased {
         /// The lease.
         lease: LeaseKey,
+    },
+    /// The checkpoint of a lease was discarded, as the settings say, and its shard is read from its oldest
+    /// record.
+    LeaseReset {
+        /// The lease.
+        lease: LeaseKey,
+        /// What was discarded.
+        checkpoint: Checkpoint,
     },
     /// A row for a shard was created.
     LeaseCreated {
@@ -113,6 +122,33 @@ pub enum Event {
         shard: ShardId,
         /// Why.
         reason: Arc<str>,
+    },
+    /// The stream has the shard of a lease, but refuses its checkpoint: that is no sequence number of the
+    /// shard. Reported when it begins; the shard is tried again at most every minute, and others are read.
+    /// See [`RetrievalConfig::on_refused_checkpoint`](crate::RetrievalConfig::on_refused_checkpoint).
+    PositionRefused {
+        /// The stream.
+        stream: StreamId,
+        /// The shard.
+        shard: ShardId,
+        /// Where it was to be read on.
+        checkpoint: Checkpoint,
+        /// What was refused, and what to do.
+        reason: Arc<str>,
+    },
+    /// The record at the checkpoint of a shard had expired when the shard was read on there, so records
+    /// after it may have expired unread. How many is not known; perhaps none.
+    RecordsExpired {
+        /// The stream.
+        stream: StreamId,
+        /// The shard.
+        shard: ShardId,
+        /// Everything up to here was processed.
+        checkpoint: Checkpoint,
+        /// The oldest record that was left; `None` if none was, or the shard itself has expired.
+        oldest: Option<SequenceNumber>,
+        /// When that arrived.
+        arrived: Option<SystemTime>,
     },
     /// A stream was deleted and created again under the same name, or the lease table is one that another
     /// stream was read with: positions in it are of another stream. What happens now follows from

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use crate::runtime::Clock;
 use crate::stream::{
-    ChildShard, IteratorPosition, RecordsPage, ShardIterator, ShardPage, ShardPageRequest, StreamApi,
+    ChildShard, IteratorPosition, RecordsPage, Shard, ShardIterator, ShardPage, ShardPageRequest, StreamApi,
     StreamDescription, StreamError, StreamErrorKind,
 };
 use crate::types::{HashKeyRange, Moment, Record, SequenceNumber, ShardId, StreamId};
@@ -24,6 +24,9 @@ pub(super) enum Script {
     /// The true page, changed.
     Change(fn(&mut RecordsPage)),
 }
+
+/// The last sequence number of the shard once it is closed.
+pub(super) const END: u128 = 1000;
 
 #[derive(Clone)]
 pub(super) struct FakeShard {
@@ -43,10 +46,28 @@ pub(super) struct State {
     pub(super) service_lag: Duration,
     pub(super) iterator_scripts: VecDeque<Script>,
     pub(super) records_scripts: VecDeque<Script>,
+    /// What ListShards answers; `None` for the shard and its children.
+    pub(super) listed: Option<Result<Vec<Shard>, StreamErrorKind>>,
+    /// How often the shards were listed.
+    pub(super) lists: usize,
     /// Positions asked for, in order.
     pub(super) opened: Vec<IteratorPosition>,
     /// When records were asked for.
     pub(super) reads: Vec<Moment>,
+}
+
+impl State {
+    /// The shard, whose first sequence number is 0, and its children. Its last one is 1000.
+    pub(super) fn shards(&self) -> Vec<Shard> {
+        let mut shard = Shard::new("shard-0", HashKeyRange::FULL, SequenceNumber::from(0));
+        shard.ending_sequence_number = self.children.as_ref().map(|_| SequenceNumber::from(END));
+        let children = self.children.iter().flatten().map(|child| {
+            let mut shard = Shard::new(child.id.clone(), child.hash_key_range, SequenceNumber::from(END + 1));
+            shard.parents = child.parents.clone();
+            shard
+        });
+        std::iter::once(shard).chain(children).collect()
+    }
 }
 
 impl FakeShard {
@@ -60,6 +81,8 @@ impl FakeShard {
             service_lag: Duration::ZERO,
             iterator_scripts: VecDeque::new(),
             records_scripts: VecDeque::new(),
+            listed: None,
+            lists: 0,
             opened: Vec::new(),
             reads: Vec::new(),
         };
@@ -159,7 +182,12 @@ impl StreamApi for FakeShard {
     }
 
     async fn list_shards(&self, _: &StreamId, _: &ShardPageRequest) -> Result<ShardPage, StreamError> {
-        unreachable!("retrieval does not ask")
+        let mut state = self.state();
+        state.lists += 1;
+        match state.listed.clone().unwrap_or_else(|| Ok(state.shards())) {
+            Ok(shards) => Ok(ShardPage::new(shards, None)),
+            Err(kind) => Err(StreamError::new(kind, "ListShards", "orders")),
+        }
     }
 
     async fn shard_iterator(

@@ -14,7 +14,7 @@ use super::status::StatusCell;
 use crate::aggregation::Deaggregator;
 use crate::checkpoint::{Checkpointer, CheckpointerParts};
 use crate::events::Event;
-use crate::lease::HeldLease;
+use crate::lease::{HeldLease, Lease};
 use crate::metrics::{Operation, Report, names};
 use crate::planted::{Bug, planted};
 use crate::processor::ShardRecordProcessor;
@@ -231,6 +231,7 @@ impl ShardConsumer {
                     self.children = children;
                     return Input::LastRecordDelivered;
                 }
+                Delivery::StartOver { fresh } => return self.start_over(&fresh).await,
                 Delivery::Broken => return Input::Panicked,
             }
         }
@@ -346,6 +347,22 @@ impl ShardConsumer {
                 self.released = true;
             }
             Err(error) => tracing::info!(%error, "lease not released; it will expire"),
+        }
+        Input::LeaseGone
+    }
+
+    /// Gives the lease back as one of a shard that nobody has read.
+    async fn start_over(&mut self, fresh: &Lease) -> Input {
+        self.fetching = None;
+        let checkpoint = self.held.lease().checkpoint;
+        match self.held.reset(fresh).await {
+            Ok(lease) => {
+                tracing::warn!(%checkpoint, "checkpoint discarded; the shard is read from its oldest record");
+                self.worker.events.emit(Event::LeaseReset { lease: self.held.key().clone(), checkpoint });
+                self.worker.hub.publish(lease);
+                self.released = true;
+            }
+            Err(error) => tracing::warn!(%error, "checkpoint not discarded; the lease will expire"),
         }
         Input::LeaseGone
     }

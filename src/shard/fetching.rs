@@ -5,9 +5,10 @@ use super::status::StatusCell;
 use crate::error::with_causes;
 use crate::events::{Event, EventSink};
 use crate::lease::Lease;
-use crate::retrieval::{FetchEvent, FetchObserver, Retrieval, RetrievalSpec, Source, StartPosition};
+use crate::retrieval::{Cause, FetchEvent, FetchObserver, Retrieval, RetrievalSpec, Source, StartPosition};
+use crate::stream::{StreamError, StreamErrorKind};
 use crate::streams::TrackedStream;
-use crate::types::{ShardId, StartStrategy, StreamId};
+use crate::types::{StartStrategy, StreamId};
 use crate::worker::Worker;
 
 /// Starts to read the shard of `lease` where it stands.
@@ -30,6 +31,8 @@ pub(super) fn fetch(
             consumer_started: stream.started,
             timestamp,
         },
+        lease: lease.clone(),
+        on_recreated_stream: worker.coordination.on_recreated_stream,
         source: stream.fan_out.clone().map_or(Source::Polling, Source::FanOut),
         limit: worker.lease_config.records_per_call(),
         config: worker.retrieval.clone(),
@@ -38,37 +41,77 @@ pub(super) fn fetch(
         clock: worker.clock.clone(),
         seed: worker.seeds.seed(),
         metrics: worker.metrics.clone(),
-        observer: observer(
-            stream.id.clone(),
-            lease.shard_id.clone(),
-            worker.events.clone(),
-            Arc::clone(status),
-        ),
+        observer: observer(stream.id.clone(), lease.clone(), worker.events.clone(), Arc::clone(status)),
     })
 }
 
 /// Keeps the status of the shard, and tells who listens what goes wrong.
 fn observer(
     stream: StreamId,
-    shard: ShardId,
+    lease: Lease,
     events: EventSink,
     status: Arc<StatusCell>,
 ) -> Arc<dyn FetchObserver> {
+    let (shard, checkpoint) = (lease.shard_id, lease.checkpoint);
     Arc::new(move |event: FetchEvent<'_>| match event {
         FetchEvent::Fetched { records, millis_behind_latest } => status.update(|status| {
             status.fetch_failures = 0;
+            status.problem = None;
             if records == 0 {
                 status.behind_latest = Some(millis(millis_behind_latest));
             }
         }),
-        FetchEvent::Failed { error, failures, retry_in } => {
+        FetchEvent::Failed { error, failures, retry_in, at_checkpoint } => {
             status.update(|status| status.fetch_failures = u64::from(failures));
-            let reason = with_causes(error);
+            let mut reason = with_causes(error);
+            if at_checkpoint && is_refusal(error) && checkpoint.position().is_some() {
+                reason.push_str(&format!("; it was to be opened at checkpoint {checkpoint} of its lease"));
+            }
             tracing::warn!(%stream, %shard, failures, ?retry_in, reason, "cannot fetch records; trying again");
             events.emit(Event::FetchFailed {
                 stream: stream.clone(),
                 shard: shard.clone(),
                 reason: reason.into(),
+            });
+        }
+        FetchEvent::Refused { refusal, failures, retry_in } => {
+            let reason = refusal.to_string();
+            let is_new = status.update(|status| {
+                status.fetch_failures = u64::from(failures);
+                status.problem.replace(reason.clone()).as_ref() != Some(&reason)
+            });
+            if !is_new {
+                tracing::debug!(%stream, %shard, failures, ?retry_in, "the shard is still refused");
+                return;
+            }
+            tracing::warn!(%stream, %shard, reason, "the shard cannot be read by its lease; trying again");
+            let (stream, reason) = (stream.clone(), reason.into());
+            events.emit(match &refusal.cause {
+                Cause::OtherStream(_) => Event::StreamRecreated { stream, reason },
+                Cause::Position => {
+                    let (shard, checkpoint) = (shard.clone(), refusal.checkpoint().clone());
+                    Event::PositionRefused { stream, shard, checkpoint, reason }
+                }
+            });
+        }
+        FetchEvent::Expired { oldest } => {
+            let (oldest, arrived) = oldest.map_or((None, None), |record| {
+                (Some(record.sequence_number.clone()), record.approximate_arrival_timestamp)
+            });
+            tracing::warn!(
+                %stream,
+                %shard,
+                %checkpoint,
+                oldest = oldest.as_ref().map(tracing::field::display),
+                ?arrived,
+                "records after the checkpoint may have expired unread"
+            );
+            events.emit(Event::RecordsExpired {
+                stream: stream.clone(),
+                shard: shard.clone(),
+                checkpoint: checkpoint.clone(),
+                oldest,
+                arrived,
             });
         }
         FetchEvent::FellBackToPolling { error } => {
@@ -90,6 +133,10 @@ fn observer(
             "the lease starts at a timestamp, but none is configured any more; reading from the oldest record"
         ),
     })
+}
+
+fn is_refusal(error: &StreamError) -> bool {
+    matches!(error.kind(), StreamErrorKind::NotFound | StreamErrorKind::InvalidArgument)
 }
 
 pub(super) fn millis(count: i64) -> Duration {

@@ -32,12 +32,14 @@ pub struct ShardStatus {
     pub panics: u64,
     /// How often in a row records could not be fetched.
     pub fetch_failures: u64,
+    /// Why the shard is not read, if somebody has to do something about it, and what.
+    pub problem: Option<String>,
 }
 
 impl ShardStatus {
-    /// Whether records cannot be fetched, or the processor panicked and did not process a batch since.
+    /// Whether records cannot be fetched, the lease does not go with the shard, or the processor panicked and did not process a batch since.
     pub(crate) fn is_in_trouble(&self) -> bool {
-        self.fetch_failures > 2 || self.state == ShardState::Failed
+        self.fetch_failures > 2 || self.problem.is_some() || self.state == ShardState::Failed
     }
 }
 
@@ -59,6 +61,7 @@ impl StatusCell {
             in_callback_since: None,
             panics: 0,
             fetch_failures: 0,
+            problem: None,
         }))
     }
 
@@ -67,8 +70,8 @@ impl StatusCell {
         self.lock().clone()
     }
 
-    pub(crate) fn update(&self, change: impl FnOnce(&mut ShardStatus)) {
-        change(&mut self.lock());
+    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut ShardStatus) -> T) -> T {
+        change(&mut self.lock())
     }
 
     fn lock(&self) -> MutexGuard<'_, ShardStatus> {

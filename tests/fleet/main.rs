@@ -4,6 +4,7 @@ mod balance;
 mod faults;
 mod leader;
 mod processors;
+mod refusals;
 mod resharding;
 mod streams;
 mod throughput;
