@@ -136,6 +136,32 @@ pub enum Event {
         /// What was refused, and what to do.
         reason: Arc<str>,
     },
+    /// The sequence numbers of a shard begin again before those that were read already, as if the stream
+    /// were another. Records before the checkpoint are not delivered, because no checkpoint could be stored
+    /// for them. What happens now follows from
+    /// [`CoordinationConfig::on_recreated_stream`](crate::CoordinationConfig::on_recreated_stream).
+    SequenceNumbersRestarted {
+        /// The stream.
+        stream: StreamId,
+        /// The shard.
+        shard: ShardId,
+        /// Where it was read on.
+        checkpoint: Checkpoint,
+        /// The first number that lies before.
+        fetched: SequenceNumber,
+    },
+    /// User records of KPL aggregates were left out because their hash keys lie outside the shard's: most
+    /// likely the producer makes such aggregates and nobody sends these records again. Reported at most
+    /// once a minute and shard. See
+    /// [`RetrievalConfig::out_of_range_records`](crate::RetrievalConfig::out_of_range_records).
+    RecordsOutOfRange {
+        /// The stream.
+        stream: StreamId,
+        /// The shard.
+        shard: ShardId,
+        /// How many since the last report.
+        count: u64,
+    },
     /// The record at the checkpoint of a shard had expired when the shard was read on there, so records
     /// after it may have expired unread. How many is not known; perhaps none.
     RecordsExpired {

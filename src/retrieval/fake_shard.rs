@@ -36,6 +36,8 @@ pub(super) struct FakeShard {
 
 pub(super) struct State {
     records: Vec<Record>,
+    /// Records written so far.
+    written: u128,
     children: Option<Vec<ChildShard>>,
     /// Empty pages the service returns before the first record.
     pub(super) empty_pages: usize,
@@ -48,6 +50,8 @@ pub(super) struct State {
     pub(super) records_scripts: VecDeque<Script>,
     /// What ListShards answers; `None` for the shard and its children.
     pub(super) listed: Option<Result<Vec<Shard>, StreamErrorKind>>,
+    /// Whether numbers beyond the records open it at the oldest.
+    pub(super) is_lenient: bool,
     /// How often the shards were listed.
     pub(super) lists: usize,
     /// Positions asked for, in order.
@@ -74,6 +78,7 @@ impl FakeShard {
     pub(super) fn new(clock: &Clock) -> Self {
         let state = State {
             records: Vec::new(),
+            written: 0,
             children: None,
             empty_pages: 0,
             page_bytes: 10 << 20,
@@ -82,6 +87,7 @@ impl FakeShard {
             iterator_scripts: VecDeque::new(),
             records_scripts: VecDeque::new(),
             listed: None,
+            is_lenient: false,
             lists: 0,
             opened: Vec::new(),
             reads: Vec::new(),
@@ -103,11 +109,17 @@ impl FakeShard {
         let now = self.wall();
         let mut state = self.state();
         for _ in 0..count {
-            let number = SequenceNumber::from(state.records.len() as u128 + 1);
+            state.written += 1;
+            let number = SequenceNumber::from(state.written);
             let mut record = Record::new(number, "key", vec![0; bytes]);
             record.approximate_arrival_timestamp = Some(now);
             state.records.push(record);
         }
+    }
+
+    /// Lets the oldest records expire.
+    pub(super) fn expire(&self, count: usize) {
+        self.state().records.drain(..count);
     }
 
     /// Closes the shard by a split.
@@ -118,8 +130,11 @@ impl FakeShard {
 
     fn index(&self, position: &IteratorPosition) -> Option<usize> {
         let now = self.wall();
-        let records = &self.state().records;
+        let state = self.state();
+        let records = &state.records;
+        let last = records.last().map(|record| &record.sequence_number);
         Some(match position {
+            IteratorPosition::At(number) if state.is_lenient && Some(number) > last => 0,
             IteratorPosition::TrimHorizon => 0,
             IteratorPosition::Latest => records.len(),
             IteratorPosition::AtTimestamp(time) if *time > now => return None,

@@ -105,7 +105,7 @@ enum Left {
 enum Over {
     /// The service ended it after five minutes, or nobody took its events: another continues.
     Continues,
-    Shard(Vec<ChildShard>),
+    Ended(Ended),
 }
 
 impl<'a> Subscriber<'a> {
@@ -140,7 +140,7 @@ impl<'a> Subscriber<'a> {
                     }
                     continue;
                 }
-                Ok(Over::Shard(children)) => return Left::Ended(Ended::Shard(children)),
+                Ok(Over::Ended(ended)) => return Left::Ended(ended),
                 Err(error) => error,
             };
             let mut backoff = Backoff::after(error.kind());
@@ -279,6 +279,7 @@ impl<'a> Subscriber<'a> {
                 }
             };
             events += 1;
+            let is_at_tip = event.millis_behind_latest == Some(0);
             let cost = cost(&event.records);
             if !memory.try_resize(cost) {
                 // Given back first: whoever holds memory must not wait for more.
@@ -293,7 +294,10 @@ impl<'a> Subscriber<'a> {
                 };
             }
             if let Some(children) = self.accept(event, subscribed, memory, position, inlet)? {
-                return Ok(Over::Shard(children));
+                return Ok(Over::Ended(Ended::Shard(children)));
+            }
+            if is_at_tip && let Some(ended) = self.inquiry.caught_up(self.spec, position).await {
+                return Ok(Over::Ended(ended));
             }
         }
     }
@@ -315,7 +319,7 @@ impl<'a> Subscriber<'a> {
         }
         self.event_cost = cost(&records);
         self.pacer.event_arrived();
-        self.inquiry.answered();
+        self.inquiry.answered(self.spec, position, &records, is_end);
         if std::mem::take(&mut self.has_fallen_back) {
             self.spec.observer.observe(FetchEvent::ReturnedToFanOut);
         }
@@ -335,7 +339,9 @@ impl<'a> Subscriber<'a> {
             (None, _) if is_at_tip => position.nothing_until(subscribed),
             (None, _) => {}
         }
-        self.spec.observer.observe(FetchEvent::Fetched { records: records.len(), millis_behind_latest });
+        let is_below = self.inquiry.is_below();
+        let fetched = FetchEvent::Fetched { records: records.len(), millis_behind_latest, is_below };
+        self.spec.observer.observe(fetched);
         if !records.is_empty() || self.spec.empty_batches {
             inlet.push(Batch { records, millis_behind_latest, permit });
         }

@@ -80,6 +80,7 @@ impl Bench {
                 FetchEvent::Failed { .. } => "failed",
                 FetchEvent::FellBackToPolling { .. } => "fell back",
                 FetchEvent::ReturnedToFanOut => "returned",
+                FetchEvent::Restarted { .. } => "restarted",
                 FetchEvent::Refused { .. } => "refused",
                 FetchEvent::Expired { .. } => "expired",
                 FetchEvent::TimestampMissing => "timestamp missing",

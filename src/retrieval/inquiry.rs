@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::gap::{Gap, gap};
 use super::observe::FetchEvent;
 use super::position::Position;
-use super::refusal::{Cause, Refusal, Verdict, judge};
+use super::refusal::{Cause, Refusal, Verdict, judge, judge_restart};
 use super::{Ended, RetrievalSpec};
 use crate::config::OnRecreatedStream;
 use crate::lease::Lease;
@@ -12,7 +13,7 @@ use crate::lease::origin::{Mismatch, lease_of};
 use crate::retrieval::OnRefusedCheckpoint;
 use crate::stream::list::list_shards;
 use crate::stream::{Shard, StreamErrorKind};
-use crate::types::Checkpoint;
+use crate::types::{Checkpoint, Record};
 
 /// The least time that listing the shards may take, however short requests may be: there may be many.
 const LISTING_MIN: Duration = Duration::from_secs(30);
@@ -22,6 +23,10 @@ const LISTING_MIN: Duration = Duration::from_secs(30);
 pub(super) struct Inquiry {
     /// What the last refusal seemed to mean, if nothing was answered since.
     suspected: Option<Verdict>,
+    /// Whether the last records lay before those that were read already.
+    is_below: bool,
+    /// Whether the stream was asked why.
+    has_asked: bool,
 }
 
 /// What to do about a refusal.
@@ -36,9 +41,44 @@ pub(super) enum Finding {
 }
 
 impl Inquiry {
-    /// A request was answered with records, or that there are none.
-    pub(super) fn answered(&mut self) {
+    /// These records were fetched from `position`, perhaps none, and are the last of the shard or not.
+    pub(super) fn answered(
+        &mut self,
+        spec: &RetrievalSpec,
+        position: &Position,
+        records: &[Record],
+        is_end: bool,
+    ) {
         self.suspected = None;
+        match gap(position, &spec.lease.checkpoint, records, is_end) {
+            Some(Gap::Expired { oldest }) => spec.observer.observe(FetchEvent::Expired { oldest }),
+            Some(Gap::Restarted { first }) => {
+                if !std::mem::replace(&mut self.is_below, true) {
+                    spec.observer.observe(FetchEvent::Restarted { first });
+                }
+            }
+            None if records.is_empty() => {}
+            None => self.is_below = false,
+        }
+    }
+
+    /// Whether sequence numbers have begun again, and have not caught up with those read before.
+    pub(super) fn is_below(&self) -> bool {
+        self.is_below
+    }
+
+    /// Nothing follows `position` at the moment. If sequence numbers have begun again and the settings say
+    /// so, the shard is to be read anew, unless it is the very shard of the lease.
+    pub(super) async fn caught_up(&mut self, spec: &RetrievalSpec, position: &Position) -> Option<Ended> {
+        let is_wanted = spec.config.on_refused_checkpoint == OnRefusedCheckpoint::ReadFromOldest
+            || spec.on_recreated_stream == OnRecreatedStream::StartOver;
+        if !self.is_below || !is_wanted || self.has_asked {
+            return None;
+        }
+        let shards = list(spec).await?;
+        self.has_asked = true;
+        judge_restart(position, &spec.lease, &spec.stream, &shards)?;
+        fresh(spec, Some(&shards)).map(|fresh| Ended::StartsOver(Box::new(fresh)))
     }
 
     /// A request to open the shard at `position` was refused, or one to read on did not find it. A single

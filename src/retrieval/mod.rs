@@ -16,6 +16,7 @@ mod estimate;
 
 mod buffer;
 
+mod gap;
 mod inquiry;
 mod observe;
 mod polling;
@@ -40,7 +41,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::budget::{MemoryPermit, WorkerBudget};
 use self::buffer::Inlet;
-pub use self::config::{KinesisProtocol, OnRefusedCheckpoint, RetrievalConfig};
+pub use self::config::{KinesisProtocol, OnRefusedCheckpoint, OutOfRangeRecords, RetrievalConfig};
 pub(crate) use self::fan_out::FanOut;
 pub(crate) use self::observe::{FetchEvent, FetchObserver};
 use self::polling::Poller;

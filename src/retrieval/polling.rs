@@ -36,6 +36,8 @@ pub(super) struct Poller<'a> {
     /// The iterator that continues from `position`, and when it was obtained.
     iterator: Option<(ShardIterator, Moment)>,
     inquiry: Inquiry,
+    /// Whether the last page was at the tip.
+    is_at_tip: bool,
 }
 
 impl<'a> Poller<'a> {
@@ -49,6 +51,7 @@ impl<'a> Poller<'a> {
             estimate: PageEstimate::new(spec.limit),
             iterator: None,
             inquiry: Inquiry::default(),
+            is_at_tip: false,
             spec,
         }
     }
@@ -83,6 +86,7 @@ impl<'a> Poller<'a> {
         let memory = self.spec.budget.reserve(wanted).await;
         let asked = self.spec.clock.wall();
         match self.read().await.and_then(|page| self.accept(page, asked, memory, inlet)) {
+            Ok(None) if self.is_at_tip => self.inquiry.caught_up(self.spec, &self.position).await,
             Ok(ended) => ended,
             Err(error) => self.recover(&error).await,
         }
@@ -148,11 +152,11 @@ impl<'a> Poller<'a> {
         if !ends_consistently(page.next_iterator.is_none(), &page.child_shards) {
             return Err(self.error(StreamErrorKind::Malformed, GET_RECORDS));
         }
-        self.inquiry.answered();
         let now = self.spec.clock.now();
         let RecordsPage { records, next_iterator, millis_behind_latest, child_shards } = page;
         let is_at_tip = millis_behind_latest == Some(0);
         let millis_behind_latest = millis_behind_latest.unwrap_or(0);
+        self.is_at_tip = is_at_tip;
         let summary = PageSummary {
             payload_bytes: records.iter().map(payload).sum(),
             has_records: !records.is_empty(),
@@ -167,12 +171,15 @@ impl<'a> Poller<'a> {
         }
 
         self.pacer.page_read(now, summary);
+        self.inquiry.answered(self.spec, &self.position, &records, next_iterator.is_none());
         match records.last() {
             Some(last) => self.position.advance(&last.sequence_number),
             None if is_at_tip => self.position.nothing_until(asked),
             None => {}
         }
-        self.spec.observer.observe(FetchEvent::Fetched { records: records.len(), millis_behind_latest });
+        let is_below = self.inquiry.is_below();
+        let fetched = FetchEvent::Fetched { records: records.len(), millis_behind_latest, is_below };
+        self.spec.observer.observe(fetched);
         if summary.has_records || self.spec.empty_batches {
             inlet.push(Batch { records, millis_behind_latest, permit: memory });
         }

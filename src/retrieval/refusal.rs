@@ -61,6 +61,24 @@ pub(super) fn judge(
     if is_invalid && !position.is_fetched() { Verdict::RefusedPosition } else { Verdict::Unexplained }
 }
 
+/// Why sequence numbers at or before those already reached come from a shard: `Some` if it is another
+/// shard than that of the lease. A lease that does not say where its shard began cannot contradict it.
+pub(super) fn judge_restart(
+    position: &Position,
+    lease: &Lease,
+    stream: &StreamId,
+    shards: &[Shard],
+) -> Option<Mismatch> {
+    let listed = Shards::new(shards);
+    let shard = listed.get(&lease.shard_id)?;
+    match (mismatch(&at_position(lease, position), stream, &listed), &lease.starting_sequence_number) {
+        (Some(Mismatch::CheckpointOutside), Some(start)) if *start == shard.starting_sequence_number => None,
+        (None, Some(_)) => None,
+        (None, None) => Some(Mismatch::OtherStart),
+        (mismatch, _) => mismatch,
+    }
+}
+
 /// The lease as if everything up to `position` were stored.
 fn at_position(lease: &Lease, position: &Position) -> Lease {
     let mut lease = lease.clone();

@@ -170,3 +170,83 @@ async fn a_setting_is_used_for_nothing_but_its_purpose() {
     assert_eq!(batch(&mut bench.start()).await, numbers(3..=5));
     assert!(bench.opened().iter().all(|position| *position == at(3)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn records_that_expired_unread_are_reported_by_the_oldest_that_is_left() {
+    // Of ten records: how many expired, and what is reported for a checkpoint at the third.
+    for (expired, empty_pages, report) in [
+        (0, 0, None),
+        (2, 5, None),
+        (3, 0, Some("expired: Some(\"4\")")),
+        (7, 5, Some("expired: Some(\"8\")")),
+        (10, 0, Some("expired: None")),
+    ] {
+        let bench =
+            Bench { checkpoint: Checkpoint::parse("3", 2).expect("a number"), limit: 4, ..Bench::new() };
+        bench.shard.put(10, 10);
+        bench.shard.expire(expired);
+        bench.shard.state().empty_pages = empty_pages;
+        // Reopening before anything was seen reports nothing by itself.
+        bench.shard.state().records_scripts.extend(fail(StreamErrorKind::ExpiredIterator, 2));
+        bench.shard.close();
+        drain(&mut bench.start()).await;
+        let mut seen = bench.seen();
+        seen.retain(|text| !text.starts_with("GetRecords"));
+        assert_eq!(seen, Vec::from_iter(report.map(str::to_owned)), "{expired} {empty_pages}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_behind_the_first_record_is_no_matter() {
+    let bench = Bench { checkpoint: checkpoint("3"), limit: 2, ..Bench::new() };
+    bench.shard.put(6, 10);
+    let mut retrieval = bench.start();
+    assert_eq!(batch(&mut retrieval).await, numbers(3..=4));
+    bench.shard.state().records_scripts.extend(fail(StreamErrorKind::ExpiredIterator, 1));
+    bench.shard.put(6, 10);
+    bench.shard.close();
+    drain(&mut retrieval).await;
+    assert!(!bench.seen().iter().any(|text| text.starts_with("expired")), "{:?}", bench.seen());
+}
+
+/// A shard whose ten records are numbered from 1, under a lease at a number far beyond them.
+fn restarted() -> Bench {
+    let bench = Bench { checkpoint: checkpoint("500"), limit: 4, ..Bench::new() };
+    bench.shard.put(10, 10);
+    // The endpoint opens the shard at its oldest record.
+    bench.shard.state().is_lenient = true;
+    bench
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbers_that_begin_again_are_reported_once() {
+    let bench = restarted();
+    let mut retrieval = bench.start();
+    for page in [1..=4, 5..=8, 9..=10] {
+        assert_eq!(batch(&mut retrieval).await, numbers(page));
+    }
+    nothing_within(&mut retrieval, 10 * MINUTE).await;
+    assert_eq!(bench.seen(), ["restarted: 1"]);
+    assert_eq!(bench.shard.state().lists, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbers_that_begin_again_start_the_shard_over_if_it_is_another() {
+    // Where the shard of the lease began, as far as it says; the shard itself begins at 0.
+    for (began, starts_over) in [(None, true), (Some(77), true), (Some(0), false)] {
+        let mut bench = restarted();
+        bench.on_recreated_stream = OnRecreatedStream::StartOver;
+        bench.lease.starting_sequence_number = began.map(SequenceNumber::from);
+        let mut retrieval = bench.start();
+        for _ in 0..3 {
+            batch(&mut retrieval).await;
+        }
+        if starts_over {
+            let delivery = next(&mut retrieval).await;
+            assert!(matches!(delivery, Delivery::StartOver { .. }), "{delivery:?}");
+        } else {
+            nothing_within(&mut retrieval, 10 * MINUTE).await;
+            assert_eq!(bench.shard.state().lists, 1);
+        }
+    }
+}

@@ -48,6 +48,7 @@ impl Bench {
                 FetchEvent::Fetched { .. } => return,
                 FetchEvent::Failed { error, .. } => error.to_string(),
                 FetchEvent::TimestampMissing => "timestamp missing".to_owned(),
+                FetchEvent::Restarted { first } => format!("restarted: {first}"),
                 FetchEvent::Refused { refusal, .. } => format!("refused: {refusal}"),
                 FetchEvent::Expired { oldest } => {
                     format!("expired: {:?}", oldest.map(|record| record.sequence_number.to_string()))

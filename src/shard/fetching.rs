@@ -52,11 +52,13 @@ fn observer(
     events: EventSink,
     status: Arc<StatusCell>,
 ) -> Arc<dyn FetchObserver> {
-    let (shard, checkpoint) = (lease.shard_id, lease.checkpoint);
+    let (key, shard, checkpoint) = (lease.key, lease.shard_id, lease.checkpoint);
     Arc::new(move |event: FetchEvent<'_>| match event {
-        FetchEvent::Fetched { records, millis_behind_latest } => status.update(|status| {
+        FetchEvent::Fetched { records, millis_behind_latest, is_below } => status.update(|status| {
             status.fetch_failures = 0;
-            status.problem = None;
+            if !is_below {
+                status.problem = None;
+            }
             if records == 0 {
                 status.behind_latest = Some(millis(millis_behind_latest));
             }
@@ -112,6 +114,24 @@ fn observer(
                 checkpoint: checkpoint.clone(),
                 oldest,
                 arrived,
+            });
+        }
+        FetchEvent::Restarted { first } => {
+            let problem = format!(
+                "shard {shard} of stream {} has sequence number {first}, which lies before those that were \
+                 read by lease {key} (checkpoint {checkpoint}): its sequence numbers have begun again, as if \
+                 the stream were another. Records before the checkpoint are not delivered. Set \
+                 CoordinationConfig::on_recreated_stream to StartOver to read the stream from its oldest \
+                 record, or delete the lease while no worker runs",
+                stream.name()
+            );
+            tracing::warn!(%stream, %shard, problem, "sequence numbers have begun again");
+            status.update(|status| status.problem = Some(problem));
+            events.emit(Event::SequenceNumbersRestarted {
+                stream: stream.clone(),
+                shard: shard.clone(),
+                checkpoint: checkpoint.clone(),
+                fetched: first.clone(),
             });
         }
         FetchEvent::FellBackToPolling { error } => {

@@ -3,17 +3,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
+use kinesis_consumer::aggregation::{Added, Aggregator};
 use kinesis_consumer::lease::Lease;
-use kinesis_consumer::stream::StreamErrorKind;
-use kinesis_consumer::testing::Fault;
+use kinesis_consumer::stream::{
+    IteratorPosition, RecordsPage, ShardIterator, ShardPage, ShardPageRequest, StreamApi, StreamDescription,
+    StreamError, StreamErrorKind,
+};
+use kinesis_consumer::testing::{Fault, NewRecord, SimulatedKinesis};
 use kinesis_consumer::{
     Checkpoint, ConsumerBuilder, ConsumerHandle, CoordinationConfig, Event, Health, LeaseConfig,
-    OnRecreatedStream, OnRefusedCheckpoint, RetrievalConfig,
+    OnRecreatedStream, OnRefusedCheckpoint, OutOfRangeRecords, RetrievalConfig, ShardId, StreamId,
 };
 
-use crate::world::{FAILOVER, Habit, STREAM, World, start, until};
+use crate::world::{FAILOVER, Habit, Heard, STREAM, World, start, until};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -247,5 +252,169 @@ async fn a_refused_checkpoint_is_discarded_if_the_settings_say_so() {
             let lease = &world.leases()[0];
             assert_eq!(lease.owner.as_ref().map(|owner| owner.as_str()), Some("a"));
         }
+    }
+}
+
+/// Writes an aggregate of two records to the first of two shards, the second with this hash key.
+fn put_aggregate(world: &World, second: u128) {
+    let mut aggregator = Aggregator::new();
+    assert_eq!(aggregator.add("key-0", Some(1), b"0"), Added::Yes);
+    assert_eq!(aggregator.add("key-1", Some(second), b"0"), Added::Yes);
+    let aggregate = aggregator.finish().expect("a record");
+    let record = NewRecord::new(aggregate.partition_key, aggregate.data).with_explicit_hash_key(1);
+    world.kinesis.put_record(STREAM, record).expect("put");
+}
+
+fn records(world: &World) -> usize {
+    world.log().iter().filter(|entry| matches!(entry.heard, Heard::Record { .. })).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_outside_the_hash_keys_of_the_shard_are_counted_and_reported_once_a_minute() {
+    let world = World::new(2);
+    let consumer = start(world.worker("a", Habit::CheckpointEveryBatch)).await;
+    let mut events = consumer.events();
+    tokio::time::sleep(FAILOVER).await;
+    put_aggregate(&world, 2);
+    tokio::time::sleep(FAILOVER).await;
+    let counts = |reported: Vec<Event>| -> Vec<u64> {
+        let count = |event| match event {
+            Event::RecordsOutOfRange { count, .. } => Some(count),
+            _ => None,
+        };
+        reported.into_iter().filter_map(count).collect()
+    };
+    assert_eq!(counts(drain(&mut events).await), Vec::<u64>::new());
+    for _ in 0..20 {
+        put_aggregate(&world, u128::MAX);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    let first = counts(drain(&mut events).await);
+    assert!(matches!(first[..], [1, 11 | 12]), "{first:?}");
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(counts(drain(&mut events).await), [20 - first[0] - first[1]]);
+    assert_eq!(records(&world), 22);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_outside_the_hash_keys_of_the_shard_are_delivered_if_the_settings_say_so() {
+    let world = World::new(2);
+    let mut config = RetrievalConfig::default();
+    config.out_of_range_records = OutOfRangeRecords::Deliver;
+    let _consumer = start(world.worker("a", Habit::CheckpointEveryBatch).retrieval(config)).await;
+    put_aggregate(&world, u128::MAX);
+    until(FAILOVER, || records(&world) == 2, || format!("{:?}", world.log())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_expired_unread_are_reported_with_the_gap() {
+    for fan_out in [false, true] {
+        for (down, lost) in [(HOUR, false), (30 * HOUR, true)] {
+            let world = World::new(1);
+            world.kinesis.set_retention(STREAM, 24 * HOUR).expect("set");
+            let config = || if fan_out { LeaseConfig::fan_out() } else { LeaseConfig::default() };
+            let first = start(world.worker("a", Habit::CheckpointEveryBatch).lease_config(config())).await;
+            world.put(5);
+            world.all_heard_within(FAILOVER).await;
+            world.all_stored_within(FAILOVER).await;
+            let stored = world.checkpoint(0);
+            first.shutdown().await.expect("stopped");
+            tokio::time::sleep(HOUR).await;
+            world.put(20);
+            tokio::time::sleep(down).await;
+            world.put(20);
+            let before = records(&world);
+            let second = start(world.worker("b", Habit::CheckpointEveryBatch).lease_config(config())).await;
+            let mut events = second.events();
+            let expected = if lost { 20 } else { 40 };
+            until(10 * MINUTE, || records(&world) == before + expected, || format!("{}", records(&world)))
+                .await;
+            let reported = drain(&mut events).await;
+            let gaps: Vec<_> = reported
+                .into_iter()
+                .filter_map(|event| match event {
+                    Event::RecordsExpired { checkpoint, oldest, arrived, .. } => {
+                        Some((Some(checkpoint), oldest.is_some(), arrived.is_some()))
+                    }
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(gaps, Vec::from_iter(lost.then_some((stored, true, true))), "{fan_out}");
+        }
+    }
+}
+
+/// A stream whose sequence numbers began again a day earlier, and which opens a shard at its oldest record
+/// where it does not know a number.
+#[derive(Debug)]
+struct Restarted(SimulatedKinesis);
+
+#[async_trait]
+impl StreamApi for Restarted {
+    async fn describe_stream(&self, stream: &StreamId) -> Result<StreamDescription, StreamError> {
+        self.0.describe_stream(stream).await
+    }
+
+    async fn list_shards(
+        &self,
+        stream: &StreamId,
+        request: &ShardPageRequest,
+    ) -> Result<ShardPage, StreamError> {
+        StreamApi::list_shards(&self.0, stream, request).await
+    }
+
+    async fn shard_iterator(
+        &self,
+        stream: &StreamId,
+        shard: &ShardId,
+        position: &IteratorPosition,
+    ) -> Result<ShardIterator, StreamError> {
+        match StreamApi::shard_iterator(&self.0, stream, shard, position).await {
+            Err(error) if error.kind() == StreamErrorKind::InvalidArgument => {
+                StreamApi::shard_iterator(&self.0, stream, shard, &IteratorPosition::TrimHorizon).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn records(
+        &self,
+        stream: &StreamId,
+        iterator: &ShardIterator,
+        limit: u32,
+    ) -> Result<RecordsPage, StreamError> {
+        StreamApi::records(&self.0, stream, iterator, limit).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbers_that_begin_again_are_reported_or_the_stream_is_started_over() {
+    for starts_over in [false, true] {
+        let world = World::new(1);
+        let first = start(world.worker("a", Habit::CheckpointEveryBatch)).await;
+        world.put(16);
+        world.all_heard_within(FAILOVER).await;
+        world.all_stored_within(FAILOVER).await;
+        first.shutdown().await.expect("stopped");
+        let earlier = SystemTime::UNIX_EPOCH + Duration::from_secs(1_749_900_000);
+        let again = SimulatedKinesis::starting_at(earlier);
+        again.create_stream(STREAM, 1).expect("a new stream");
+        let mut coordination = CoordinationConfig::default();
+        if starts_over {
+            coordination.on_recreated_stream = OnRecreatedStream::StartOver;
+        }
+        let worker = world.worker("b", Habit::CheckpointEveryBatch).coordination(coordination);
+        let second = start(worker.stream_api(Arc::new(Restarted(again.clone())))).await;
+        let mut events = second.events();
+        for number in 0..16 {
+            again.put(STREAM, "again", number.to_string()).expect("put");
+        }
+        tokio::time::sleep(5 * MINUTE).await;
+        let reported = drain(&mut events).await;
+        let is_restart = |event: &&Event| matches!(event, Event::SequenceNumbersRestarted { .. });
+        assert_eq!(reported.iter().filter(is_restart).count(), 1, "{reported:?}");
+        let expected = if starts_over { Health::Healthy } else { Health::Degraded };
+        assert_eq!((second.status().health, problems(&second).is_empty()), (expected, starts_over));
+        assert_eq!(records(&world), if starts_over { 32 } else { 16 });
     }
 }
