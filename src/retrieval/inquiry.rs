@@ -35,7 +35,7 @@ pub(super) enum Finding {
     /// Reading is over.
     Ended(Ended),
     /// It will be the same until somebody has done something.
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     /// Try again.
     Unexplained,
 }
@@ -111,7 +111,7 @@ impl Inquiry {
         };
         match fresh(spec, shards.as_deref()).filter(|_| starts_over(spec, &cause)) {
             Some(fresh) => Finding::Ended(Ended::StartsOver(Box::new(fresh))),
-            None => Finding::Refused(Refusal::new(cause, position, &spec.lease, &spec.stream)),
+            None => Finding::Refused(Box::new(Refusal::new(cause, position, &spec.lease, &spec.stream))),
         }
     }
 }

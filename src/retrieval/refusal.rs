@@ -98,7 +98,7 @@ fn may_have_expired(lease: &Lease, shards: &[Shard]) -> bool {
             range.start() <= shard.hash_key_range.end() && shard.hash_key_range.start() <= range.end()
         });
         let is_older = known.is_some_and(|number| shard.starting_sequence_number <= *number);
-        !lease.parents.contains(&shard.id) && !(shard.is_open() && shares_hash_keys && is_older)
+        !(lease.parents.contains(&shard.id) || shard.is_open() && shares_hash_keys && is_older)
     })
 }
 

@@ -160,6 +160,12 @@ fn with_a_foreign_checkpoint(number: impl Fn(&World) -> String) -> World {
     world
 }
 
+/// Picks a sequence number.
+type Number = fn(&World) -> String;
+
+/// Changes the settings of a worker.
+type Setting<'a> = &'a dyn Fn(ConsumerBuilder) -> ConsumerBuilder;
+
 /// A number beyond those of the stream.
 fn of_a_younger_stream(_: &World) -> String {
     "9".repeat(56)
@@ -178,11 +184,9 @@ fn of_another_shard(world: &World) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_checkpoint_is_reported_while_the_other_shards_and_their_children_are_read() {
-    for (number, is_foreign) in [
-        (of_a_younger_stream as fn(&World) -> String, false),
-        (of_another_shard, false),
-        (of_an_older_stream, true),
-    ] {
+    for (number, is_foreign) in
+        [(of_a_younger_stream as Number, false), (of_another_shard, false), (of_an_older_stream, true)]
+    {
         let world = with_a_foreign_checkpoint(number);
         let consumer = start(world.worker("a", Habit::CheckpointEveryBatch)).await;
         let mut events = consumer.events();
@@ -230,7 +234,7 @@ async fn a_refused_checkpoint_is_discarded_if_the_settings_say_so() {
         config.on_recreated_stream = OnRecreatedStream::StartOver;
         worker.coordination(config)
     };
-    let settings: [(fn(&World) -> String, &dyn Fn(ConsumerBuilder) -> ConsumerBuilder); 4] = [
+    let settings: [(Number, Setting<'_>); 4] = [
         (of_a_younger_stream, &from_oldest),
         (of_another_shard, &from_oldest),
         (of_an_older_stream, &from_oldest),
