@@ -1,12 +1,13 @@
 //! What happened, as data: one typed stream for logs, dashboards and tests.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use futures_util::{Stream, stream};
 use tokio::sync::broadcast;
 
 use crate::consumer::StopReason;
-use crate::types::{Checkpoint, LeaseKey, ShardId, StreamId, WorkerId};
+use crate::types::{Checkpoint, LeaseKey, SequenceNumber, ShardId, StreamId, WorkerId};
 
 /// How many events a slow listener may be behind before it misses some.
 const CAPACITY: usize = 4096;
@@ -35,6 +36,14 @@ pub enum Event {
         /// The lease.
         lease: LeaseKey,
     },
+    /// The checkpoint of a lease was discarded, as the settings say, and its shard is read from its oldest
+    /// record.
+    LeaseReset {
+        /// The lease.
+        lease: LeaseKey,
+        /// What was discarded.
+        checkpoint: Checkpoint,
+    },
     /// A row for a shard was created.
     LeaseCreated {
         /// The lease.
@@ -48,14 +57,6 @@ pub enum Event {
         /// The lease.
         lease: LeaseKey,
         /// Where processing goes on.
-        checkpoint: Checkpoint,
-    },
-    /// A lease was put back, by a setting that asks for it, because its position was of another stream
-    /// ([`CoordinationConfig::on_recreated_stream`](crate::CoordinationConfig::on_recreated_stream)).
-    LeaseReset {
-        /// The lease.
-        lease: LeaseKey,
-        /// Where processing starts again.
         checkpoint: Checkpoint,
     },
     /// The row of a finished shard was deleted.
@@ -131,6 +132,59 @@ pub enum Event {
         shard: ShardId,
         /// Why.
         reason: Arc<str>,
+    },
+    /// The stream has the shard of a lease, but refuses its checkpoint: that is no sequence number of the
+    /// shard. Reported when it begins; the shard is tried again at most every minute, and others are read.
+    /// See [`RetrievalConfig::on_refused_checkpoint`](crate::RetrievalConfig::on_refused_checkpoint).
+    PositionRefused {
+        /// The stream.
+        stream: StreamId,
+        /// The shard.
+        shard: ShardId,
+        /// Where it was to be read on.
+        checkpoint: Checkpoint,
+        /// What was refused, and what to do.
+        reason: Arc<str>,
+    },
+    /// The sequence numbers of a shard begin again before those that were read already, as if the stream
+    /// were another. Records before the checkpoint are not delivered, because no checkpoint could be stored
+    /// for them. What happens now follows from
+    /// [`CoordinationConfig::on_recreated_stream`](crate::CoordinationConfig::on_recreated_stream).
+    SequenceNumbersRestarted {
+        /// The stream.
+        stream: StreamId,
+        /// The shard.
+        shard: ShardId,
+        /// Where it was read on.
+        checkpoint: Checkpoint,
+        /// The first number that lies before.
+        fetched: SequenceNumber,
+    },
+    /// User records of KPL aggregates were left out because their hash keys lie outside the shard's: most
+    /// likely the producer makes such aggregates and nobody sends these records again. Reported at most
+    /// once a minute and shard. See
+    /// [`RetrievalConfig::out_of_range_records`](crate::RetrievalConfig::out_of_range_records).
+    RecordsOutOfRange {
+        /// The stream.
+        stream: StreamId,
+        /// The shard.
+        shard: ShardId,
+        /// How many since the last report.
+        count: u64,
+    },
+    /// The record at the checkpoint of a shard had expired when the shard was read on there, so records
+    /// after it may have expired unread. How many is not known; perhaps none.
+    RecordsExpired {
+        /// The stream.
+        stream: StreamId,
+        /// The shard.
+        shard: ShardId,
+        /// Everything up to here was processed.
+        checkpoint: Checkpoint,
+        /// The oldest record that was left; `None` if none was, or the shard itself has expired.
+        oldest: Option<SequenceNumber>,
+        /// When that arrived.
+        arrived: Option<SystemTime>,
     },
     /// A stream was deleted and created again under the same name, or the lease table is one that another
     /// stream was read with: positions in it are of another stream. What happens now follows from

@@ -73,7 +73,7 @@ pub use crate::error::{Error, ErrorKind};
 pub use crate::events::{Event, Events};
 pub use crate::metrics::{MetricsConfig, MetricsDimension, MetricsLevel};
 pub use crate::processor::{ShardRecordProcessor, ShardRecordProcessorFactory};
-pub use crate::retrieval::{KinesisProtocol, RetrievalConfig};
+pub use crate::retrieval::{KinesisProtocol, OnRefusedCheckpoint, OutOfRangeRecords, RetrievalConfig};
 pub use crate::shard::{ShardState, ShardStatus};
 pub use crate::streams::StreamStatus;
 pub use crate::types::{

@@ -258,6 +258,22 @@ impl HeldLease {
         }
     }
 
+    /// Gives the lease back as `fresh` says, so that whoever takes it reads the shard anew. It counts as
+    /// lost afterwards, whatever the outcome.
+    pub(crate) async fn reset(&self, fresh: &Lease) -> Result<Lease, HeldError> {
+        let build = |lease: &Lease| Ok(Some(LeaseWrite::reset(lease, fresh)));
+        let outcome = self.write("ResetLease", RETRIES, build, |_| false).await;
+        self.lost.cancel();
+        let lease = self.lease();
+        match outcome {
+            // An attempt whose answer was lost had landed.
+            Err(HeldError::Lost) if lease.owner.is_none() && lease.checkpoint == fresh.checkpoint => {
+                Ok(lease)
+            }
+            outcome => outcome.map(|()| lease),
+        }
+    }
+
     /// Stops every use of the lease without touching the row.
     pub(crate) fn abandon(&self) {
         self.lost.cancel();

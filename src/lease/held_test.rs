@@ -344,3 +344,34 @@ async fn a_lease_that_the_leader_took_out_of_a_handoff_is_lost() {
     assert!(matches!(fixture.held.release().await, Err(HeldError::Lost)));
     assert_eq!(fixture.row().await.owner, Some("third".into()));
 }
+
+/// The lease before anybody had it, of a shard that began at this number.
+fn fresh() -> Lease {
+    let mut fresh = Lease::new("shardId-0", Checkpoint::TrimHorizon);
+    fresh.starting_sequence_number = Some(7.into());
+    fresh
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_lease_is_free_begins_anew_and_is_never_written_again() {
+    for fault in [Fault::default(), Fault::answer_lost()] {
+        let fixture = fixture([]).await;
+        fixture.held.checkpoint(&at(5)).await.unwrap();
+        fixture.faults.lock().unwrap().push_back(fault);
+        let reset = fixture.held.reset(&fresh()).await.unwrap();
+        let row = fixture.row().await;
+        assert_eq!((&reset, &row.owner), (&row, &None));
+        assert_eq!((row.checkpoint, row.counter), (Checkpoint::TrimHorizon, 3));
+        assert_eq!(row.starting_sequence_number, fresh().starting_sequence_number);
+        assert!(matches!(fixture.held.checkpoint(&at(9)).await, Err(HeldError::Lost)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stolen_lease_is_not_reset() {
+    let fixture = fixture([]).await;
+    fixture.held.checkpoint(&at(5)).await.unwrap();
+    fixture.steal().await;
+    assert!(matches!(fixture.held.reset(&fresh()).await, Err(HeldError::Lost)));
+    assert_eq!(fixture.row().await.checkpoint, at(5));
+}

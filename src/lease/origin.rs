@@ -68,6 +68,15 @@ impl<'a> Shards<'a> {
     }
 }
 
+/// The lease of `shard`, in a stream that is the only one, before anybody has owned it.
+pub(crate) fn lease_of(shard: &Shard, checkpoint: Checkpoint) -> Lease {
+    let mut lease = Lease::new(shard.id.as_str(), checkpoint);
+    lease.parents = shard.parents.clone();
+    lease.hash_key_range = Some(shard.hash_key_range);
+    lease.starting_sequence_number = Some(shard.starting_sequence_number.clone());
+    lease
+}
+
 /// Why `lease` cannot be of `stream`, as far as its name tells.
 pub(crate) fn foreign_stream(lease: &Lease, stream: &StreamId) -> Option<Mismatch> {
     let name =

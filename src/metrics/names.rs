@@ -153,6 +153,8 @@ pub(crate) const INITIALIZE_SUCCESS: Metric = Metric::summary("Initialize.Succes
 pub(crate) const PROCESSOR_PANICS: Metric = Metric::summary("ProcessorPanics", Unit::Count);
 /// ProcessTask: records that looked like KPL aggregates and were delivered whole, being damaged.
 pub(crate) const MALFORMED_AGGREGATES: Metric = Metric::summary("MalformedAggregates", Unit::Count);
+/// ProcessTask: user records of KPL aggregates left out because their hash keys lie outside the shard's.
+pub(crate) const RECORDS_OUT_OF_RANGE: Metric = Metric::summary("RecordsOutOfRange", Unit::Count);
 /// ProcessTask: SubscribeToShard requests.
 pub(crate) const SUBSCRIBE_TO_SHARD: Outcome = outcome!("FanOutSubscriber.subscribeToShard");
 /// ProcessTask: shards that are polled because fan-out could not be had.

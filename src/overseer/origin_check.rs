@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use super::origins::{ForeignLease, Origins, describe};
 use super::rounds::Overseer;
-use super::shard_sync::lease_of;
 use crate::config::OnRecreatedStream;
 use crate::events::Event;
-use crate::lease::origin::{Shards, foreign_stream, mismatch};
+use crate::lease::origin::{Shards, foreign_stream, lease_of, mismatch};
 use crate::lease::{Lease, LeaseWrite, StoreError, WriteOutcome};
 use crate::stream::Shard;
 use crate::streams::TrackedStream;
@@ -28,8 +27,7 @@ impl Overseer {
     /// another stream.
     pub(super) fn report_shared_table(&self, others: &[Lease]) {
         for care in self.streams.values() {
-            let of_others =
-                others.iter().find(|lease| lease.stream_name.is_none() && care.stream.has(lease));
+            let of_others = others.iter().find(|lease| lease.stream_name.is_none() && care.stream.has(lease));
             let problem = of_others.and_then(|lease| {
                 let other = lease.source_stream.as_deref()?;
                 Some(format!(
@@ -53,15 +51,19 @@ impl Overseer {
 
     /// Holds the leases of a stream against its shards. `is_older` says that the list was made before the
     /// leases were read.
-    pub(super) async fn check_origins(&mut self, stream: &Arc<TrackedStream>, shards: &[Shard], is_older: bool) {
+    pub(super) async fn check_origins(
+        &mut self,
+        stream: &Arc<TrackedStream>,
+        shards: &[Shard],
+        is_older: bool,
+    ) {
         let worker = Arc::clone(&self.worker);
         let now = worker.clock.now();
         let index = Shards::new(shards);
         let Some(care) = self.streams.get_mut(&stream.id.serialized().map(ToOwned::to_owned)) else { return };
         let leases = self.view.leases().filter(|lease| stream.has(lease));
         let origins = care.origins.check(leases, &stream.id, &index, is_older);
-        care.next_origin_check =
-            (origins != Origins::Fit).then(|| now + worker.coordination.audit_interval);
+        care.next_origin_check = (origins != Origins::Fit).then(|| now + worker.coordination.audit_interval);
         let foreign = match origins {
             Origins::Foreign(foreign) => foreign,
             Origins::Fit => {
@@ -109,8 +111,7 @@ impl Overseer {
                         worker.store.delete_ended(&key).await?;
                         self.view.forget(&key);
                     } else {
-                        let checkpoint = fresh.checkpoint.clone();
-                        worker.events.emit(Event::LeaseReset { lease: key, checkpoint });
+                        worker.events.emit(Event::LeaseReset { lease: key, checkpoint: row.checkpoint });
                         self.learn(Lease::clone(&reset), worker.clock.now());
                         worker.hub.publish(*reset);
                     }
@@ -131,11 +132,10 @@ impl Overseer {
     async fn store_origins(&mut self, stream: &TrackedStream, shards: &Shards<'_>) {
         let worker = Arc::clone(&self.worker);
         let is_silent = |lease: &&Lease| {
-            stream.has(lease)
-                && lease.starting_sequence_number.is_none()
-                && !lease.checkpoint.is_shard_end()
+            stream.has(lease) && lease.starting_sequence_number.is_none() && !lease.checkpoint.is_shard_end()
         };
-        let silent: Vec<Lease> = self.view.leases().filter(is_silent).take(ORIGINS_AT_ONCE).cloned().collect();
+        let silent: Vec<Lease> =
+            self.view.leases().filter(is_silent).take(ORIGINS_AT_ONCE).cloned().collect();
         for lease in silent {
             let Some(shard) = shards.get(&lease.shard_id) else { continue };
             let origin = lease_of(shard, lease.checkpoint.clone()).in_stream(&stream.id);

@@ -137,9 +137,14 @@ mod tests {
     #[test]
     fn the_problem_names_leases_and_what_to_do() {
         let mut tracker = OriginTracker::new(1);
-        let Origins::Foreign(foreign) = check(&mut tracker, &[Some(4), None], false) else { panic!("foreign") };
+        let Origins::Foreign(foreign) = check(&mut tracker, &[Some(4), None], false) else {
+            panic!("foreign")
+        };
         let text = describe(&foreign);
-        assert!(text.starts_with("2 lease(s) do not belong to this stream: 0 at SHARD_END (its shard began"), "{text}");
+        assert!(
+            text.starts_with("2 lease(s) do not belong to this stream: 0 at SHARD_END (its shard began"),
+            "{text}"
+        );
         assert!(text.contains("StartOver") && text.contains("another application name"), "{text}");
     }
 }

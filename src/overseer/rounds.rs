@@ -242,9 +242,9 @@ impl Overseer {
                 let (name, epoch) = ours.rsplit_once(':')?;
                 let epoch: u64 = epoch.parse().ok()?;
                 let is_earlier = |other: &&&str| {
-                    other.rsplit_once(':').is_some_and(|(of, at)| {
-                        of == name && at.parse::<u64>().is_ok_and(|at| at < epoch)
-                    })
+                    other
+                        .rsplit_once(':')
+                        .is_some_and(|(of, at)| of == name && at.parse::<u64>().is_ok_and(|at| at < epoch))
                 };
                 others.iter().find(is_earlier).copied()
             });

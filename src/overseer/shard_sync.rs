@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::lease::Lease;
+use crate::lease::origin::lease_of;
 use crate::stream::{ChildShard, Shard};
 use crate::types::{Checkpoint, HashKeyRange, ShardId, StartStrategy, StreamId};
 
@@ -257,15 +258,6 @@ pub(crate) fn initial_checkpoint(strategy: StartStrategy) -> Checkpoint {
         StartStrategy::Oldest => Checkpoint::TrimHorizon,
         StartStrategy::Timestamp(_) => Checkpoint::AtTimestamp,
     }
-}
-
-/// A lease of `shard` that nobody has owned yet.
-pub(crate) fn lease_of(shard: &Shard, checkpoint: Checkpoint) -> Lease {
-    let mut lease = Lease::new(shard.id.as_str(), checkpoint);
-    lease.parents = shard.parents.clone();
-    lease.hash_key_range = Some(shard.hash_key_range);
-    lease.starting_sequence_number = Some(shard.starting_sequence_number.clone());
-    lease
 }
 
 /// Why the children of an ended shard get no leases yet.

@@ -85,7 +85,8 @@ fn an_application_that_is_not_new_reads_what_it_cannot_trace_from_the_oldest_rec
 fn all_first_leases_of_an_application_start_at_one_instant() {
     let orders = "orders".parse().expect("a name");
     let since = |leases: &[Lease]| {
-        let plan = plan_shard_sync(&stream("0* 1*"), leases, StartStrategy::Latest, false).expect("consistent");
+        let plan =
+            plan_shard_sync(&stream("0* 1*"), leases, StartStrategy::Latest, false).expect("consistent");
         let leases = plan.in_stream(&orders, 9).new_leases.into_iter().map(|new| new.lease.latest_since);
         leases.collect::<Vec<_>>()
     };

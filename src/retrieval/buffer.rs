@@ -3,8 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::{Batch, Delivery};
-use crate::stream::ChildShard;
+use super::{Batch, Delivery, Ended};
 
 /// How much of a shard may wait for its processor. More is fetched if nothing waits, or if what waits
 /// is below all of these.
@@ -55,7 +54,7 @@ struct Queue {
 
 #[derive(Debug)]
 enum End {
-    Shard(Vec<ChildShard>),
+    Reading(Ended),
     Broken,
 }
 
@@ -74,9 +73,9 @@ impl Inlet {
         self.0.arrived.notify_one();
     }
 
-    /// Queues the end of the shard.
-    pub(super) fn end(self, children: Vec<ChildShard>) {
-        self.0.lock().end = Some(End::Shard(children));
+    /// Queues the end of reading.
+    pub(super) fn end(self, ended: Ended) {
+        self.0.lock().end = Some(End::Reading(ended));
     }
 }
 
@@ -133,7 +132,8 @@ impl Queue {
         }
         self.is_awaited = true;
         self.end.as_ref().map(|end| match end {
-            End::Shard(children) => Delivery::ShardEnd { children: children.clone() },
+            End::Reading(Ended::Shard(children)) => Delivery::ShardEnd { children: children.clone() },
+            End::Reading(Ended::StartsOver(fresh)) => Delivery::StartOver { fresh: fresh.clone() },
             End::Broken => Delivery::Broken,
         })
     }

@@ -36,6 +36,14 @@ pub struct RetrievalConfig {
     pub kinesis_request_timeout: Duration,
     /// How GetRecords is spoken (default [`KinesisProtocol::Cbor`]).
     pub protocol: KinesisProtocol,
+    /// What to do if the stream refuses the checkpoint of a lease though it has the shard: because it is
+    /// a sequence number of another shard or stream, or was changed by hand. Default: report it, and read
+    /// the other shards.
+    pub on_refused_checkpoint: OnRefusedCheckpoint,
+    /// What to do with user records of a KPL aggregate whose hash keys lie outside the shard's. Default:
+    /// leave them out, because the KPL sends them again to the shard they belong to. Records that were
+    /// not aggregated are always delivered.
+    pub out_of_range_records: OutOfRangeRecords,
     /// The memory in bytes for records of all shards of this worker, fetched and not yet processed
     /// (16 MiB to 1 TiB, default 96 MiB; KCL has no such limit). Records count with payload, keys
     /// and bookkeeping. Pages being read have their room reserved, so fewer shards are read at the
@@ -57,6 +65,8 @@ impl Default for RetrievalConfig {
             bytes_per_second: Some(2 << 20),
             kinesis_request_timeout: Duration::from_secs(30),
             protocol: KinesisProtocol::default(),
+            on_refused_checkpoint: OnRefusedCheckpoint::default(),
+            out_of_range_records: OutOfRangeRecords::default(),
             memory_bytes_max: 96 << 20,
         }
     }
@@ -78,6 +88,32 @@ pub enum KinesisProtocol {
     Cbor,
     /// The JSON form, read by the SDK for Rust.
     Json,
+}
+
+/// What to do about a lease whose checkpoint the stream refuses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnRefusedCheckpoint {
+    /// Leave the lease alone, report it ([`Event::PositionRefused`](crate::Event::PositionRefused), and
+    /// a problem of the shard in the status), and try again at most every minute.
+    #[default]
+    Report,
+    /// Discard the checkpoint and read the shard from its oldest record. What was processed before comes
+    /// again, as far as the stream still has it.
+    ReadFromOldest,
+}
+
+/// What to do with user records of a KPL aggregate whose hash keys lie outside the shard's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OutOfRangeRecords {
+    /// Leave them out, as KCL does, and report how many
+    /// ([`Event::RecordsOutOfRange`](crate::Event::RecordsOutOfRange), metric `RecordsOutOfRange`).
+    #[default]
+    Drop,
+    /// Deliver them: for producers that make such aggregates and do not send them again. What the KPL
+    /// sends again after a split is then delivered twice, and order per key holds within a shard only.
+    Deliver,
 }
 
 impl RetrievalConfig {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use crate::runtime::Clock;
 use crate::stream::{
-    ChildShard, IteratorPosition, RecordsPage, ShardIterator, ShardPage, ShardPageRequest, StreamApi,
+    ChildShard, IteratorPosition, RecordsPage, Shard, ShardIterator, ShardPage, ShardPageRequest, StreamApi,
     StreamDescription, StreamError, StreamErrorKind,
 };
 use crate::types::{HashKeyRange, Moment, Record, SequenceNumber, ShardId, StreamId};
@@ -25,6 +25,9 @@ pub(super) enum Script {
     Change(fn(&mut RecordsPage)),
 }
 
+/// The last sequence number of the shard once it is closed.
+pub(super) const END: u128 = 1000;
+
 #[derive(Clone)]
 pub(super) struct FakeShard {
     clock: Clock,
@@ -33,6 +36,8 @@ pub(super) struct FakeShard {
 
 pub(super) struct State {
     records: Vec<Record>,
+    /// Records written so far.
+    written: u128,
     children: Option<Vec<ChildShard>>,
     /// Empty pages the service returns before the first record.
     pub(super) empty_pages: usize,
@@ -43,16 +48,37 @@ pub(super) struct State {
     pub(super) service_lag: Duration,
     pub(super) iterator_scripts: VecDeque<Script>,
     pub(super) records_scripts: VecDeque<Script>,
+    /// What ListShards answers; `None` for the shard and its children.
+    pub(super) listed: Option<Result<Vec<Shard>, StreamErrorKind>>,
+    /// Whether numbers beyond the records open it at the oldest.
+    pub(super) is_lenient: bool,
+    /// How often the shards were listed.
+    pub(super) lists: usize,
     /// Positions asked for, in order.
     pub(super) opened: Vec<IteratorPosition>,
     /// When records were asked for.
     pub(super) reads: Vec<Moment>,
 }
 
+impl State {
+    /// The shard, whose first sequence number is 0, and its children. Its last one is 1000.
+    pub(super) fn shards(&self) -> Vec<Shard> {
+        let mut shard = Shard::new("shard-0", HashKeyRange::FULL, SequenceNumber::from(0));
+        shard.ending_sequence_number = self.children.as_ref().map(|_| SequenceNumber::from(END));
+        let children = self.children.iter().flatten().map(|child| {
+            let mut shard = Shard::new(child.id.clone(), child.hash_key_range, SequenceNumber::from(END + 1));
+            shard.parents = child.parents.clone();
+            shard
+        });
+        std::iter::once(shard).chain(children).collect()
+    }
+}
+
 impl FakeShard {
     pub(super) fn new(clock: &Clock) -> Self {
         let state = State {
             records: Vec::new(),
+            written: 0,
             children: None,
             empty_pages: 0,
             page_bytes: 10 << 20,
@@ -60,6 +86,9 @@ impl FakeShard {
             service_lag: Duration::ZERO,
             iterator_scripts: VecDeque::new(),
             records_scripts: VecDeque::new(),
+            listed: None,
+            is_lenient: false,
+            lists: 0,
             opened: Vec::new(),
             reads: Vec::new(),
         };
@@ -80,11 +109,17 @@ impl FakeShard {
         let now = self.wall();
         let mut state = self.state();
         for _ in 0..count {
-            let number = SequenceNumber::from(state.records.len() as u128 + 1);
+            state.written += 1;
+            let number = SequenceNumber::from(state.written);
             let mut record = Record::new(number, "key", vec![0; bytes]);
             record.approximate_arrival_timestamp = Some(now);
             state.records.push(record);
         }
+    }
+
+    /// Lets the oldest records expire.
+    pub(super) fn expire(&self, count: usize) {
+        self.state().records.drain(..count);
     }
 
     /// Closes the shard by a split.
@@ -95,8 +130,11 @@ impl FakeShard {
 
     fn index(&self, position: &IteratorPosition) -> Option<usize> {
         let now = self.wall();
-        let records = &self.state().records;
+        let state = self.state();
+        let records = &state.records;
+        let last = records.last().map(|record| &record.sequence_number);
         Some(match position {
+            IteratorPosition::At(number) if state.is_lenient && Some(number) > last => 0,
             IteratorPosition::TrimHorizon => 0,
             IteratorPosition::Latest => records.len(),
             IteratorPosition::AtTimestamp(time) if *time > now => return None,
@@ -159,7 +197,12 @@ impl StreamApi for FakeShard {
     }
 
     async fn list_shards(&self, _: &StreamId, _: &ShardPageRequest) -> Result<ShardPage, StreamError> {
-        unreachable!("retrieval does not ask")
+        let mut state = self.state();
+        state.lists += 1;
+        match state.listed.clone().unwrap_or_else(|| Ok(state.shards())) {
+            Ok(shards) => Ok(ShardPage::new(shards, None)),
+            Err(kind) => Err(StreamError::new(kind, "ListShards", "orders")),
+        }
     }
 
     async fn shard_iterator(

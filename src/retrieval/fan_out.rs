@@ -3,11 +3,13 @@ use std::time::{Duration, SystemTime};
 
 use super::budget::cost;
 use super::buffer::Inlet;
+use super::inquiry::{Finding, Inquiry};
 use super::observe::{FetchEvent, FetchMetrics};
-use super::polling::Poller;
+use super::pacing::Backoff;
+use super::polling::{Poller, UNEXPLAINED_MAX};
 use super::position::Position;
 use super::resubscribing::SubscriptionPacer;
-use super::{Batch, MemoryPermit, RetrievalSpec};
+use super::{Batch, Ended, MemoryPermit, RetrievalSpec};
 use crate::planted::{Bug, planted};
 use crate::stream::registration::FanOutRegistration;
 use crate::stream::{
@@ -43,18 +45,18 @@ pub(crate) struct FanOut {
 }
 
 /// Reads from `position` to the end of the shard, with fan-out as long as it can be had, and else by
-/// polling. Returns the shard's children: none if the service does not know the shard any more.
+/// polling.
 pub(super) async fn read(
     spec: &RetrievalSpec,
     fan_out: &FanOut,
     mut position: Position,
     inlet: &Inlet,
-) -> Vec<ChildShard> {
+) -> Ended {
     let mut subscriber = Subscriber::new(spec, fan_out);
     let mut probe_after = PROBE_MIN;
     loop {
         let error = match subscriber.run(&mut position, inlet).await {
-            Left::ShardEnd(children) => return children,
+            Left::Ended(ended) => return ended,
             Left::Unavailable(error) => error,
         };
         if !std::mem::replace(&mut subscriber.has_fallen_back, true) {
@@ -67,7 +69,7 @@ pub(super) async fn read(
         }
         let until = spec.clock.now() + probe_after;
         position = match Poller::new(spec, position).run_until(until, inlet).await {
-            Ok(children) => return children,
+            Ok(ended) => return ended,
             Err(reached) => reached,
         };
         probe_after = (probe_after * 2).min(PROBE_MAX);
@@ -87,20 +89,23 @@ struct Subscriber<'a> {
     /// Whether the shard is polled, which ends with the next event. Until then every failure leads
     /// back to polling at once.
     has_fallen_back: bool,
+    /// Whether the last request to fail named a position.
+    has_asked: bool,
+    inquiry: Inquiry,
 }
 
 /// Why a subscriber stopped.
 enum Left {
-    ShardEnd(Vec<ChildShard>),
+    Ended(Ended),
     /// There were only failures for long enough; this is the last.
     Unavailable(StreamError),
 }
 
-/// How a subscription ended.
-enum Ended {
+/// How a subscription ended in good order.
+enum Over {
     /// The service ended it after five minutes, or nobody took its events: another continues.
     Continues,
-    Shard(Vec<ChildShard>),
+    Ended(Ended),
 }
 
 impl<'a> Subscriber<'a> {
@@ -113,6 +118,8 @@ impl<'a> Subscriber<'a> {
             pacer: SubscriptionPacer::default(),
             event_cost: 0,
             has_fallen_back: false,
+            has_asked: false,
+            inquiry: Inquiry::default(),
         }
     }
 
@@ -127,25 +134,51 @@ impl<'a> Subscriber<'a> {
                 Err(error) => Err(error),
             };
             let error = match outcome {
-                Ok(Ended::Continues) => {
+                Ok(Over::Continues) => {
                     if planted(Bug::RenewsAtTheTip) {
                         *position = Position::Start(IteratorPosition::Latest);
                     }
                     continue;
                 }
-                Ok(Ended::Shard(children)) => return Left::ShardEnd(children),
+                Ok(Over::Ended(ended)) => return Left::Ended(ended),
                 Err(error) => error,
             };
-            if error.kind() == StreamErrorKind::NotFound && self.is_shard_gone().await {
-                return Left::ShardEnd(Vec::new());
+            let mut backoff = Backoff::after(error.kind());
+            let mut refusal = None;
+            match self.inquire(&error, position).await {
+                Finding::Ended(ended) => return Left::Ended(ended),
+                Finding::Refused(refused) => {
+                    backoff = Backoff::LASTING;
+                    refusal = Some(refused);
+                }
+                Finding::Unexplained if is_refusal(&error) && self.pacer.failures() >= UNEXPLAINED_MAX => {
+                    backoff = Backoff::LASTING;
+                }
+                Finding::Unexplained => {}
             }
             let now = self.spec.clock.now();
-            let retry_in = self.pacer.failed(now, error.kind(), &mut self.rng);
+            let retry_in = self.pacer.failed(now, backoff, &mut self.rng);
+            let failures = self.pacer.failures();
+            let at_checkpoint = self.has_asked && !position.is_fetched();
+            if let Some(refusal) = &refusal {
+                self.spec.observer.observe(FetchEvent::Refused { refusal, failures, retry_in });
+            }
             if self.is_out_of_patience(now) {
                 return Left::Unavailable(error);
             }
-            let failures = self.pacer.failures();
-            self.spec.observer.observe(FetchEvent::Failed { error: &error, failures, retry_in });
+            if refusal.is_none() {
+                let failed = FetchEvent::Failed { error: &error, failures, retry_in, at_checkpoint };
+                self.spec.observer.observe(failed);
+            }
+        }
+    }
+
+    /// What a failure means if it may be about the shard or the position, rather than the consumer.
+    async fn inquire(&mut self, error: &StreamError, position: &Position) -> Finding {
+        match error.kind() {
+            StreamErrorKind::InvalidArgument if !self.has_asked => Finding::Unexplained,
+            kind if is_refusal(error) => self.inquiry.refused(self.spec, position, kind).await,
+            _ => Finding::Unexplained,
         }
     }
 
@@ -159,7 +192,9 @@ impl<'a> Subscriber<'a> {
         &mut self,
         position: &Position,
     ) -> Result<(Box<dyn Subscription>, SystemTime), StreamError> {
+        self.has_asked = false;
         let consumer = self.consumer().await?;
+        self.has_asked = true;
         let sent = self.spec.clock.wall();
         let subscribed = match self.request(&consumer, &position.next_iterator()).await {
             Err(error) if error.kind() == StreamErrorKind::InvalidArgument => match position.alternative() {
@@ -174,7 +209,9 @@ impl<'a> Subscriber<'a> {
             // Perhaps it was deregistered; then it is to be registered again.
             self.fan_out.registration.forget(&consumer).await;
         }
-        Ok((subscribed?, sent))
+        let subscription = subscribed?;
+        self.has_asked = false;
+        Ok((subscription, sent))
     }
 
     /// The registered consumer. The search for it is given up after some time and begun again, so that
@@ -221,15 +258,15 @@ impl<'a> Subscriber<'a> {
         subscribed: SystemTime,
         position: &mut Position,
         inlet: &Inlet,
-    ) -> Result<Ended, StreamError> {
+    ) -> Result<Over, StreamError> {
         let (mut subscription, mut events) = (Some(subscription), 0_u64);
         loop {
-            let Some(open) = &mut subscription else { return Ok(Ended::Continues) };
+            let Some(open) = &mut subscription else { return Ok(Over::Continues) };
             let room = self.spec.clock.timeout(STALL_MAX, self.room(inlet)).await;
-            let Ok(mut memory) = room else { return Ok(Ended::Continues) };
+            let Ok(mut memory) = room else { return Ok(Over::Continues) };
             let event = match self.spec.clock.timeout(SILENCE_MAX, open.next()).await {
                 Ok(Some(event)) => event?,
-                Ok(None) if events > 0 => return Ok(Ended::Continues),
+                Ok(None) if events > 0 => return Ok(Over::Continues),
                 // Even an idle shard has events: whatever ended this, it was not its time.
                 Ok(None) => {
                     let error = self.spec.error(StreamErrorKind::Unavailable, SUBSCRIBE_TO_SHARD);
@@ -242,6 +279,7 @@ impl<'a> Subscriber<'a> {
                 }
             };
             events += 1;
+            let is_at_tip = event.millis_behind_latest == Some(0);
             let cost = cost(&event.records);
             if !memory.try_resize(cost) {
                 // Given back first: whoever holds memory must not wait for more.
@@ -256,7 +294,10 @@ impl<'a> Subscriber<'a> {
                 };
             }
             if let Some(children) = self.accept(event, subscribed, memory, position, inlet)? {
-                return Ok(Ended::Shard(children));
+                return Ok(Over::Ended(Ended::Shard(children)));
+            }
+            if is_at_tip && let Some(ended) = self.inquiry.caught_up(self.spec, position).await {
+                return Ok(Over::Ended(ended));
             }
         }
     }
@@ -278,6 +319,7 @@ impl<'a> Subscriber<'a> {
         }
         self.event_cost = cost(&records);
         self.pacer.event_arrived();
+        self.inquiry.answered(self.spec, position, &records, is_end);
         if std::mem::take(&mut self.has_fallen_back) {
             self.spec.observer.observe(FetchEvent::ReturnedToFanOut);
         }
@@ -297,7 +339,9 @@ impl<'a> Subscriber<'a> {
             (None, _) if is_at_tip => position.nothing_until(subscribed),
             (None, _) => {}
         }
-        self.spec.observer.observe(FetchEvent::Fetched { records: records.len(), millis_behind_latest });
+        let is_below = self.inquiry.is_below();
+        let fetched = FetchEvent::Fetched { records: records.len(), millis_behind_latest, is_below };
+        self.spec.observer.observe(fetched);
         if !records.is_empty() || self.spec.empty_batches {
             inlet.push(Batch { records, millis_behind_latest, permit });
         }
@@ -309,12 +353,9 @@ impl<'a> Subscriber<'a> {
         inlet.room().await;
         self.spec.budget.reserve(self.event_cost).await
     }
+}
 
-    /// Whether it is the shard that is not found, rather than the consumer.
-    async fn is_shard_gone(&self) -> bool {
-        let RetrievalSpec { api, stream, shard, clock, config, .. } = self.spec;
-        let request = api.shard_iterator(stream, shard, &IteratorPosition::TrimHorizon);
-        let answer = clock.timeout(config.kinesis_request_timeout, request).await;
-        matches!(answer, Ok(Err(error)) if error.kind() == StreamErrorKind::NotFound)
-    }
+/// Whether the service refused the shard, the position or the consumer.
+fn is_refusal(error: &StreamError) -> bool {
+    matches!(error.kind(), StreamErrorKind::NotFound | StreamErrorKind::InvalidArgument)
 }

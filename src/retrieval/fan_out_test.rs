@@ -80,6 +80,9 @@ impl Bench {
                 FetchEvent::Failed { .. } => "failed",
                 FetchEvent::FellBackToPolling { .. } => "fell back",
                 FetchEvent::ReturnedToFanOut => "returned",
+                FetchEvent::Restarted { .. } => "restarted",
+                FetchEvent::Refused { .. } => "refused",
+                FetchEvent::Expired { .. } => "expired",
                 FetchEvent::TimestampMissing => "timestamp missing",
             });
         };
@@ -96,6 +99,11 @@ impl Bench {
                 latest_since: self.clock.wall(),
                 timestamp: None,
             },
+            lease: Lease {
+                checkpoint: self.checkpoint.clone(),
+                ..Lease::new(self.shard().as_str(), Checkpoint::TrimHorizon)
+            },
+            on_recreated_stream: OnRecreatedStream::default(),
             limit: 10_000,
             config: RetrievalConfig::default(),
             empty_batches: self.empty_batches,
@@ -131,7 +139,7 @@ async fn take(retrieval: &mut Retrieval, time: Duration) -> (Vec<usize>, Option<
             Err(_) => return (numbers, None),
             Ok(Delivery::Batch(batch)) => numbers.extend(batch.records.iter().map(number)),
             Ok(Delivery::ShardEnd { children }) => return (numbers, Some(children.len())),
-            Ok(Delivery::Broken) => panic!("broken"),
+            Ok(other) => panic!("expected records or the end, got {other:?}"),
         }
     }
 }
@@ -309,12 +317,27 @@ async fn the_end_of_the_shard_comes_with_its_children() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_is_gone_ends_without_children() {
+async fn a_shard_that_has_expired_ends_without_children() {
+    let bench = Bench::new();
+    let mut retrieval = bench.start();
+    take(&mut retrieval, SECOND).await;
+    // The end of the shard comes too late.
+    bench.every(1, "SubscribeToShardEvent", Fault::Error(StreamErrorKind::Unavailable));
+    take(&mut retrieval, 10 * MINUTE).await;
+    bench.writer.split(STREAM, &bench.shard()).expect("split");
+    assert_eq!(take(&mut retrieval, 23 * 60 * MINUTE).await, (vec![], None));
+    assert_eq!(take(&mut retrieval, 2 * 60 * MINUTE).await, (vec![], Some(0)));
+    assert_eq!(bench.saw("expired"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_gone_ends_no_shard() {
     let bench = Bench::new();
     let mut retrieval = bench.start();
     take(&mut retrieval, SECOND).await;
     bench.writer.delete_stream(STREAM).expect("deleted");
-    assert_eq!(take(&mut retrieval, MINUTE).await, (vec![], Some(0)));
+    assert_eq!(take(&mut retrieval, 60 * MINUTE).await, (vec![], None));
+    assert!(bench.saw("failed") > 10);
 }
 
 #[tokio::test(start_paused = true)]

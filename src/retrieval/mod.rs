@@ -16,8 +16,11 @@ mod estimate;
 
 mod buffer;
 
+mod gap;
+mod inquiry;
 mod observe;
 mod polling;
+mod refusal;
 
 mod fan_out;
 mod resubscribing;
@@ -26,6 +29,8 @@ mod resubscribing;
 mod fake_shard;
 #[cfg(test)]
 mod fan_out_test;
+#[cfg(test)]
+mod refused_test;
 #[cfg(test)]
 mod retrieval_test;
 
@@ -36,12 +41,15 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::budget::{MemoryPermit, WorkerBudget};
 use self::buffer::Inlet;
-pub use self::config::{KinesisProtocol, RetrievalConfig};
+pub use self::config::{KinesisProtocol, OnRefusedCheckpoint, OutOfRangeRecords, RetrievalConfig};
 pub(crate) use self::fan_out::FanOut;
 pub(crate) use self::observe::{FetchEvent, FetchObserver};
 use self::polling::Poller;
 use self::position::Position;
 pub(crate) use self::position::StartPosition;
+pub(crate) use self::refusal::{Cause, Refusal};
+use crate::config::OnRecreatedStream;
+use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::runtime::Clock;
 use crate::stream::{ChildShard, StreamApi, StreamError, StreamErrorKind};
@@ -53,6 +61,9 @@ pub(crate) struct RetrievalSpec {
     pub(crate) stream: StreamId,
     pub(crate) shard: ShardId,
     pub(crate) start: StartPosition,
+    /// The lease as it was taken.
+    pub(crate) lease: Lease,
+    pub(crate) on_recreated_stream: OnRecreatedStream,
     pub(crate) source: Source,
     /// The most records one GetRecords request asks for: 1 to 10,000.
     pub(crate) limit: u32,
@@ -99,11 +110,23 @@ pub(crate) enum Delivery {
     /// Records that follow those of the last batch.
     Batch(Batch),
     /// Every record of the shard was delivered. `children` are the shards that follow it: none if the
-    /// service no longer knows the shard.
+    /// stream no longer has the shard.
     ShardEnd { children: Vec<ChildShard> },
+    /// The lease does not go with the shard, and by the settings the shard is to be read as `fresh` says:
+    /// write that to the row, and give the lease up.
+    StartOver { fresh: Box<Lease> },
     /// Fetching broke off because the `StreamApi` panicked or the runtime shuts down. Start another retrieval from the last
     /// processed position.
     Broken,
+}
+
+/// How reading a shard came to its end.
+#[derive(Debug, Clone)]
+enum Ended {
+    /// There is nothing more in the shard. These shards follow it: none if the stream no longer has it.
+    Shard(Vec<ChildShard>),
+    /// The shard is to be read anew, by this lease.
+    StartsOver(Box<Lease>),
 }
 
 /// The records of one page, and the memory they count for.
@@ -142,16 +165,16 @@ impl Retrieval {
 /// Reads the shard to its end.
 async fn fetch(spec: RetrievalSpec, inlet: Inlet) {
     let Some(position) = Position::new(&spec.start) else {
-        return inlet.end(Vec::new());
+        return inlet.end(Ended::Shard(Vec::new()));
     };
     if spec.start.is_timestamp_missing() {
         spec.observer.observe(FetchEvent::TimestampMissing);
     }
-    let children = match &spec.source {
+    let ended = match &spec.source {
         Source::Polling => Poller::new(&spec, position).run(&inlet).await,
         Source::FanOut(fan_out) => fan_out::read(&spec, fan_out, position, &inlet).await,
     };
-    inlet.end(children);
+    inlet.end(ended);
 }
 
 impl RetrievalSpec {

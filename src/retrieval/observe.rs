@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use super::RetrievalSpec;
+use super::{Refusal, RetrievalSpec};
 use crate::metrics::{Metrics, Operation, Outcome, names};
 use crate::stream::StreamError;
-use crate::types::{ShardId, StreamId};
+use crate::types::{Record, SequenceNumber, ShardId, StreamId};
 
 /// Who wants to know how fetching goes. Called on the fetching task: must not block.
 pub(crate) trait FetchObserver: Send + Sync {
@@ -21,9 +21,17 @@ impl<F: Fn(FetchEvent<'_>) + Send + Sync> FetchObserver for F {
 #[derive(Debug)]
 pub(crate) enum FetchEvent<'a> {
     /// A page was read, perhaps without records.
-    Fetched { records: usize, millis_behind_latest: i64 },
-    /// A request failed, the `failures`-th in a row. It is tried again after `retry_in`.
-    Failed { error: &'a StreamError, failures: u32, retry_in: Duration },
+    /// `is_below` while numbers have begun again.
+    Fetched { records: usize, millis_behind_latest: i64, is_below: bool },
+    /// A request failed, the `failures`-th in a row. It is tried again after `retry_in`. `at_checkpoint`
+    /// if it asked for the checkpoint of the lease.
+    Failed { error: &'a StreamError, failures: u32, retry_in: Duration, at_checkpoint: bool },
+    /// The same, and it will be so until somebody has done something about the lease.
+    Refused { refusal: &'a Refusal, failures: u32, retry_in: Duration },
+    /// Records after the checkpoint may have expired unread: this is the oldest that was left, if any was.
+    Expired { oldest: Option<&'a Record> },
+    /// Sequence numbers begin again: this one lies before those that were read already.
+    Restarted { first: &'a SequenceNumber },
     /// Fan-out has failed for so long that the shard is polled from now on; this is the last failure.
     FellBackToPolling { error: &'a StreamError },
     /// Fan-out works again.

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use crate::retrieval::RetrievalConfig;
+use crate::stream::StreamErrorKind;
 use crate::types::Moment;
 
 /// The shortest pause between reads of a shard that is not behind.
@@ -62,6 +63,14 @@ impl Backoff {
     /// For what somebody has to fix.
     pub(super) const LASTING: Self =
         Self { floor: Duration::from_secs(5), first: Duration::from_secs(10), max: Duration::from_secs(60) };
+
+    /// Unless more is known of the failure than its kind.
+    pub(super) fn after(kind: StreamErrorKind) -> Self {
+        match kind {
+            StreamErrorKind::Denied => Self::LASTING,
+            _ => Self::PASSING,
+        }
+    }
 
     pub(super) fn delay(self, failures: u32, rng: &mut fastrand::Rng) -> Duration {
         let doublings = failures.saturating_sub(1).min(16);

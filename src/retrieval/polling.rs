@@ -3,14 +3,15 @@ use std::time::{Duration, SystemTime};
 use super::budget::{cost, payload};
 use super::buffer::Inlet;
 use super::estimate::PageEstimate;
+use super::inquiry::{Finding, Inquiry};
 use super::observe::{FetchEvent, FetchMetrics};
 use super::pacing::{Backoff, Pacer, PageSummary};
 use super::position::Position;
-use super::{Batch, MemoryPermit, RetrievalSpec};
+use super::{Batch, Ended, MemoryPermit, RetrievalSpec};
 use crate::planted::{Bug, planted};
 use crate::runtime::Elapsed;
 use crate::stream::{
-    ChildShard, IteratorPosition, RecordsPage, ShardIterator, StreamError, StreamErrorKind, ends_consistently,
+    IteratorPosition, RecordsPage, ShardIterator, StreamError, StreamErrorKind, ends_consistently,
 };
 use crate::types::Moment;
 
@@ -20,6 +21,9 @@ const GET_SHARD_ITERATOR: &str = "GetShardIterator";
 /// Iterators expire after 300 s. One that is nearly that old, because the processor was slow, is
 /// replaced rather than tried.
 const ITERATOR_AGE_MAX: Duration = Duration::from_secs(270);
+
+/// After so many refusals in a row that nothing explains, the next try takes its time.
+pub(super) const UNEXPLAINED_MAX: u32 = 5;
 
 /// Reads a shard with GetRecords.
 pub(super) struct Poller<'a> {
@@ -31,11 +35,9 @@ pub(super) struct Poller<'a> {
     estimate: PageEstimate,
     /// The iterator that continues from `position`, and when it was obtained.
     iterator: Option<(ShardIterator, Moment)>,
-}
-
-/// The page was the last one of the shard.
-struct LastPage {
-    children: Vec<ChildShard>,
+    inquiry: Inquiry,
+    /// Whether the last page was at the tip.
+    is_at_tip: bool,
 }
 
 impl<'a> Poller<'a> {
@@ -48,29 +50,26 @@ impl<'a> Poller<'a> {
             pacer: Pacer::new(&spec.config),
             estimate: PageEstimate::new(spec.limit),
             iterator: None,
+            inquiry: Inquiry::default(),
+            is_at_tip: false,
             spec,
         }
     }
 
-    /// Reads to the end of the shard and returns its children: none if the service does not know the
-    /// shard any more.
-    pub(super) async fn run(mut self, inlet: &Inlet) -> Vec<ChildShard> {
+    /// Reads to the end.
+    pub(super) async fn run(mut self, inlet: &Inlet) -> Ended {
         loop {
-            if let Some(children) = self.turn(inlet).await {
-                return children;
+            if let Some(ended) = self.turn(inlet).await {
+                return ended;
             }
         }
     }
 
     /// The same, but stops between two pages once it is `until`, and returns the position reached.
-    pub(super) async fn run_until(
-        mut self,
-        until: Moment,
-        inlet: &Inlet,
-    ) -> Result<Vec<ChildShard>, Position> {
+    pub(super) async fn run_until(mut self, until: Moment, inlet: &Inlet) -> Result<Ended, Position> {
         loop {
-            if let Some(children) = self.turn(inlet).await {
-                return Ok(children);
+            if let Some(ended) = self.turn(inlet).await {
+                return Ok(ended);
             }
             if self.spec.clock.now() >= until {
                 return Err(self.position);
@@ -78,8 +77,8 @@ impl<'a> Poller<'a> {
         }
     }
 
-    /// Reads one page, or fails to. Returns the children of the shard if it is over.
-    async fn turn(&mut self, inlet: &Inlet) -> Option<Vec<ChildShard>> {
+    /// Reads one page, or fails to. Returns how reading ended if it is over.
+    async fn turn(&mut self, inlet: &Inlet) -> Option<Ended> {
         inlet.room().await;
         self.spec.clock.sleep_until(self.pacer.next_read()).await;
         // Reserved last, and given back while backing off, so that others can use it.
@@ -87,12 +86,9 @@ impl<'a> Poller<'a> {
         let memory = self.spec.budget.reserve(wanted).await;
         let asked = self.spec.clock.wall();
         match self.read().await.and_then(|page| self.accept(page, asked, memory, inlet)) {
-            Ok(last) => last.map(|last| last.children),
-            Err(error) if error.kind() == StreamErrorKind::NotFound => Some(Vec::new()),
-            Err(error) => {
-                self.recover(&error);
-                None
-            }
+            Ok(None) if self.is_at_tip => self.inquiry.caught_up(self.spec, &self.position).await,
+            Ok(ended) => ended,
+            Err(error) => self.recover(&error).await,
         }
     }
 
@@ -118,6 +114,7 @@ impl<'a> Poller<'a> {
         {
             return Ok(iterator.clone());
         }
+        self.iterator = None;
         let wanted = self.position.next_iterator();
         let iterator = match self.open(&wanted).await {
             Err(error) if error.kind() == StreamErrorKind::InvalidArgument => {
@@ -151,7 +148,7 @@ impl<'a> Poller<'a> {
         asked: SystemTime,
         mut memory: MemoryPermit,
         inlet: &Inlet,
-    ) -> Result<Option<LastPage>, StreamError> {
+    ) -> Result<Option<Ended>, StreamError> {
         if !ends_consistently(page.next_iterator.is_none(), &page.child_shards) {
             return Err(self.error(StreamErrorKind::Malformed, GET_RECORDS));
         }
@@ -159,6 +156,7 @@ impl<'a> Poller<'a> {
         let RecordsPage { records, next_iterator, millis_behind_latest, child_shards } = page;
         let is_at_tip = millis_behind_latest == Some(0);
         let millis_behind_latest = millis_behind_latest.unwrap_or(0);
+        self.is_at_tip = is_at_tip;
         let summary = PageSummary {
             payload_bytes: records.iter().map(payload).sum(),
             has_records: !records.is_empty(),
@@ -173,30 +171,35 @@ impl<'a> Poller<'a> {
         }
 
         self.pacer.page_read(now, summary);
+        self.inquiry.answered(self.spec, &self.position, &records, next_iterator.is_none());
         match records.last() {
             Some(last) => self.position.advance(&last.sequence_number),
             None if is_at_tip => self.position.nothing_until(asked),
             None => {}
         }
-        self.spec.observer.observe(FetchEvent::Fetched { records: records.len(), millis_behind_latest });
+        let is_below = self.inquiry.is_below();
+        let fetched = FetchEvent::Fetched { records: records.len(), millis_behind_latest, is_below };
+        self.spec.observer.observe(fetched);
         if summary.has_records || self.spec.empty_batches {
             inlet.push(Batch { records, millis_behind_latest, permit: memory });
         }
         match next_iterator {
             Some(_) if planted(Bug::EmptyPageEndsShard) && !summary.has_records && !is_at_tip => {
-                Ok(Some(LastPage { children: child_shards }))
+                Ok(Some(Ended::Shard(child_shards)))
             }
             Some(iterator) => {
                 self.iterator = Some((iterator, now));
                 Ok(None)
             }
-            None => Ok(Some(LastPage { children: child_shards })),
+            None => Ok(Some(Ended::Shard(child_shards))),
         }
     }
 
-    /// Prepares another attempt after a failure.
-    fn recover(&mut self, error: &StreamError) {
-        let mut backoff = Backoff::PASSING;
+    /// Prepares another attempt after a failure, unless that turns out to be the end.
+    async fn recover(&mut self, error: &StreamError) -> Option<Ended> {
+        let mut backoff = Backoff::after(error.kind());
+        let mut refusal = None;
+        let is_opening = self.iterator.is_none();
         match error.kind() {
             StreamErrorKind::ExpiredIterator => {
                 self.metrics.expired_iterator();
@@ -205,13 +208,32 @@ impl<'a> Poller<'a> {
                     self.position = Position::Start(IteratorPosition::Latest);
                 }
             }
-            StreamErrorKind::InvalidArgument => self.iterator = None,
-            StreamErrorKind::Denied => backoff = Backoff::LASTING,
+            // Of an iterator rather than a position.
+            StreamErrorKind::InvalidArgument if !is_opening => self.iterator = None,
+            kind @ (StreamErrorKind::InvalidArgument | StreamErrorKind::NotFound) => {
+                self.iterator = None;
+                match self.inquiry.refused(self.spec, &self.position, kind).await {
+                    Finding::Ended(ended) => return Some(ended),
+                    Finding::Refused(refused) => {
+                        backoff = Backoff::LASTING;
+                        refusal = Some(refused);
+                    }
+                    Finding::Unexplained if self.pacer.failures() >= UNEXPLAINED_MAX => {
+                        backoff = Backoff::LASTING;
+                    }
+                    Finding::Unexplained => {}
+                }
+            }
             _ => {}
         }
         let retry_in = self.pacer.read_failed(self.spec.clock.now(), backoff, &mut self.rng);
         let failures = self.pacer.failures();
-        self.spec.observer.observe(FetchEvent::Failed { error, failures, retry_in });
+        let at_checkpoint = is_opening && !self.position.is_fetched();
+        self.spec.observer.observe(match &refusal {
+            Some(refusal) => FetchEvent::Refused { refusal, failures, retry_in },
+            None => FetchEvent::Failed { error, failures, retry_in, at_checkpoint },
+        });
+        None
     }
 
     fn unless_elapsed<T>(

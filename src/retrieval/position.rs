@@ -82,6 +82,15 @@ impl Position {
         matches!(self, Self::Fetched(_))
     }
 
+    /// The sequence number at or after which the shard is opened.
+    pub(super) fn number(&self) -> Option<&SequenceNumber> {
+        match self {
+            Self::Start(IteratorPosition::At(number) | IteratorPosition::After(number))
+            | Self::Fetched(number) => Some(number),
+            Self::Start(_) | Self::Tip { .. } => None,
+        }
+    }
+
     /// A page was accepted whose last record is `last`.
     pub(super) fn advance(&mut self, last: &SequenceNumber) {
         if !matches!(self, Self::Fetched(fetched) if *fetched >= *last) {

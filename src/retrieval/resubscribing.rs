@@ -1,7 +1,6 @@
 use std::time::Duration;
 
 use super::pacing::Backoff;
-use crate::stream::StreamErrorKind;
 use crate::types::Moment;
 
 /// The service refuses a subscription so soon after another to the same shard.
@@ -37,13 +36,9 @@ impl SubscriptionPacer {
     }
 
     /// Subscribing failed, or a subscription broke. Returns how long to stay away.
-    pub(super) fn failed(&mut self, now: Moment, kind: StreamErrorKind, rng: &mut fastrand::Rng) -> Duration {
+    pub(super) fn failed(&mut self, now: Moment, backoff: Backoff, rng: &mut fastrand::Rng) -> Duration {
         self.failures = self.failures.saturating_add(1);
         self.failing_since.get_or_insert(now);
-        let backoff = match kind {
-            StreamErrorKind::Denied => Backoff::LASTING,
-            _ => Backoff::PASSING,
-        };
         self.rested = now + backoff.delay(self.failures, rng);
         self.next_subscription().since(now)
     }
@@ -80,7 +75,7 @@ mod tests {
     fn failures_are_counted_and_timed_until_an_event_comes() {
         let (mut pacer, mut rng) = (SubscriptionPacer::default(), fastrand::Rng::with_seed(1));
         for second in 0..60 {
-            let pause = pacer.failed(at(second), StreamErrorKind::Throttled, &mut rng);
+            let pause = pacer.failed(at(second), Backoff::PASSING, &mut rng);
             assert!((Duration::from_millis(100)..=Duration::from_secs(10)).contains(&pause), "{pause:?}");
         }
         assert_eq!((pacer.failures(), pacer.failing_for(at(60))), (60, Duration::from_secs(60)));
@@ -91,7 +86,7 @@ mod tests {
     #[test]
     fn what_somebody_must_fix_is_tried_seldom() {
         let (mut pacer, mut rng) = (SubscriptionPacer::default(), fastrand::Rng::with_seed(1));
-        let pause = pacer.failed(at(0), StreamErrorKind::Denied, &mut rng);
+        let pause = pacer.failed(at(0), Backoff::LASTING, &mut rng);
         assert!(pause >= Duration::from_secs(5), "{pause:?}");
     }
 }

@@ -9,16 +9,17 @@ use tracing::Instrument;
 
 use super::callbacks::{Callbacks, Panicked};
 use super::fetching::{fetch, millis};
+use super::out_of_range::OutOfRange;
 use super::state::{Input, ShardState, lets_children_start};
 use super::status::StatusCell;
 use crate::aggregation::Deaggregator;
 use crate::checkpoint::{Checkpointer, CheckpointerParts};
 use crate::events::Event;
-use crate::lease::HeldLease;
+use crate::lease::{HeldLease, Lease};
 use crate::metrics::{Operation, Report, names};
 use crate::planted::{Bug, planted};
 use crate::processor::ShardRecordProcessor;
-use crate::retrieval::{Batch, Delivery, Retrieval};
+use crate::retrieval::{Batch, Delivery, OutOfRangeRecords, Retrieval};
 use crate::stream::ChildShard;
 use crate::streams::TrackedStream;
 use crate::types::{ExtendedSequenceNumber, KinesisClientRecord, LeaseKey};
@@ -49,6 +50,7 @@ pub(crate) struct ShardConsumer {
     pub(super) running: Option<Running>,
     pub(super) children: Vec<ChildShard>,
     pub(super) failures: u32,
+    out_of_range: OutOfRange,
 }
 
 /// A processor, and what belongs to its life.
@@ -97,6 +99,7 @@ impl ShardConsumer {
             running: None,
             children: Vec::new(),
             failures: 0,
+            out_of_range: OutOfRange::default(),
         }
     }
 
@@ -211,7 +214,10 @@ impl ShardConsumer {
         self.running = Some(Running {
             processor,
             checkpointer,
-            deaggregator: Deaggregator::new(lease.hash_key_range),
+            deaggregator: Deaggregator::new(match self.worker.retrieval.out_of_range_records {
+                OutOfRangeRecords::Drop => lease.hash_key_range,
+                OutOfRangeRecords::Deliver => None,
+            }),
             after: lease.checkpoint.position().filter(|_| !planted(Bug::RepeatsAggregate)).cloned(),
         });
         Input::Initialized
@@ -221,9 +227,14 @@ impl ShardConsumer {
     async fn process(&mut self) -> Input {
         loop {
             let Some(fetching) = &mut self.fetching else { return Input::LeaseGone };
+            let due = self.out_of_range.due();
             let delivery = tokio::select! {
                 biased;
                 input = interruption(&self.held, &self.stream.stopping) => return input,
+                () = self.worker.clock.sleep_until(due.unwrap_or_default()), if due.is_some() => {
+                    self.report_out_of_range();
+                    continue;
+                }
                 delivery = fetching.next() => delivery,
             };
             match delivery {
@@ -236,6 +247,7 @@ impl ShardConsumer {
                     self.children = children;
                     return Input::LastRecordDelivered;
                 }
+                Delivery::StartOver { fresh } => return self.start_over(&fresh).await,
                 Delivery::Broken => return Input::Panicked,
             }
         }
@@ -251,6 +263,12 @@ impl ShardConsumer {
             tracing::warn!(malformed, "damaged KPL aggregates are delivered as the plain records they are");
             self.report(Operation::ProcessTask).add(names::MALFORMED_AGGREGATES, malformed);
         }
+        let out_of_range = parts.counts().out_of_range;
+        if out_of_range > 0 {
+            self.out_of_range.add(out_of_range);
+            self.report(Operation::ProcessTask).add(names::RECORDS_OUT_OF_RANGE, out_of_range);
+            self.report_out_of_range();
+        }
         if was_empty && self.worker.coordination.call_process_records_even_for_empty_record_list {
             self.deliver(Vec::new(), millis_behind_latest).await?;
         }
@@ -259,6 +277,20 @@ impl ShardConsumer {
         }
         self.status.update(|status| status.behind_latest = Some(millis(millis_behind_latest)));
         ControlFlow::Continue(())
+    }
+
+    /// Reports what was left out, if it is time.
+    fn report_out_of_range(&mut self) {
+        let Some(count) = self.out_of_range.take(self.worker.clock.now()) else { return };
+        tracing::warn!(
+            count,
+            "user records of KPL aggregates were left out: their hash keys lie outside the shard's"
+        );
+        self.worker.events.emit(Event::RecordsOutOfRange {
+            stream: self.stream.id.clone(),
+            shard: self.held.shard_id().clone(),
+            count,
+        });
     }
 
     async fn deliver(
@@ -351,6 +383,22 @@ impl ShardConsumer {
                 self.released = true;
             }
             Err(error) => tracing::info!(%error, "lease not released; it will expire"),
+        }
+        Input::LeaseGone
+    }
+
+    /// Gives the lease back as one of a shard that nobody has read.
+    async fn start_over(&mut self, fresh: &Lease) -> Input {
+        self.fetching = None;
+        let checkpoint = self.held.lease().checkpoint;
+        match self.held.reset(fresh).await {
+            Ok(lease) => {
+                tracing::warn!(%checkpoint, "checkpoint discarded; the shard is read from its oldest record");
+                self.worker.events.emit(Event::LeaseReset { lease: self.held.key().clone(), checkpoint });
+                self.worker.hub.publish(lease);
+                self.released = true;
+            }
+            Err(error) => tracing::warn!(%error, "checkpoint not discarded; the lease will expire"),
         }
         Input::LeaseGone
     }

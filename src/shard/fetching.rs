@@ -5,15 +5,16 @@ use super::status::StatusCell;
 use crate::error::with_causes;
 use crate::events::{Event, EventSink};
 use crate::lease::Lease;
-use crate::retrieval::{FetchEvent, FetchObserver, Retrieval, RetrievalSpec, Source, StartPosition};
+use crate::retrieval::{Cause, FetchEvent, FetchObserver, Retrieval, RetrievalSpec, Source, StartPosition};
+use crate::stream::{StreamError, StreamErrorKind};
 use crate::streams::TrackedStream;
-use crate::types::{ShardId, StartStrategy, StreamId};
+use crate::types::{ShardId, StartStrategy};
 use crate::worker::Worker;
 
 /// Starts to read the shard of `lease` where it stands.
 pub(super) fn fetch(
     worker: &Worker,
-    stream: &TrackedStream,
+    stream: &Arc<TrackedStream>,
     lease: &Lease,
     status: &Arc<StatusCell>,
 ) -> Retrieval {
@@ -27,11 +28,13 @@ pub(super) fn fetch(
         shard: lease.shard_id.clone(),
         start: StartPosition {
             checkpoint: lease.checkpoint.clone(),
-            latest_since: lease.latest_since.map_or(stream.started, |millis| {
-                SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
-            }),
+            latest_since: lease
+                .latest_since
+                .map_or(stream.started, |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis)),
             timestamp,
         },
+        lease: lease.clone(),
+        on_recreated_stream: worker.coordination.on_recreated_stream,
         source: stream.fan_out.clone().map_or(Source::Polling, Source::FanOut),
         limit: worker.lease_config.records_per_call(),
         config: worker.retrieval.clone(),
@@ -40,37 +43,105 @@ pub(super) fn fetch(
         clock: worker.clock.clone(),
         seed: worker.seeds.seed(),
         metrics: worker.metrics.clone(),
-        observer: observer(
-            stream.id.clone(),
-            lease.shard_id.clone(),
-            worker.events.clone(),
-            Arc::clone(status),
-        ),
+        observer: observer(Arc::clone(stream), lease.clone(), worker.events.clone(), Arc::clone(status)),
     })
 }
 
 /// Keeps the status of the shard, and tells who listens what goes wrong.
 fn observer(
-    stream: StreamId,
-    shard: ShardId,
+    tracked: Arc<TrackedStream>,
+    lease: Lease,
     events: EventSink,
     status: Arc<StatusCell>,
 ) -> Arc<dyn FetchObserver> {
+    let (stream, key, shard, checkpoint) = (tracked.id.clone(), lease.key, lease.shard_id, lease.checkpoint);
+    let foreign = ForeignShard { stream: tracked, shard: shard.clone() };
     Arc::new(move |event: FetchEvent<'_>| match event {
-        FetchEvent::Fetched { records, millis_behind_latest } => status.update(|status| {
-            status.fetch_failures = 0;
-            if records == 0 {
-                status.behind_latest = Some(millis(millis_behind_latest));
+        FetchEvent::Fetched { records, millis_behind_latest, is_below } => {
+            let had_problem = status.update(|status| {
+                status.fetch_failures = 0;
+                if records == 0 {
+                    status.behind_latest = Some(millis(millis_behind_latest));
+                }
+                !is_below && status.problem.take().is_some()
+            });
+            if had_problem {
+                foreign.set(None);
             }
-        }),
-        FetchEvent::Failed { error, failures, retry_in } => {
+        }
+        FetchEvent::Failed { error, failures, retry_in, at_checkpoint } => {
             status.update(|status| status.fetch_failures = u64::from(failures));
-            let reason = with_causes(error);
+            let mut reason = with_causes(error);
+            if at_checkpoint && is_refusal(error) && checkpoint.position().is_some() {
+                reason.push_str(&format!("; it was to be opened at checkpoint {checkpoint} of its lease"));
+            }
             tracing::warn!(%stream, %shard, failures, ?retry_in, reason, "cannot fetch records; trying again");
             events.emit(Event::FetchFailed {
                 stream: stream.clone(),
                 shard: shard.clone(),
                 reason: reason.into(),
+            });
+        }
+        FetchEvent::Refused { refusal, failures, retry_in } => {
+            let reason = refusal.to_string();
+            let is_new = status.update(|status| {
+                status.fetch_failures = u64::from(failures);
+                status.problem.replace(reason.clone()).as_ref() != Some(&reason)
+            });
+            if !is_new {
+                tracing::debug!(%stream, %shard, failures, ?retry_in, "the shard is still refused");
+                return;
+            }
+            tracing::warn!(%stream, %shard, reason, "the shard cannot be read by its lease; trying again");
+            if matches!(refusal.cause, Cause::OtherStream(_)) {
+                foreign.set(Some(reason.clone()));
+            }
+            let (stream, reason) = (stream.clone(), reason.into());
+            events.emit(match &refusal.cause {
+                Cause::OtherStream(_) => Event::StreamRecreated { stream, reason },
+                Cause::Position => {
+                    let (shard, checkpoint) = (shard.clone(), refusal.checkpoint().clone());
+                    Event::PositionRefused { stream, shard, checkpoint, reason }
+                }
+            });
+        }
+        FetchEvent::Expired { oldest } => {
+            let (oldest, arrived) = oldest.map_or((None, None), |record| {
+                (Some(record.sequence_number.clone()), record.approximate_arrival_timestamp)
+            });
+            tracing::warn!(
+                %stream,
+                %shard,
+                %checkpoint,
+                oldest = oldest.as_ref().map(tracing::field::display),
+                ?arrived,
+                "records after the checkpoint may have expired unread"
+            );
+            events.emit(Event::RecordsExpired {
+                stream: stream.clone(),
+                shard: shard.clone(),
+                checkpoint: checkpoint.clone(),
+                oldest,
+                arrived,
+            });
+        }
+        FetchEvent::Restarted { first } => {
+            let problem = format!(
+                "shard {shard} of stream {} has sequence number {first}, which lies before those that were \
+                 read by lease {key} (checkpoint {checkpoint}): its sequence numbers have begun again, as if \
+                 the stream were another. Records before the checkpoint are not delivered. Set \
+                 CoordinationConfig::on_recreated_stream to StartOver to read the stream from its oldest \
+                 record, or delete the lease while no worker runs",
+                stream.name()
+            );
+            tracing::warn!(%stream, %shard, problem, "sequence numbers have begun again");
+            foreign.set(Some(problem.clone()));
+            status.update(|status| status.problem = Some(problem));
+            events.emit(Event::SequenceNumbersRestarted {
+                stream: stream.clone(),
+                shard: shard.clone(),
+                checkpoint: checkpoint.clone(),
+                fetched: first.clone(),
             });
         }
         FetchEvent::FellBackToPolling { error } => {
@@ -92,6 +163,28 @@ fn observer(
             "the lease starts at a timestamp, but none is configured any more; reading from the oldest record"
         ),
     })
+}
+
+/// What the status of the stream says of this shard, for as long as it is fetched.
+struct ForeignShard {
+    stream: Arc<TrackedStream>,
+    shard: ShardId,
+}
+
+impl ForeignShard {
+    fn set(&self, problem: Option<String>) {
+        self.stream.set_foreign_shard(&self.shard, problem);
+    }
+}
+
+impl Drop for ForeignShard {
+    fn drop(&mut self) {
+        self.set(None);
+    }
+}
+
+fn is_refusal(error: &StreamError) -> bool {
+    matches!(error.kind(), StreamErrorKind::NotFound | StreamErrorKind::InvalidArgument)
 }
 
 pub(super) fn millis(count: i64) -> Duration {

@@ -4,6 +4,7 @@ mod callbacks;
 mod consumer;
 mod ending;
 mod fetching;
+mod out_of_range;
 mod state;
 mod status;
 

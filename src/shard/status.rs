@@ -36,16 +36,21 @@ pub struct ShardStatus {
     /// children had no leases, or `shard_ended` panicked or returned without
     /// [`Checkpointer::end`](crate::Checkpointer::end).
     pub end_attempts: u64,
+    /// Why the shard is not read, if somebody has to do something about it, and what.
+    pub problem: Option<String>,
 }
 
 /// So many attempts may fail before the end of a shard is overdue.
 const END_ATTEMPTS: u64 = 3;
 
 impl ShardStatus {
-    /// Whether records cannot be fetched, the processor panicked and did not process a batch since, or the
-    /// end of the shard is not stored.
+    /// Whether records cannot be fetched, the lease does not go with the shard, the processor panicked and
+    /// did not process a batch since, or the end of the shard is not stored.
     pub(crate) fn is_in_trouble(&self) -> bool {
-        self.fetch_failures > 2 || self.state == ShardState::Failed || self.is_end_overdue()
+        self.fetch_failures > 2
+            || self.problem.is_some()
+            || self.state == ShardState::Failed
+            || self.is_end_overdue()
     }
 
     pub(crate) fn is_end_overdue(&self) -> bool {
@@ -72,6 +77,7 @@ impl StatusCell {
             panics: 0,
             fetch_failures: 0,
             end_attempts: 0,
+            problem: None,
         }))
     }
 
@@ -85,8 +91,8 @@ impl StatusCell {
         self.lock().bytes_delivered
     }
 
-    pub(crate) fn update(&self, change: impl FnOnce(&mut ShardStatus)) {
-        change(&mut self.lock());
+    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut ShardStatus) -> T) -> T {
+        change(&mut self.lock())
     }
 
     fn lock(&self) -> MutexGuard<'_, ShardStatus> {

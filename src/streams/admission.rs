@@ -96,7 +96,10 @@ mod tests {
     #[test]
     fn leases_of_the_other_mode_alone_are_refused_with_what_to_do() {
         let error = admitted(&[single(None), ended(single(None))], true).expect_err("the other mode");
-        assert!(error.to_string().starts_with("the lease table has 1 lease(s) of a consumer of a single"), "{error}");
+        assert!(
+            error.to_string().starts_with("the lease table has 1 lease(s) of a consumer of a single"),
+            "{error}"
+        );
         let error = admitted(&[several()], false).expect_err("the other mode");
         assert!(error.to_string().contains("streams([..])"), "{error}");
     }

@@ -3,6 +3,7 @@
 mod admission;
 mod find;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -16,7 +17,7 @@ use crate::config::WantedStream;
 use crate::lease::Lease;
 use crate::retrieval::FanOut;
 use crate::stream::Shard;
-use crate::types::{StartStrategy, StreamId};
+use crate::types::{ShardId, StartStrategy, StreamId};
 
 /// A stream that this worker reads.
 #[derive(Debug)]
@@ -40,8 +41,10 @@ pub(crate) struct TrackedStream {
 struct Problems {
     /// Its shards cannot be listed, or its leases not be created.
     sync: Option<String>,
-    /// Leases hold positions of another stream.
+    /// Leases hold positions of another stream, as the list of shards shows.
     foreign_leases: Option<String>,
+    /// The same of shards that this worker was refused.
+    foreign_shards: BTreeMap<ShardId, String>,
     /// Another stream's consumer uses the lease table.
     shared_table: Option<String>,
 }
@@ -84,6 +87,14 @@ impl TrackedStream {
         std::mem::replace(&mut lock(&self.problems).foreign_leases, problem).is_none() && is_new
     }
 
+    pub(crate) fn set_foreign_shard(&self, shard: &ShardId, problem: Option<String>) {
+        let shards = &mut lock(&self.problems).foreign_shards;
+        match problem {
+            Some(problem) => shards.insert(shard.clone(), problem),
+            None => shards.remove(shard),
+        };
+    }
+
     /// Whether this is the first that is known of it.
     pub(crate) fn set_shared_table(&self, problem: Option<String>) -> bool {
         let is_new = problem.is_some();
@@ -96,8 +107,9 @@ impl TrackedStream {
     }
 
     fn status(&self) -> StreamStatus {
-        let Problems { sync, foreign_leases, shared_table } = &*lock(&self.problems);
-        let problem = shared_table.as_ref().or(foreign_leases.as_ref()).or(sync.as_ref()).cloned();
+        let Problems { sync, foreign_leases, foreign_shards, shared_table } = &*lock(&self.problems);
+        let foreign = foreign_leases.as_ref().or_else(|| foreign_shards.values().next());
+        let problem = shared_table.as_ref().or(foreign).or(sync.as_ref()).cloned();
         StreamStatus { stream: self.id.clone(), problem }
     }
 }

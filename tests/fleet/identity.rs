@@ -18,10 +18,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn at_latest(builder: ConsumerBuilder) -> ConsumerBuilder {
-    builder.management(ManagementConfig {
-        start_strategy: StartStrategy::Latest,
-        ..ManagementConfig::default()
-    })
+    builder
+        .management(ManagementConfig { start_strategy: StartStrategy::Latest, ..ManagementConfig::default() })
 }
 
 fn starting_over(builder: ConsumerBuilder, mode: CoordinationMode) -> ConsumerBuilder {
@@ -115,8 +113,13 @@ async fn by_a_setting_a_stream_that_was_created_again_is_read_from_its_oldest_re
             world.all_heard_within(10 * MINUTE).await;
             until(2 * MINUTE, || problem(&b).is_none(), || format!("{:?}", b.status())).await;
             assert_eq!(b.status().health, Health::Healthy, "{shards}");
-            let open: BTreeSet<_> =
-                world.kinesis.open_shards(STREAM).expect("a stream").into_iter().map(|shard| shard.id).collect();
+            let open: BTreeSet<_> = world
+                .kinesis
+                .open_shards(STREAM)
+                .expect("a stream")
+                .into_iter()
+                .map(|shard| shard.id)
+                .collect();
             let rows: BTreeSet<_> = world.leases().into_iter().map(|lease| lease.shard_id).collect();
             assert_eq!(rows, open, "rows of the earlier stream are gone");
         }
@@ -216,10 +219,9 @@ async fn a_shard_whose_lineage_has_expired_is_read_from_its_oldest_record() {
     for strategy in [StartStrategy::Latest, StartStrategy::Timestamp(1_750_000_000_000)] {
         let world = World::new(1);
         let worker = |name| {
-            world.worker(name, Habit::CheckpointEveryBatch).management(ManagementConfig {
-                start_strategy: strategy,
-                ..ManagementConfig::default()
-            })
+            world
+                .worker(name, Habit::CheckpointEveryBatch)
+                .management(ManagementConfig { start_strategy: strategy, ..ManagementConfig::default() })
         };
         let a = start(worker("a")).await;
         tokio::time::sleep(SECOND).await;
@@ -266,8 +268,13 @@ async fn two_single_streams_that_start_at_once_on_one_table_are_seen() {
     world.put(64);
     world.put_to(PAYMENTS, "pay", 64);
     tokio::time::sleep(2 * MINUTE).await;
-    let degraded: Vec<_> = handles.iter().filter(|handle| handle.status().health == Health::Degraded).collect();
-    assert!(handles.len() == 1 || degraded.len() == 1, "{:?}", handles.iter().map(|h| h.status()).collect::<Vec<_>>());
+    let degraded: Vec<_> =
+        handles.iter().filter(|handle| handle.status().health == Health::Degraded).collect();
+    assert!(
+        handles.len() == 1 || degraded.len() == 1,
+        "{:?}",
+        handles.iter().map(|h| h.status()).collect::<Vec<_>>()
+    );
     for handle in degraded {
         let problem = problem(handle).expect("a problem");
         assert!(problem.contains("one application reads one stream"), "{problem}");
@@ -320,6 +327,15 @@ async fn a_row_that_somebody_deletes_is_created_again_at_its_checkpoint() {
             for lease in &before[..deleted] {
                 delete(&world, &lease.key).await;
             }
+            let are_back = || world.leases().iter().filter(|lease| lease.owner.is_some()).count() == 4;
+            tokio::time::sleep(SECOND).await;
+            until(MINUTE, are_back, || format!("{:?}", world.leases())).await;
+            let checkpoint = |lease: &Lease| lease.checkpoint.clone();
+            assert_eq!(
+                world.leases().iter().map(checkpoint).collect::<Vec<_>>(),
+                before.iter().map(checkpoint).collect::<Vec<_>>(),
+                "at the checkpoints last known"
+            );
             world.put(64);
             world.all_heard_within(2 * MINUTE).await;
             world.all_stored_within(MINUTE).await;

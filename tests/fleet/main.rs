@@ -6,6 +6,7 @@ mod health;
 mod identity;
 mod leader;
 mod processors;
+mod refusals;
 mod resharding;
 mod streams;
 mod throttled_table;

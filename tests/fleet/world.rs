@@ -55,6 +55,11 @@ pub(crate) struct World {
 impl World {
     /// A stream of `shards` shards and no lease table.
     pub(crate) fn new(shards: u32) -> Self {
+        // With RUST_LOG, the workers' own log is printed.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_750_000_000);
         let kinesis = SimulatedKinesis::starting_at(wall);
         kinesis.create_stream(STREAM, shards).expect("a new stream");

@@ -33,7 +33,8 @@ pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
                         None => {
                             ended.contains(parent.as_str()) || {
                                 let written = history.shards.get(parent).map(|parent| &parent.written[..]);
-                                let is_expired = |at| at < required_from || history.may_be_expired(at, event.at);
+                                let is_expired =
+                                    |at| at < required_from || history.may_be_expired(at, event.at);
                                 written.unwrap_or_default().iter().all(|written| is_expired(written.at))
                             }
                         }
