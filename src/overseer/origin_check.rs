@@ -12,7 +12,7 @@ use crate::stream::Shard;
 use crate::streams::TrackedStream;
 use crate::types::Checkpoint;
 
-/// Rows that are told their origin at a time.
+/// Rows whose origin is stored at a time.
 const ORIGINS_AT_ONCE: usize = 100;
 
 impl Overseer {
@@ -128,11 +128,14 @@ impl Overseer {
     }
 
     /// Stores where leases come from whose rows do not say it: those that other libraries made, and of
-    /// shards that were not listed yet when their leases were made.
+    /// shards that were not listed yet when their leases were made. Only as long as nothing is processed: a
+    /// position may be of an earlier stream.
     async fn store_origins(&mut self, stream: &TrackedStream, shards: &Shards<'_>) {
         let worker = Arc::clone(&self.worker);
         let is_silent = |lease: &&Lease| {
-            stream.has(lease) && lease.starting_sequence_number.is_none() && !lease.checkpoint.is_shard_end()
+            stream.has(lease)
+                && lease.starting_sequence_number.is_none()
+                && lease.checkpoint <= Checkpoint::Latest
         };
         let silent: Vec<Lease> =
             self.view.leases().filter(is_silent).take(ORIGINS_AT_ONCE).cloned().collect();

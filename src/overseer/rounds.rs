@@ -140,6 +140,10 @@ impl Overseer {
     /// Every consumer has seen the stop by itself; waits for them, within bounds.
     async fn drain(mut self) -> usize {
         let worker = Arc::clone(&self.worker);
+        let given_back = worker.clock.timeout(worker.coordination.failover_time, self.give_back_unfound());
+        if given_back.await.is_err() {
+            tracing::info!("leases that were assigned to this worker meanwhile are left to the leader");
+        }
         let all_ended = async {
             while let Some(ended) = self.consumers.join_next_with_id().await {
                 self.consumer_ended(ended);

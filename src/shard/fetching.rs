@@ -93,17 +93,19 @@ fn observer(
                 return;
             }
             tracing::warn!(%stream, %shard, reason, "the shard cannot be read by its lease; trying again");
-            if matches!(refusal.cause, Cause::OtherStream(_)) {
-                foreign.set(Some(reason.clone()));
-            }
-            let (stream, reason) = (stream.clone(), reason.into());
-            events.emit(match &refusal.cause {
-                Cause::OtherStream(_) => Event::StreamRecreated { stream, reason },
-                Cause::Position => {
-                    let (shard, checkpoint) = (shard.clone(), refusal.checkpoint().clone());
-                    Event::PositionRefused { stream, shard, checkpoint, reason }
+            match &refusal.cause {
+                Cause::OtherStream(_) => {
+                    if foreign.set(Some(reason.clone())) {
+                        events.emit(Event::StreamRecreated { stream: stream.clone(), reason: reason.into() });
+                    }
                 }
-            });
+                Cause::Position => events.emit(Event::PositionRefused {
+                    stream: stream.clone(),
+                    shard: shard.clone(),
+                    checkpoint: refusal.checkpoint().clone(),
+                    reason: reason.into(),
+                }),
+            }
         }
         FetchEvent::Expired { oldest } => {
             let (oldest, arrived) = oldest.map_or((None, None), |record| {
@@ -172,8 +174,9 @@ struct ForeignShard {
 }
 
 impl ForeignShard {
-    fn set(&self, problem: Option<String>) {
-        self.stream.set_foreign_shard(&self.shard, problem);
+    /// Whether it is the first of the stream.
+    fn set(&self, problem: Option<String>) -> bool {
+        self.stream.set_foreign_shard(&self.shard, problem)
     }
 }
 

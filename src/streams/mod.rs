@@ -49,6 +49,12 @@ struct Problems {
     shared_table: Option<String>,
 }
 
+impl Problems {
+    fn has_foreign(&self) -> bool {
+        self.foreign_leases.is_some() || !self.foreign_shards.is_empty()
+    }
+}
+
 /// One of the streams of a consumer, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -81,18 +87,23 @@ impl TrackedStream {
         lock(&self.problems).sync = problem;
     }
 
-    /// Whether this is the first that is known of it.
+    /// Whether this is the first that is known of leases of another stream.
     pub(crate) fn set_foreign_leases(&self, problem: Option<String>) -> bool {
-        let is_new = problem.is_some();
-        std::mem::replace(&mut lock(&self.problems).foreign_leases, problem).is_none() && is_new
+        let mut problems = lock(&self.problems);
+        let is_new = problem.is_some() && !problems.has_foreign();
+        problems.foreign_leases = problem;
+        is_new
     }
 
-    pub(crate) fn set_foreign_shard(&self, shard: &ShardId, problem: Option<String>) {
-        let shards = &mut lock(&self.problems).foreign_shards;
+    /// Whether this is the first that is known of leases of another stream.
+    pub(crate) fn set_foreign_shard(&self, shard: &ShardId, problem: Option<String>) -> bool {
+        let mut problems = lock(&self.problems);
+        let is_new = problem.is_some() && !problems.has_foreign();
         match problem {
-            Some(problem) => shards.insert(shard.clone(), problem),
-            None => shards.remove(shard),
+            Some(problem) => problems.foreign_shards.insert(shard.clone(), problem),
+            None => problems.foreign_shards.remove(shard),
         };
+        is_new
     }
 
     /// Whether this is the first that is known of it.

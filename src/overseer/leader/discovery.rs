@@ -9,6 +9,7 @@ use crate::error::with_causes;
 use crate::lease::{Lease, LeaseWrite, StoreError, WriteOutcome};
 use crate::metrics::{Operation, names};
 use crate::overseer::Purpose;
+use crate::overseer::migration::Protocol;
 use crate::overseer::rounds::{CONCURRENT_WRITES, Overseer};
 use crate::planted::{Bug, planted};
 use crate::types::{LeaseKey, Moment, WorkerId};
@@ -139,6 +140,27 @@ impl Overseer {
         }
         self.give_back(others).await;
         started
+    }
+
+    /// Gives back, at shutdown, leases that the leader assigned to this worker and that it has not taken up:
+    /// else they would have to run out.
+    pub(in crate::overseer) async fn give_back_unfound(&mut self) {
+        if self.worker.protocol.get() != Protocol::Led {
+            return;
+        }
+        let worker = Arc::clone(&self.worker);
+        let Ok(leases) = self.assigned_to_us().await else { return };
+        let barred = self.twins.barred(worker.coordination.failover_time, worker.clock.now());
+        let is_unfound = |lease: &&Lease| {
+            is_given_to(&worker.id, lease) && self.reads(lease) && !barred.contains(&lease.key)
+        };
+        for lease in leases.iter().filter(is_unfound) {
+            match worker.store.apply(&LeaseWrite::release(lease, &worker.id)).await {
+                Ok(WriteOutcome::Applied(lease)) => worker.hub.publish(*lease),
+                Ok(WriteOutcome::Refused(_)) => {}
+                Err(error) => return worker.coordination_failed("ReleaseLease", &error),
+            }
+        }
     }
 
     /// Gives back leases of streams that this worker does not read, but the leader does that assigned them.
