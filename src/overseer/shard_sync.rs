@@ -30,19 +30,11 @@ impl ShardSyncPlan {
             return;
         }
         let shards: BTreeMap<&ShardId, &Shard> = shards.iter().map(|shard| (&shard.id, shard)).collect();
-        let started: BTreeSet<&ShardId> = leases
-            .iter()
-            .filter(|lease| lease.checkpoint > Checkpoint::Latest)
-            .map(|lease| &lease.shard_id)
-            .collect();
-        let mut with_started_child: BTreeSet<&ShardId> = BTreeSet::new();
-        for shard in shards.values().filter(|shard| started.contains(&shard.id)) {
-            with_started_child.extend(&shard.parents);
-        }
+        let ended = ended_before(leases, &shards);
         for lease in vanished {
             let is_needed = shards
                 .get(&lease.shard_id)
-                .is_some_and(|shard| shard.is_open() || !with_started_child.contains(&shard.id));
+                .is_some_and(|shard| shard.is_open() || !ended.contains(&shard.id));
             if is_needed {
                 self.new_leases.retain(|new| new.lease.key != lease.key);
                 let lease = lease.clone().unowned_again();
@@ -258,6 +250,30 @@ pub(crate) fn initial_checkpoint(strategy: StartStrategy) -> Checkpoint {
         StartStrategy::Oldest => Checkpoint::TrimHorizon,
         StartStrategy::Timestamp(_) => Checkpoint::AtTimestamp,
     }
+}
+
+/// The shards that had ended before `leases` came to be what they are: the parents of a shard that is being
+/// processed, and all that lie further back than the parents of a shard with a lease, because leases of
+/// children are created at the end of their parents.
+fn ended_before<'a>(leases: &[Lease], shards: &BTreeMap<&ShardId, &'a Shard>) -> BTreeSet<&'a ShardId> {
+    let parents = |shard: &ShardId| shards.get(shard).map(|shard| &shard.parents).into_iter().flatten();
+    let mut ended = BTreeSet::new();
+    let mut todo: Vec<&ShardId> = Vec::new();
+    for lease in leases {
+        for parent in parents(&lease.shard_id) {
+            if lease.checkpoint > Checkpoint::Latest {
+                todo.push(parent);
+            } else {
+                todo.extend(parents(parent));
+            }
+        }
+    }
+    while let Some(shard) = todo.pop() {
+        if ended.insert(shard) {
+            todo.extend(parents(shard));
+        }
+    }
+    ended
 }
 
 /// Why the children of an ended shard get no leases yet.

@@ -279,3 +279,30 @@ proptest! {
         }
     }
 }
+
+/// What becomes of the rows `vanished`, if the leases of `line` are there: those in brackets are processed.
+fn put_back(shards: &str, line: &str, vanished: &str) -> Vec<String> {
+    let at = |number: u128| crate::types::ExtendedSequenceNumber::new(number.into(), 0).into();
+    let mut leases = leases(&line.replace(['(', ')'], ""));
+    for (lease, word) in leases.iter_mut().zip(line.split_whitespace()) {
+        lease.checkpoint = if word.starts_with('(') { at(9) } else { Checkpoint::TrimHorizon };
+    }
+    let gone: Vec<Lease> =
+        vanished.split_whitespace().map(|id| Lease { counter: 4, ..Lease::new(id, at(5)) }).collect();
+    let mut plan = ShardSyncPlan { new_leases: Vec::new() };
+    plan.put_back(gone.iter(), &leases, &stream(shards));
+    for new in &plan.new_leases {
+        assert_eq!((new.lease.counter, &new.lease.owner, &new.lease.checkpoint), (5, &None, &at(5)));
+    }
+    plan.new_leases.iter().map(|new| new.lease.key.to_string()).collect()
+}
+
+#[test]
+fn a_row_that_was_deleted_is_put_back_unless_its_shard_had_ended() {
+    assert_eq!(put_back("0* 1*", "(0)", "1"), ["1"], "an open shard");
+    assert_eq!(put_back("0 1*<0 2*<0", "1 2", "0"), ["0"], "its children wait for it");
+    assert!(put_back("0 1*<0 2*<0", "(1) 2", "0").is_empty(), "a child is being processed");
+    assert!(put_back("0 1<0 2*<1", "2", "0").is_empty(), "its child has ended");
+    assert!(put_back("0 1<0 2<1 3*<2", "(3)", "0 1 2").is_empty(), "long ago");
+    assert!(put_back("1*", "(1)", "0").is_empty(), "it has expired");
+}
