@@ -47,6 +47,12 @@ impl Holdings {
         self.lock().is_empty()
     }
 
+    /// The row of a lease as this worker last wrote it, if it holds it still.
+    pub(crate) fn row(&self, key: &LeaseKey) -> Option<Lease> {
+        let holding = self.lock().get(key).cloned()?;
+        holding.held.is_valid().then(|| holding.held.lease())
+    }
+
     pub(crate) fn keys(&self) -> BTreeSet<LeaseKey> {
         self.lock().keys().cloned().collect()
     }

@@ -340,7 +340,9 @@ impl Overseer {
             .map(|new| {
                 tracing::debug!(%new, "creating a lease");
                 let is_again = new.reason == Reason::Vanished;
-                create(&worker, new.lease, is_again)
+                // What this worker holds goes on under the same counter, as if nothing had happened.
+                let held = if is_again { worker.holdings.row(&new.lease.key) } else { None };
+                create(&worker, held.unwrap_or(new.lease), is_again)
             })
             .buffered(concurrent);
         let mut complete = true;

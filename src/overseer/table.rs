@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use futures_util::{StreamExt, stream};
-
 use super::health::Purpose;
 use super::migration;
-use super::rounds::{CONCURRENT_WRITES, Overseer};
+use super::rounds::Overseer;
 use crate::config::CoordinationMode;
 use crate::error::with_causes;
 use crate::events::Event;
@@ -33,8 +31,8 @@ impl Overseer {
         }
     }
 
-    /// Creates the table, within the failover time, and renews what is held, before anybody creates its
-    /// leases from the start strategy.
+    /// Creates the table, within the failover time. The next round finds it empty, and creates the leases
+    /// again that were in it.
     async fn create_table_again(&mut self) {
         let worker = Arc::clone(&self.worker);
         let ensured =
@@ -54,13 +52,6 @@ impl Overseer {
         tracing::info!("the lease table is there again");
         self.has_owner_index = false;
         self.next_round = worker.clock.now();
-        stream::iter(worker.holdings.all())
-            .for_each_concurrent(CONCURRENT_WRITES, |holding| async move {
-                if let Err(error) = holding.held.renew(None).await {
-                    tracing::info!(lease = %holding.held.key(), %error, "not renewed in the new table");
-                }
-            })
-            .await;
         if worker.coordination.mode == CoordinationMode::Leader
             && let Err(error) = migration::initialize(&worker).await
         {

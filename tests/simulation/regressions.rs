@@ -4,9 +4,11 @@
 use crate::simulate;
 
 /// The seed, and what it showed when it was found.
-const SEEDS: [(u64, &str); 6] = [
+const SEEDS: [(u64, &str); 8] = [
     (323, "a shard could not end while the other parent of its child had expired without a lease"),
     (433, "the same, among workers that subscribe"),
+    (16, "the row of a shard that had ended elsewhere was taken for one that somebody had deleted"),
+    (109, "the same, after the rows of its children had gone too"),
     (1005, "finished leases were created again from a scan that was too old"),
     (1398, "a fleet did not move on to a leader because an ended lease named a worker long gone"),
     (2189, "a new leader gave leases to a worker that had been silent for longer than it is allowed"),
