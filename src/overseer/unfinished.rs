@@ -77,7 +77,7 @@ impl Unfinished {
         let Some(awaited) = waiting.awaited.get_mut(key) else { return };
         awaited.is_unfinished = is_unfinished;
         if !is_unfinished {
-            waiting.wake(awaited_by(&waiting, [key]));
+            waiting.wake(&awaited_by(&waiting, [key]));
         }
     }
 
@@ -88,7 +88,7 @@ impl Unfinished {
             awaited.is_unfinished = is_unfinished(key);
         }
         let ended = waiting.awaited.iter().filter(|(_, awaited)| !awaited.is_unfinished);
-        waiting.wake(awaited_by(&waiting, ended.map(|(key, _)| key)));
+        waiting.wake(&awaited_by(&waiting, ended.map(|(key, _)| key)));
     }
 
     /// Nobody has looked at the whole table: each of those who wait has to look for itself, except for
@@ -116,7 +116,7 @@ fn awaited_by<'a>(waiting: &Waiting, keys: impl IntoIterator<Item = &'a LeaseKey
 
 impl Waiting {
     /// Wakes those of whose parents none is known to be unfinished.
-    fn wake(&self, arrivals: BTreeSet<u64>) {
+    fn wake(&self, arrivals: &BTreeSet<u64>) {
         let is_unfinished =
             |parent: &LeaseKey| self.awaited.get(parent).is_some_and(|awaited| awaited.is_unfinished);
         for consumer in arrivals.iter().filter_map(|arrival| self.consumers.get(arrival)) {

@@ -33,14 +33,12 @@ async fn a_shard_that_is_listed_is_read_however_often_it_is_not_found() {
         bench.shard.put(5, 10);
         let mut retrieval = bench.start();
         assert_eq!(batch(&mut retrieval).await, numbers(1..=5));
-        let mut state = bench.shard.state();
         if opening {
-            state.records_scripts.extend(fail(StreamErrorKind::ExpiredIterator, 1));
-            state.iterator_scripts.extend(fail(StreamErrorKind::NotFound, times));
+            bench.shard.state().records_scripts.extend(fail(StreamErrorKind::ExpiredIterator, 1));
+            bench.shard.state().iterator_scripts.extend(fail(StreamErrorKind::NotFound, times));
         } else {
-            state.records_scripts.extend(fail(StreamErrorKind::NotFound, times));
+            bench.shard.state().records_scripts.extend(fail(StreamErrorKind::NotFound, times));
         }
-        drop(state);
         bench.shard.put(5, 10);
         bench.shard.close();
         let (records, children) = drain(&mut retrieval).await;

@@ -12,7 +12,7 @@ pub(crate) enum Refusal {
          let the old consumer finish, then give this one another application name or table_name, or delete the \
          old leases"
     )]
-    OfSingleStream { lease: String, count: usize },
+    SingleStream { lease: String, count: usize },
     #[error(
         "the lease table has {count} lease(s) of a consumer of several streams, such as {lease}, and none of a \
          single stream. Their keys differ, so the stream would be read anew by its start strategy, and what was not \
@@ -20,13 +20,13 @@ pub(crate) enum Refusal {
          one, let the old consumer finish, then give this one another application name or table_name, or delete \
          the old leases"
     )]
-    OfSeveralStreams { lease: String, count: usize },
+    SeveralStreams { lease: String, count: usize },
     #[error(
         "the lease table is in use for stream {other} (lease {lease}), and this consumer reads stream {stream}: leases \
          of a single stream do not tell streams apart. Give each stream's consumer an application name of its own, \
          or read both with streams([..])"
     )]
-    OfAnotherStream { lease: String, other: String, stream: String },
+    AnotherStream { lease: String, other: String, stream: String },
 }
 
 /// Whether a consumer of `streams` may use a table with these leases.
@@ -39,8 +39,8 @@ pub(crate) fn admit(leases: &[Lease], streams: &[&StreamId], is_multi: bool) -> 
     {
         let (lease, count) = (lease.key.to_string(), others.len());
         return Err(match is_multi {
-            true => Refusal::OfSingleStream { lease, count },
-            false => Refusal::OfSeveralStreams { lease, count },
+            true => Refusal::SingleStream { lease, count },
+            false => Refusal::SeveralStreams { lease, count },
         });
     }
     if is_multi {
@@ -50,7 +50,7 @@ pub(crate) fn admit(leases: &[Lease], streams: &[&StreamId], is_multi: bool) -> 
         for lease in &ours {
             if let Some(Mismatch::OtherStream { name }) = foreign_stream(lease, stream) {
                 let (lease, stream) = (lease.key.to_string(), stream.name().to_owned());
-                return Err(Refusal::OfAnotherStream { lease, other: name, stream });
+                return Err(Refusal::AnotherStream { lease, other: name, stream });
             }
         }
     }

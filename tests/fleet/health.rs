@@ -252,6 +252,7 @@ impl ShardRecordProcessorFactory for Forgetful {
 impl ShardRecordProcessor for ForgetfulProcessor {
     async fn process_records(&self, _: Vec<KinesisClientRecord>, _: i64) {}
     async fn lease_lost(&self) {}
+    #[expect(clippy::panic, reason = "processors may")]
     async fn shard_ended(&self) {
         let Forgetful(at_end, calls) = &self.0;
         let calls = {

@@ -121,7 +121,6 @@ async fn run(units: f64, shards: u32, workers: usize, seconds: u64) -> Outcome {
     outcome.missing = world.missing().len();
     let capacity = capacity.lock().expect("not poisoned");
     (outcome.accepted, outcome.throttled) = (capacity.accepted, capacity.throttled);
-    println!("{units} units, {shards} shards, {workers} workers: {outcome:?}");
     outcome
 }
 
