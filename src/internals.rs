@@ -209,7 +209,7 @@ impl KnownTable {
     /// How many leases are to be created; `None` if the shards are not consistent.
     #[must_use]
     pub fn plan_shard_sync(&self, shards: &[Shard], strategy: StartStrategy) -> Option<usize> {
-        let leases: Vec<Lease> = self.view.leases().cloned().collect();
+        let leases: Vec<&Lease> = self.view.leases().collect();
         plan_shard_sync(shards, &leases, strategy, false).ok().map(|plan| plan.new_leases.len())
     }
 

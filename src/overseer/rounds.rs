@@ -32,6 +32,8 @@ const PAUSE_PER_LEASE: Duration = Duration::from_micros(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Ends of consumers, or rows from the hub, that are taken in at a time.
 const NEWS_AT_ONCE: usize = 1024;
+/// Rows of a scan that are taken in at a time.
+const ROWS_AT_ONCE: usize = 2048;
 
 /// Watches the lease table, takes leases, and runs a consumer for each one taken.
 ///
@@ -295,6 +297,7 @@ impl Overseer {
         let scan = scan?;
         self.worker.health.answered(Purpose::Reading);
         report.add(names::UNREADABLE_LEASES, scan.unreadable.len() as u64);
+        self.let_others_run().await;
         // Leases of a stream that was removed meanwhile are not to be taken.
         self.follow_streams();
         let (leases, others): (Vec<Lease>, Vec<Lease>) =
@@ -303,7 +306,7 @@ impl Overseer {
         self.note_earlier_streams(&others);
         self.report_other_mode(others);
         self.look_for_twins(&leases);
-        self.view.observe_scan(leases, now);
+        self.observe(leases, now).await;
         self.look_for_unread(now);
         self.scanned = since;
         let unreadable: BTreeSet<String> = scan.unreadable.iter().map(ToString::to_string).collect();
@@ -315,6 +318,29 @@ impl Overseer {
         let is_running = |seen: &Observed| !seen.lease.checkpoint.is_shard_end();
         self.worker.unfinished.observe(|key| self.view.get(key).is_some_and(is_running));
         Ok(scan.entities)
+    }
+
+    /// Takes in what a scan has found, which takes time in proportion to the table; renewals go on in
+    /// between.
+    async fn observe(&mut self, mut leases: Vec<Lease>, now: Moment) {
+        leases.sort_by(|a, b| a.key.cmp(&b.key));
+        self.let_others_run().await;
+        let mut scan = self.view.begin_scan(now);
+        for (index, lease) in leases.into_iter().enumerate() {
+            scan.observe(lease);
+            if index % ROWS_AT_ONCE == ROWS_AT_ONCE - 1 {
+                task::yield_now().await;
+            }
+        }
+        self.view.finish_scan(scan);
+        self.let_others_run().await;
+    }
+
+    /// Between two steps that each take time in proportion to the table: renewals run on the same thread.
+    pub(super) async fn let_others_run(&self) {
+        if self.view.len() >= ROWS_AT_ONCE {
+            task::yield_now().await;
+        }
     }
 
     /// Notes leases that nobody renews, though their shards have not ended.

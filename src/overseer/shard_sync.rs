@@ -1,5 +1,6 @@
 //! Which leases are to be created (KCL's `HierarchicalShardSyncer` and `ShutdownTask`).
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -22,7 +23,7 @@ impl ShardSyncPlan {
     pub(crate) fn put_back<'a>(
         &mut self,
         vanished: impl Iterator<Item = &'a Lease>,
-        leases: &[Lease],
+        leases: &[impl Borrow<Lease>],
         shards: &[Shard],
     ) {
         let mut vanished = vanished.peekable();
@@ -30,7 +31,8 @@ impl ShardSyncPlan {
             return;
         }
         let shards: BTreeMap<&ShardId, &Shard> = shards.iter().map(|shard| (&shard.id, shard)).collect();
-        let ended = ended_before(leases, &shards);
+        let leases: Vec<&Lease> = leases.iter().map(Borrow::borrow).collect();
+        let ended = ended_before(&leases, &shards);
         for lease in vanished {
             let is_needed = shards
                 .get(&lease.shard_id)
@@ -93,10 +95,12 @@ pub(crate) enum SyncError {
 /// be all there are.
 pub(crate) fn plan_shard_sync(
     shards: &[Shard],
-    leases: &[Lease],
+    leases: &[impl Borrow<Lease>],
     strategy: StartStrategy,
     ignore_unexpected_child_shards: bool,
 ) -> Result<ShardSyncPlan, SyncError> {
+    let leases: Vec<&Lease> = leases.iter().map(Borrow::borrow).collect();
+    let leases = leases.as_slice();
     let start = start_of_missing(leases, strategy);
     let mut new_leases = if leases.is_empty() {
         plan_empty_table(shards, &start.checkpoint)?
@@ -130,7 +134,7 @@ struct Start {
 /// them start at the same instant. Once a lease has moved on, the application is not new to the stream, and
 /// what it cannot trace to a lease is read from the oldest record. (KCL goes by the strategy all the same,
 /// and so skips what was written while `LATEST` applications were down.)
-fn start_of_missing(leases: &[Lease], strategy: StartStrategy) -> Start {
+fn start_of_missing(leases: &[&Lease], strategy: StartStrategy) -> Start {
     let checkpoint = initial_checkpoint(strategy);
     let latest_since = leases.iter().filter_map(|lease| lease.latest_since).min();
     let is_new = leases.iter().all(|lease| lease.checkpoint == checkpoint);
@@ -151,7 +155,7 @@ fn plan_empty_table<'a>(shards: &'a [Shard], start: &Checkpoint) -> Result<Vec<P
 
 fn plan_missing<'a>(
     shards: &'a [Shard],
-    leases: &[Lease],
+    leases: &[&Lease],
     start: &Checkpoint,
     ignore_unexpected: bool,
 ) -> Result<Vec<Planned<'a>>, SyncError> {
@@ -198,7 +202,7 @@ fn plan_missing<'a>(
         }
         descendants.insert(&shard.id);
     }
-    let by_shard: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.shard_id, lease)).collect();
+    let by_shard: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.shard_id, *lease)).collect();
     for shard in shards {
         if let Some(parent) =
             finished_parent(shard, &by_shard, &listed).filter(|_| !leased.contains(&shard.id))
@@ -255,7 +259,7 @@ pub(crate) fn initial_checkpoint(strategy: StartStrategy) -> Checkpoint {
 /// The shards that had ended before `leases` came to be what they are: the parents of a shard that is being
 /// processed, and all that lie further back than the parents of a shard with a lease, because leases of
 /// children are created at the end of their parents.
-fn ended_before<'a>(leases: &[Lease], shards: &BTreeMap<&ShardId, &'a Shard>) -> BTreeSet<&'a ShardId> {
+fn ended_before<'a>(leases: &[&Lease], shards: &BTreeMap<&ShardId, &'a Shard>) -> BTreeSet<&'a ShardId> {
     let parents = |shard: &ShardId| shards.get(shard).map(|shard| &shard.parents).into_iter().flatten();
     let mut ended = BTreeSet::new();
     let mut todo: Vec<&ShardId> = Vec::new();

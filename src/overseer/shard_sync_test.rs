@@ -110,8 +110,11 @@ fn an_empty_table_gets_every_listed_shard_open_or_closed() {
 fn an_empty_table_waits_for_a_list_without_holes() {
     let mut shards = stream("0*");
     shards[0].hash_key_range = HashKeyRange::new(1, u128::MAX).expect("in order");
-    assert_eq!(plan_shard_sync(&shards, &[], StartStrategy::Latest, false), Err(SyncError::Incomplete));
-    assert_eq!(plan_shard_sync(&[], &[], StartStrategy::Latest, false), Err(SyncError::Incomplete));
+    assert_eq!(
+        plan_shard_sync(&shards, &leases(""), StartStrategy::Latest, false),
+        Err(SyncError::Incomplete)
+    );
+    assert_eq!(plan_shard_sync(&[], &leases(""), StartStrategy::Latest, false), Err(SyncError::Incomplete));
 }
 
 #[test]

@@ -307,7 +307,7 @@ impl Overseer {
         strategy: StartStrategy,
         shards: &[Shard],
     ) -> Result<ShardSyncPlan, String> {
-        let leases: Vec<Lease> = self.view.leases().filter(|lease| stream.has(lease)).cloned().collect();
+        let leases: Vec<&Lease> = self.view.leases().filter(|lease| stream.has(lease)).collect();
         let ignore = self.worker.coordination.ignore_unexpected_child_shards;
         plan_shard_sync(shards, &leases, strategy, ignore)
             .map(|plan| plan.in_stream(&stream.id, stream.latest_since()))

@@ -18,8 +18,11 @@ impl Overseer {
     pub(super) async fn independent_round(&mut self) {
         match self.scan().await {
             Ok(_) => {
+                self.let_others_run().await;
                 self.create_missing_leases().await;
+                self.let_others_run().await;
                 self.assign().await;
+                self.let_others_run().await;
                 self.clean_up().await;
             }
             Err(error) => self.reading_failed("ListLeases", &error).await,

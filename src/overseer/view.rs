@@ -1,4 +1,6 @@
+use std::collections::btree_map::IntoValues;
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Peekable;
 use std::time::Duration;
 
 use crate::lease::Lease;
@@ -56,30 +58,72 @@ impl Observed {
     }
 }
 
+/// A scan that is being taken in.
+#[derive(Debug)]
+pub(crate) struct ScanUnderWay {
+    now: Moment,
+    /// What was known before, in the order of keys.
+    known: Peekable<IntoValues<LeaseKey, Observed>>,
+    observed: Vec<(LeaseKey, Observed)>,
+    gone: Vec<Lease>,
+    released_by: BTreeSet<WorkerId>,
+}
+
+impl ScanUnderWay {
+    /// The next row, in the order of keys: it goes side by side with what is known, so that nothing is
+    /// searched for.
+    pub(crate) fn observe(&mut self, lease: Lease) {
+        while let Some(before) = self.known.next_if(|known| known.lease.key < lease.key) {
+            self.gone.push(before.lease);
+        }
+        let observed = match self.known.next_if(|known| known.lease.key == lease.key) {
+            // The same counter may come with new meta data, such as child shards.
+            Some(known) if lease.counter == known.lease.counter => Observed { lease, ..known },
+            Some(known) if lease.counter < known.lease.counter => known,
+            Some(known) => {
+                self.released_by.extend(released(&known.lease, &lease));
+                Observed::after(&known, lease, self.now)
+            }
+            None => Observed::new(lease, self.now),
+        };
+        self.observed.push((observed.lease.key.clone(), observed));
+    }
+}
+
+/// Who has given the lease back, if that is what happened.
+fn released(before: &Lease, after: &Lease) -> Option<WorkerId> {
+    before.owner.clone().filter(|_| after.owner.is_none())
+}
+
 impl View {
     /// Takes in a scan that was complete at `now`. Rows that are older than what is known (scans may
     /// be stale) count as unchanged; rows that are gone are forgotten, except for what they were if their
     /// shards had not ended.
-    pub(crate) fn observe_scan(&mut self, leases: Vec<Lease>, now: Moment) {
-        let mut known = std::mem::take(&mut self.leases);
+    #[cfg(any(test, feature = "internals"))]
+    pub(crate) fn observe_scan(&mut self, mut leases: Vec<Lease>, now: Moment) {
+        leases.sort_by(|a, b| a.key.cmp(&b.key));
+        let mut scan = self.begin_scan(now);
+        leases.into_iter().for_each(|lease| scan.observe(lease));
+        self.finish_scan(scan);
+    }
+
+    /// The same row by row, for whoever has other things to do in between. Until it is
+    /// [finished](Self::finish_scan), nothing is known.
+    pub(crate) fn begin_scan(&mut self, now: Moment) -> ScanUnderWay {
         self.released_by.clear();
-        for lease in leases {
-            let observed = match known.remove(&lease.key) {
-                // The same counter may come with new meta data, such as child shards.
-                Some(known) if lease.counter == known.lease.counter => Observed { lease, ..known },
-                Some(known) if lease.counter < known.lease.counter => known,
-                Some(known) => {
-                    self.note_release(&known.lease, &lease);
-                    Observed::after(&known, lease, now)
-                }
-                None => Observed::new(lease, now),
-            };
-            self.vanished.remove(&observed.lease.key);
-            self.leases.insert(observed.lease.key.clone(), observed);
-        }
-        let gone = known.into_values().map(|observed| observed.lease);
-        let gone = gone.filter(|lease| !lease.checkpoint.is_shard_end());
-        self.vanished.extend(gone.map(|lease| (lease.key.clone(), lease)));
+        let known = std::mem::take(&mut self.leases).into_values().peekable();
+        ScanUnderWay { now, known, observed: Vec::new(), gone: Vec::new(), released_by: BTreeSet::new() }
+    }
+
+    pub(crate) fn finish_scan(&mut self, scan: ScanUnderWay) {
+        let ScanUnderWay { known, observed, mut gone, released_by, .. } = scan;
+        gone.extend(known.map(|known| known.lease));
+        gone.retain(|lease| !lease.checkpoint.is_shard_end());
+        self.leases = observed.into_iter().collect();
+        self.released_by.extend(released_by);
+        self.vanished.extend(gone.into_iter().map(|lease| (lease.key.clone(), lease)));
+        let Self { leases, vanished, .. } = self;
+        vanished.retain(|key, _| !leases.contains_key(key));
     }
 
     /// Takes in one row as it really was at `now`: a write's answer, or news from the hub.
@@ -87,7 +131,7 @@ impl View {
         let observed = match self.leases.remove(&lease.key) {
             Some(known) if known.lease.counter == lease.counter => Observed { lease, ..known },
             Some(known) => {
-                self.note_release(&known.lease, &lease);
+                self.released_by.extend(released(&known.lease, &lease));
                 Observed::after(&known, lease, now)
             }
             None => Observed::new(lease, now),
@@ -104,12 +148,6 @@ impl View {
     /// Of these it is clear by now what became of them.
     pub(crate) fn forget_vanished(&mut self, which: impl Fn(&Lease) -> bool) {
         self.vanished.retain(|_, lease| !which(lease));
-    }
-
-    fn note_release(&mut self, before: &Lease, after: &Lease) {
-        if after.owner.is_none() {
-            self.released_by.extend(before.owner.clone());
-        }
     }
 
     /// The workers that have given leases back since this was last asked.

@@ -76,7 +76,7 @@ async fn a_table_of_something_else_is_refused() {
     let create = client.create_table().table_name(&table).billing_mode(BillingMode::PayPerRequest);
     create.key_schema(key).attribute_definitions(id.build().unwrap()).send().await.unwrap();
     let error = store(&client, &table).ensure_table(&TableSpec::default()).await.unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::Malformed);
+    assert_eq!(error.kind(), StoreErrorKind::Unsuitable);
     let text = error.to_string();
     assert!(text.contains("id (HASH, N)") && text.contains("choose another table name"), "{text}");
 }

@@ -61,10 +61,14 @@ impl Overseer {
                 let active = self.note_workers(&entities).await;
                 worker.seen_workers.publish(&active);
                 self.leading.workers = active;
+                self.let_others_run().await;
                 self.create_missing_leases().await;
+                self.let_others_run().await;
                 self.take_up_from_view().await;
+                self.let_others_run().await;
                 let is_written = self.assign_to_all().await;
                 self.leading.failures = if is_written { 0 } else { self.leading.failures + 1 };
+                self.let_others_run().await;
                 self.clean_up().await;
             }
             Err(error) => {
