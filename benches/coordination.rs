@@ -44,7 +44,7 @@ fn main() {
         row("shard sync, one lease is missing", &tables, Table::sync_shards);
         row("audit", &tables, Table::audit);
         row("1,024 consumers end, all others wait", &tables, Table::end_consumers);
-        row("1,024 news of renewals", &tables, Table::hear);
+        row("1,024 news of renewals", &tables, Table::take_news);
         row("plan of a worker for itself", &tables, Table::plan_for_itself);
         row("plan of a leader", &tables, Table::plan_as_leader);
         row("who leads by the rules of 2.x", &tables, Table::lead);
@@ -192,7 +192,7 @@ impl Table {
         timed(|| ended.into_iter().for_each(|lease| known.learn(lease, NOW)))
     }
 
-    fn hear(&self) -> Duration {
+    fn take_news(&self) -> Duration {
         let mut known = self.known();
         let awaited = known.awaited();
         let _waiting = self.wait(&awaited);

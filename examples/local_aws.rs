@@ -1,4 +1,4 @@
-//! Serves Kinesis, DynamoDB, CloudWatch and STS on loopback until stopped, for any process that is told so by
+//! Serves Kinesis, DynamoDB, CloudWatch and STS on loopback until stopped, for any process that is pointed here by
 //! `AWS_ENDPOINT_URL`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]

@@ -43,7 +43,7 @@ pub(crate) struct HeldLease {
     failover_time: Duration,
     key: LeaseKey,
     shard_id: ShardId,
-    /// The checkpoint that is to be written by whoever writes next, while somebody waits for it.
+    /// The checkpoint that the next write carries, while somebody waits for it.
     wanted: Mutex<Option<Checkpoint>>,
     /// Held by who writes: the seed of the pauses between its attempts.
     writing: tokio::sync::Mutex<u64>,
@@ -258,7 +258,7 @@ impl HeldLease {
         }
     }
 
-    /// Gives the lease back as `fresh` says, so that whoever takes it reads the shard anew. It counts as
+    /// Gives the lease back as `fresh` says, so that its next owner reads the shard anew. It counts as
     /// lost afterwards, whatever the outcome.
     pub(crate) async fn reset(&self, fresh: &Lease) -> Result<Lease, HeldError> {
         let build = |lease: &Lease| Ok(Some(LeaseWrite::reset(lease, fresh)));

@@ -77,7 +77,7 @@ pub(crate) fn lease_of(shard: &Shard, checkpoint: Checkpoint) -> Lease {
     lease
 }
 
-/// Why `lease` cannot be of `stream`, as far as its name tells.
+/// Why `lease` cannot be of `stream`, as far as its name shows.
 pub(crate) fn foreign_stream(lease: &Lease, stream: &StreamId) -> Option<Mismatch> {
     let name =
         lease.source_stream.as_deref().filter(|name| lease.stream_name.is_none() && *name != stream.name());

@@ -251,7 +251,7 @@ impl LeaseWrite {
     }
 
     /// The same write, which also stores the instant from which on records are read (in milliseconds
-    /// since 1970) if `lease` is at `LATEST` and has none yet: whoever goes on without a checkpoint starts
+    /// since 1970) if `lease` is at `LATEST` and has none yet: an owner that goes on without a checkpoint starts
     /// there too.
     #[must_use]
     pub fn with_latest_since(mut self, lease: &Lease, millis: u64) -> Self {

@@ -105,7 +105,7 @@ impl Overseer {
             match worker.store.apply(&LeaseWrite::reset(&row, &fresh)).await? {
                 WriteOutcome::Applied(reset) => {
                     tracing::warn!(lease = %key, checkpoint = %fresh.checkpoint, "lease of an earlier stream reset");
-                    // Whoever holds it finds out by the next renewal; this worker at once.
+                    // Its holder finds out by the next renewal; this worker at once.
                     worker.holdings.lose(&reset);
                     if fresh.checkpoint.is_shard_end() {
                         worker.store.delete_ended(&key).await?;

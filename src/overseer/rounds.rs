@@ -129,7 +129,7 @@ impl Overseer {
                     }
                     self.is_something_free = true;
                 }
-                news = self.news.recv() => self.is_something_free |= self.hear(news),
+                news = self.news.recv() => self.is_something_free |= self.take_news(news),
                 () = worker.wake.notified() => self.round().await,
                 () = worker.clock.sleep_until(self.next_round) => self.round().await,
             }
@@ -390,7 +390,7 @@ impl Overseer {
 
     /// Takes in what workers of this process tell of rows, all such news at once. Whether there may be
     /// something to take now.
-    fn hear(&mut self, first: Result<Lease, RecvError>) -> bool {
+    fn take_news(&mut self, first: Result<Lease, RecvError>) -> bool {
         let now = self.worker.clock.now();
         let mut is_something_free = false;
         let mut has_missed = first.is_err();

@@ -18,7 +18,7 @@ const REPORT_PAUSE: Duration = Duration::from_secs(60);
 /// Finds out from the rows that name this worker, and that it does not hold, whether somebody else writes
 /// to them. No more writes are made for that.
 ///
-/// Whoever lost a lease to its own name waits until nobody has renewed it for the failover time, so that
+/// A worker that lost a lease to its own name waits until nobody has renewed it for the failover time, so that
 /// two workers of one name do not take it from each other for ever.
 #[derive(Debug, Default)]
 pub(crate) struct Twins {
@@ -107,7 +107,7 @@ impl Twins {
         barred.map(|(key, _)| key.clone()).collect()
     }
 
-    /// Whether another worker has this one's name, as far as can be told at `now`.
+    /// Whether another worker has this one's name, as far as is known at `now`.
     pub(crate) fn is_suspected(&self, failover_time: Duration, now: Moment) -> bool {
         self.rows.values().any(|row| row.sightings_since(failover_time * WINDOW, now) == SIGHTINGS)
     }

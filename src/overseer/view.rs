@@ -107,7 +107,7 @@ impl View {
         self.finish_scan(scan);
     }
 
-    /// The same row by row, for whoever has other things to do in between. Until it is
+    /// The same row by row, for callers that have other things to do in between. Until it is
     /// [finished](Self::finish_scan), nothing is known.
     pub(crate) fn begin_scan(&mut self, now: Moment) -> ScanUnderWay {
         self.released_by.clear();

@@ -45,11 +45,11 @@ impl ShardConsumer {
             let Some(running) = &self.running else { return Input::LeaseGone };
             running.checkpointer.reach_end();
             let since = self.worker.clock.now();
-            let told = self.callbacks.run("shard_ended", running.processor.shard_ended()).await;
+            let call = self.callbacks.run("shard_ended", running.processor.shard_ended()).await;
             let took = self.worker.clock.now().since(since);
             self.report(Operation::ShutdownTask).add(names::SHUTDOWN_TIME, took);
             if self.held.is_valid() && !self.held.lease().checkpoint.is_shard_end() {
-                let outcome = if told.is_ok() { "returned" } else { "panicked" };
+                let outcome = if call.is_ok() { "returned" } else { "panicked" };
                 tracing::warn!(
                     attempt,
                     "shard_ended() {outcome} without storing the end; call checkpointer.end() in it"

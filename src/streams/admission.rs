@@ -23,7 +23,7 @@ pub(crate) enum Refusal {
     SeveralStreams { lease: String, count: usize },
     #[error(
         "the lease table is in use for stream {other} (lease {lease}), and this consumer reads stream {stream}: leases \
-         of a single stream do not tell streams apart. Give each stream's consumer an application name of its own, \
+         of a single stream do not name it. Give each stream's consumer an application name of its own, \
          or read both with streams([..])"
     )]
     AnotherStream { lease: String, other: String, stream: String },
