@@ -87,7 +87,7 @@ impl From<StoreErrorKind> for ErrorKind {
 }
 
 impl From<StoreError> for Error {
-    fn from(error: StoreError) -> Self {
+    fn from(mut error: StoreError) -> Self {
         let advice = match error.kind() {
             StoreErrorKind::Throttled => {
                 "the lease table is throttled; raise its capacity or use on-demand billing"
@@ -104,7 +104,7 @@ impl From<StoreError> for Error {
                 "DynamoDB refused the request, or its answer could not be understood"
             }
         };
-        let advice = error.explanation().unwrap_or(advice).to_owned();
+        let advice = error.take_explanation().unwrap_or_else(|| advice.to_owned());
         Self::new(error.kind().into(), advice).with_source(error)
     }
 }

@@ -55,9 +55,9 @@ impl StoreError {
         self.kind
     }
 
-    /// What says more than the kind: of a table that cannot be used, why.
-    pub(crate) fn explanation(&self) -> Option<&str> {
-        self.detail.as_deref().filter(|_| self.kind == StoreErrorKind::Unsuitable)
+    /// Takes out why a table cannot be used, for an error that begins with it.
+    pub(crate) fn take_explanation(&mut self) -> Option<String> {
+        self.detail.take_if(|_| self.kind == StoreErrorKind::Unsuitable)
     }
 
     /// Whether the same request may succeed a little later.
@@ -85,8 +85,6 @@ impl fmt::Display for StoreError {
         };
         write!(f, "{} on lease table {} {what}", self.operation, self.subject)?;
         match &self.detail {
-            // An error that is made from this one begins with it.
-            Some(_) if self.explanation().is_some() => Ok(()),
             Some(detail) => write!(f, ": {detail}"),
             None => Ok(()),
         }
