@@ -145,7 +145,7 @@ impl ConsumerHandle {
         if worker.streams.knows(&wanted.id) {
             return Err(already());
         }
-        let found = find(worker, &wanted, worker.clock.wall()).await?;
+        let found = find(worker, &wanted, None).await?;
         let id = found.id.clone();
         if worker.stopping.is_cancelled() {
             return Err(Error::new(

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
@@ -114,7 +114,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         let worker = preparing;
         let prepared = tokio::try_join!(
             async { prepare_table(&worker).await.map_err(Error::from) },
-            find_streams(&worker, wanted, started),
+            find_streams(&worker, wanted),
         )?;
         check_table(&worker).await?;
         Ok::<_, Error>(prepared)
@@ -210,16 +210,12 @@ async fn check_table(worker: &Worker) -> Result<(), Error> {
 /// Looks for the streams. One that cannot be found fails the start if it is the only one; of several,
 /// the others are read while it is looked for again. While none of several can be found, those that may
 /// be there soon are looked for as long as one alone would be.
-async fn find_streams(
-    worker: &Arc<Worker>,
-    mut wanted: Vec<WantedStream>,
-    started: SystemTime,
-) -> Result<(), Error> {
+async fn find_streams(worker: &Arc<Worker>, mut wanted: Vec<WantedStream>) -> Result<(), Error> {
     let deadline = worker.clock.now() + CREATING_PATIENCE;
     loop {
         let mut failure = None;
         let mut may_come = Vec::new();
-        let mut searches = search(worker, wanted, started);
+        let mut searches = search(worker, wanted, None);
         while let Some((wanted, found)) = searches.next().await {
             match found {
                 Ok(stream) => worker.streams.first_found(&wanted, stream),

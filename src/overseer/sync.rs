@@ -28,20 +28,16 @@ const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// The least time that a listing of one of several streams may take.
 const LISTING_MIN: Duration = Duration::from_secs(2);
-/// A stream found so long after the consumer was started may have been resharded meanwhile.
-const LATE: Duration = Duration::from_secs(10);
 /// Hash key ranges that are filled in at a time.
 const RANGES_AT_ONCE: usize = 100;
 /// Streams whose shards are listed at once.
 const CONCURRENT_LISTINGS: usize = 8;
 
-/// Which shards an empty table gets leases for at `now`, if `LATEST` means since `started`.
-pub(crate) fn initial_filter(strategy: StartStrategy, started: SystemTime, now: SystemTime) -> ShardFilter {
-    let is_late = now.duration_since(started).is_ok_and(|late| late > LATE);
+/// Which shards an empty table gets leases for, if `LATEST` means since `latest_since`: those that were open
+/// then, though they may have been split or merged since.
+pub(crate) fn initial_filter(strategy: StartStrategy, latest_since: SystemTime) -> ShardFilter {
     match strategy {
-        // Some may have been split or merged since.
-        StartStrategy::Latest if is_late => ShardFilter::AtTimestamp(started),
-        StartStrategy::Latest => ShardFilter::AtLatest,
+        StartStrategy::Latest => ShardFilter::AtTimestamp(latest_since),
         StartStrategy::Oldest => ShardFilter::AtTrimHorizon,
         StartStrategy::Timestamp(millis) => {
             ShardFilter::AtTimestamp(SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
@@ -367,7 +363,7 @@ async fn list(worker: &Worker, need: &mut Need) -> Result<Vec<Shard>, StreamErro
     let filter = match need.lack {
         Lack::Everything => match need.listed.take() {
             Some(shards) => return Ok(shards),
-            None => Some(initial_filter(need.strategy, stream.started, worker.clock.wall())),
+            None => Some(initial_filter(need.strategy, stream.started)),
         },
         Lack::Origins { .. } => match need.listed.take() {
             Some(shards) => return Ok(shards),
@@ -410,6 +406,12 @@ async fn create(worker: &Worker, lease: Lease, is_again: bool) -> Option<Lease> 
             }
             Some(lease)
         }
+        // A scan may have been too old to show it: it is as it was, and perhaps held.
+        Ok(Created::Already) if is_again => worker.store.lease(&lease.key).await.unwrap_or_else(|error| {
+            tracing::warn!(lease = %lease.key, %error, "cannot read a lease; trying again");
+            worker.coordination_failed("GetLease", &error);
+            None
+        }),
         // As new as it gets; should it be owned already, taking it fails and shows by whom.
         Ok(Created::Already) => Some(lease),
         Err(error) => {

@@ -12,8 +12,8 @@ use crate::retrieval::FanOut;
 use crate::runtime::Backoff;
 use crate::stream::list::list_shards;
 use crate::stream::registration::FanOutRegistration;
-use crate::stream::{Shard, StreamDescription, StreamError, StreamErrorKind};
-use crate::types::StreamId;
+use crate::stream::{Shard, ShardFilter, StreamDescription, StreamError, StreamErrorKind};
+use crate::types::{StartStrategy, StreamId};
 use crate::worker::Worker;
 
 /// Streams looked for at once: DescribeStreamSummary is limited to 20 calls a second in an account.
@@ -34,21 +34,23 @@ const DESCRIBE_PAUSE_MIN: Duration = Duration::from_millis(200);
 const DESCRIBE_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Looks for a stream: what it is called in the lease table, and which shards it has, so that a stream
-/// that cannot be read is noticed here. `LATEST` counts from `started`.
+/// that cannot be read is noticed here. `LATEST` counts from `since`, or else from when the shards are
+/// listed: a shard that ended before is then none of the application's, and no instant of this worker's
+/// clock has to agree with the clock of the service.
 pub(crate) async fn find(
     worker: &Arc<Worker>,
     wanted: &WantedStream,
-    started: SystemTime,
+    since: Option<SystemTime>,
 ) -> Result<TrackedStream, Error> {
     let found = async {
         let id = if worker.streams.is_multi() { identify(worker, wanted).await? } else { wanted.id.clone() };
         let fan_out = wanted.consumer.as_ref().map(|consumer| fan_out(worker, &id, consumer));
-        let shards = list_once_created(worker, wanted, &id, started).await?;
+        let shards = list_once_created(worker, wanted, &id, since).await?;
         Ok(TrackedStream {
             id,
             start_strategy: wanted.start_strategy,
             fan_out,
-            started,
+            started: since.unwrap_or_else(|| worker.clock.wall()),
             stopping: worker.stopping.child_token(),
             holdings: TaskTracker::new(),
             listed: Mutex::new(Some(shards)),
@@ -70,11 +72,14 @@ async fn list_once_created(
     worker: &Worker,
     wanted: &WantedStream,
     id: &StreamId,
-    started: SystemTime,
+    since: Option<SystemTime>,
 ) -> Result<Vec<Shard>, StreamError> {
     let deadline = worker.clock.now() + CREATING_PATIENCE;
     loop {
-        let filter = initial_filter(wanted.start_strategy, started, worker.clock.wall());
+        let filter = match (wanted.start_strategy, since) {
+            (StartStrategy::Latest, None) => ShardFilter::AtLatest,
+            (strategy, since) => initial_filter(strategy, since.unwrap_or_else(|| worker.clock.wall())),
+        };
         let listed = list_shards(&*worker.api, &worker.clock, id, Some(filter), worker.seeds.seed()).await;
         match listed {
             Err(error) if error.kind() == StreamErrorKind::InUse && worker.clock.now() < deadline => {
@@ -96,7 +101,7 @@ pub(crate) async fn find_waiting(worker: &Arc<Worker>, started: SystemTime) {
         }
         worker.clock.sleep(pause).await;
         pause = (pause * 2).min(RETRY_MAX);
-        let mut searches = search(worker, waiting, started);
+        let mut searches = search(worker, waiting, Some(started));
         while let Some((wanted, outcome)) = searches.next().await {
             if let Err(error) = &outcome {
                 tracing::warn!(stream = %wanted.id, %error, "a stream cannot be read; trying again");
@@ -111,12 +116,12 @@ pub(crate) async fn find_waiting(worker: &Arc<Worker>, started: SystemTime) {
 pub(crate) fn search(
     worker: &Arc<Worker>,
     wanted: Vec<WantedStream>,
-    started: SystemTime,
+    since: Option<SystemTime>,
 ) -> impl Stream<Item = (WantedStream, Result<TrackedStream, Error>)> + Unpin {
     let search = move |wanted: WantedStream| {
         let worker = Arc::clone(worker);
         async move {
-            let outcome = find(&worker, &wanted, started).await;
+            let outcome = find(&worker, &wanted, since).await;
             (wanted, outcome)
         }
     };
