@@ -34,10 +34,10 @@ const RANGES_AT_ONCE: usize = 100;
 const CONCURRENT_LISTINGS: usize = 8;
 
 /// Which shards an empty table gets leases for, if `LATEST` means since `latest_since`: those that were open
-/// then, though they may have been split or merged since.
-pub(crate) fn initial_filter(strategy: StartStrategy, latest_since: SystemTime) -> ShardFilter {
+/// then, though they may have been split or merged since. If it means since now, those that are open.
+pub(crate) fn initial_filter(strategy: StartStrategy, latest_since: Option<SystemTime>) -> ShardFilter {
     match strategy {
-        StartStrategy::Latest => ShardFilter::AtTimestamp(latest_since),
+        StartStrategy::Latest => latest_since.map_or(ShardFilter::AtLatest, ShardFilter::AtTimestamp),
         StartStrategy::Oldest => ShardFilter::AtTrimHorizon,
         StartStrategy::Timestamp(millis) => {
             ShardFilter::AtTimestamp(SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
@@ -363,7 +363,7 @@ async fn list(worker: &Worker, need: &mut Need) -> Result<Vec<Shard>, StreamErro
     let filter = match need.lack {
         Lack::Everything => match need.listed.take() {
             Some(shards) => return Ok(shards),
-            None => Some(initial_filter(need.strategy, stream.started)),
+            None => Some(initial_filter(need.strategy, Some(stream.started))),
         },
         Lack::Origins { .. } => match need.listed.take() {
             Some(shards) => return Ok(shards),

@@ -12,8 +12,8 @@ use crate::retrieval::FanOut;
 use crate::runtime::Backoff;
 use crate::stream::list::list_shards;
 use crate::stream::registration::FanOutRegistration;
-use crate::stream::{Shard, ShardFilter, StreamDescription, StreamError, StreamErrorKind};
-use crate::types::{StartStrategy, StreamId};
+use crate::stream::{Shard, StreamDescription, StreamError, StreamErrorKind};
+use crate::types::StreamId;
 use crate::worker::Worker;
 
 /// Streams looked for at once: DescribeStreamSummary is limited to 20 calls a second in an account.
@@ -35,8 +35,7 @@ const DESCRIBE_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Looks for a stream: what it is called in the lease table, and which shards it has, so that a stream
 /// that cannot be read is noticed here. `LATEST` counts from `since`, or else from when the shards are
-/// listed: a shard that ended before is then none of the application's, and no instant of this worker's
-/// clock has to agree with the clock of the service.
+/// listed: what was written to a shard that is not listed any more came before.
 pub(crate) async fn find(
     worker: &Arc<Worker>,
     wanted: &WantedStream,
@@ -76,10 +75,7 @@ async fn list_once_created(
 ) -> Result<Vec<Shard>, StreamError> {
     let deadline = worker.clock.now() + CREATING_PATIENCE;
     loop {
-        let filter = match (wanted.start_strategy, since) {
-            (StartStrategy::Latest, None) => ShardFilter::AtLatest,
-            (strategy, since) => initial_filter(strategy, since.unwrap_or_else(|| worker.clock.wall())),
-        };
+        let filter = initial_filter(wanted.start_strategy, since);
         let listed = list_shards(&*worker.api, &worker.clock, id, Some(filter), worker.seeds.seed()).await;
         match listed {
             Err(error) if error.kind() == StreamErrorKind::InUse && worker.clock.now() < deadline => {
