@@ -161,6 +161,10 @@ fn plan_missing<'a>(
 ) -> Result<Vec<Planned<'a>>, SyncError> {
     let leased: BTreeSet<&ShardId> = leases.iter().map(|lease| &lease.shard_id).collect();
     let listed: BTreeMap<&ShardId, &Shard> = shards.iter().map(|shard| (&shard.id, shard)).collect();
+    // What had ended before is not read again, though a shard without a lease descends from it.
+    let ended = ended_before(leases, &listed);
+    let unread: BTreeMap<&ShardId, &Shard> =
+        listed.iter().filter(|(id, _)| !ended.contains(*id)).map(|(id, shard)| (*id, *shard)).collect();
     let mut unleased_open = Vec::new();
     for shard in shards {
         let open_parent =
@@ -179,9 +183,9 @@ fn plan_missing<'a>(
     let mut descendants: BTreeSet<&ShardId> = leased.clone();
     let mut oldest: BTreeSet<&ShardId> = BTreeSet::new();
     // Parents come before their children in the order of sequence numbers.
-    for shard in lineage(&unleased_open, &listed, &leased) {
+    for shard in lineage(&unleased_open, &unread, &leased) {
         let parents: Vec<&Shard> =
-            shard.parents.iter().filter_map(|parent| listed.get(parent).copied()).collect();
+            shard.parents.iter().filter_map(|parent| unread.get(parent).copied()).collect();
         let qualifies = |parent: &Shard| descendants.contains(&parent.id) || oldest.contains(&parent.id);
         if !parents.iter().any(|parent| qualifies(parent)) {
             oldest.insert(&shard.id);
@@ -257,19 +261,18 @@ pub(crate) fn initial_checkpoint(strategy: StartStrategy) -> Checkpoint {
 }
 
 /// The shards that had ended before `leases` came to be what they are: the parents of a shard that is being
-/// processed, and all that lie further back than the parents of a shard with a lease, because leases of
-/// children are created at the end of their parents.
+/// processed, and all that lie further back than the parent of a shard with a lease, because the lease of a
+/// child is created at the end of its parent. (A merged shard gets its lease at the end of either parent.)
 fn ended_before<'a>(leases: &[&Lease], shards: &BTreeMap<&ShardId, &'a Shard>) -> BTreeSet<&'a ShardId> {
     let parents = |shard: &ShardId| shards.get(shard).map(|shard| &shard.parents).into_iter().flatten();
     let mut ended = BTreeSet::new();
     let mut todo: Vec<&ShardId> = Vec::new();
     for lease in leases {
-        for parent in parents(&lease.shard_id) {
-            if lease.checkpoint > Checkpoint::Latest {
-                todo.push(parent);
-            } else {
-                todo.extend(parents(parent));
-            }
+        let parents_of_lease: Vec<&ShardId> = parents(&lease.shard_id).collect();
+        match parents_of_lease.as_slice() {
+            known if lease.checkpoint > Checkpoint::Latest => todo.extend(known),
+            [parent] => todo.extend(parents(parent)),
+            _ => {}
         }
     }
     while let Some(shard) = todo.pop() {

@@ -128,6 +128,17 @@ fn the_oldest_ancestor_comes_first() {
 }
 
 #[test]
+fn what_had_ended_before_is_not_read_again() {
+    let shards = "0 1<0 2<0 3*<1 4<2 5*<4";
+    assert_eq!(plans(shards, "3"), ["2@LATEST", "2@TRIM_HORIZON", "2@AT_TIMESTAMP"], "0 is over: 1 ended");
+    assert_eq!(
+        plans(shards, "1"),
+        ["0@LATEST", "0@TRIM_HORIZON", "0@AT_TIMESTAMP"],
+        "1 may still wait for 0"
+    );
+}
+
+#[test]
 fn descendants_wait_for_the_end_of_their_ancestors() {
     assert_eq!(plans("0 1<0 2<0 3*<1 4*<1 5*<2", "0"), ["", "", ""]);
 }
@@ -308,4 +319,5 @@ fn a_row_that_was_deleted_is_put_back_unless_its_shard_had_ended() {
     assert!(put_back("0 1<0 2*<1", "2", "0").is_empty(), "its child has ended");
     assert!(put_back("0 1<0 2<1 3*<2", "(3)", "0 1 2").is_empty(), "long ago");
     assert!(put_back("1*", "(1)", "0").is_empty(), "it has expired");
+    assert_eq!(put_back("0 1 2<0+1 3 4*<2+3", "2 4", "0"), ["0"], "only the other parent of 4 has ended");
 }

@@ -1,6 +1,6 @@
 //! The rounds' care for what is missing: leases are created.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -59,6 +59,8 @@ pub(super) struct StreamCare {
     /// Leases whose hash key ranges were asked for.
     ranges_looked_up: BTreeSet<LeaseKey>,
     next_audit: Moment,
+    /// Leases that could not be created, and how old the scan is by which they were planned.
+    rest: Option<(Vec<NewLease>, Moment)>,
     /// How often in a row its shards could not be listed or its leases not be created.
     failures: u32,
     /// Until then, it does not hold up the other streams with another try.
@@ -81,6 +83,8 @@ enum Lack {
     Everything,
     /// Some hash keys have not been covered for a while.
     SomeLeases,
+    /// These leases, which could not be created a moment ago.
+    Rest(Vec<NewLease>),
     /// These leases do not say which hash keys they cover.
     Ranges(Vec<Lease>),
     /// It is to be seen whether the leases are of the stream.
@@ -100,6 +104,7 @@ impl StreamCare {
             has_earlier: false,
             ranges_looked_up: BTreeSet::new(),
             next_audit: now + coordination.audit_interval,
+            rest: None,
             failures: 0,
             not_before: now,
         }
@@ -130,6 +135,10 @@ impl Overseer {
                     worker.coordination_failed("ListShards", &error);
                 }
                 (Lack::Vanished(leases), _) => self.put_back(leases).await,
+                (Lack::Rest(leases), _) => {
+                    let plan = ShardSyncPlan { new_leases: leases };
+                    self.carry_out(&need.stream, false, Ok(plan), need.since).await;
+                }
                 (lack, shards) => {
                     let is_empty = matches!(lack, Lack::Everything);
                     if let Ok(shards) = &shards
@@ -173,8 +182,12 @@ impl Overseer {
                 care.next_origin_check = None;
                 need(Lack::Origins { is_older: false }, None);
             }
+            let rest = care.rest.take_if(|_| now >= care.next_audit);
             if view.vanished().any(|lease| care.stream.has(lease)) {
                 need(Lack::SomeLeases, None);
+            } else if let Some((rest, scanned)) = rest {
+                let is_fresh = now.since(scanned) < worker.coordination.failover_time;
+                need(if is_fresh { Lack::Rest(rest) } else { Lack::SomeLeases }, None);
             } else if now >= care.next_audit && !planted(Bug::NeverAudits) {
                 care.next_audit = now + worker.coordination.audit_interval;
                 let audit = care.holes.check(leases);
@@ -235,29 +248,44 @@ impl Overseer {
                 Err(with_causes(&error))
             }
         };
+        self.carry_out(stream, is_empty, planned, since).await;
+    }
+
+    /// Creates the leases that were planned for one stream.
+    async fn carry_out(
+        &mut self,
+        stream: &TrackedStream,
+        is_empty: bool,
+        planned: Result<ShardSyncPlan, String>,
+        since: Moment,
+    ) {
+        let worker = Arc::clone(&self.worker);
         // If this worker was held up since the scan, rows may have been created, finished and deleted
         // meanwhile, and would be created again.
         let is_fresh = worker.clock.now().since(self.scanned) < worker.coordination.failover_time;
-        let created = match planned {
-            Ok(plan) => {
-                let complete = is_fresh && self.create(plan, is_empty).await;
-                if complete {
+        let (rest, problem) = match planned {
+            Ok(plan) if is_fresh => {
+                let rest = self.create(plan, is_empty).await;
+                if rest.is_empty() {
                     self.view.forget_vanished(|lease| stream.has(lease));
                 }
-                complete.then_some(()).ok_or_else(|| "its leases could not be created".to_owned())
+                let problem = (!rest.is_empty()).then(|| "its leases could not be created".to_owned());
+                (rest, problem)
             }
-            Err(problem) => Err(problem),
+            Ok(_) => (Vec::new(), Some("its leases could not be created".to_owned())),
+            Err(problem) => (Vec::new(), Some(problem)),
         };
         let now = worker.clock.now();
         worker
             .metrics
             .operation(Operation::ShardSyncTask)
-            .add(names::SYNC_SHARDS_SUCCESS, u64::from(created.is_ok()))
-            .outcome(names::RUN, created.is_ok(), now.since(since));
+            .add(names::SYNC_SHARDS_SUCCESS, u64::from(problem.is_none()))
+            .outcome(names::RUN, problem.is_none(), now.since(since));
         if let Some(care) = self.streams.get_mut(&stream.id.serialized().map(ToOwned::to_owned)) {
-            match &created {
-                Ok(()) => care.failures = 0,
-                Err(_) => {
+            care.rest = (!rest.is_empty()).then_some((rest, self.scanned));
+            match &problem {
+                None => care.failures = 0,
+                Some(_) => {
                     care.next_audit = now + RETRY;
                     if worker.streams.is_multi() {
                         care.next_audit = now + (RETRY * (1 << care.failures.min(6))).min(RETRY_MAX);
@@ -268,7 +296,7 @@ impl Overseer {
                 }
             }
         }
-        stream.set_problem(created.err());
+        stream.set_problem(problem);
     }
 
     /// Writes the hash key ranges that older rows lack, once for each of them.
@@ -326,13 +354,14 @@ impl Overseer {
         self.create(plan, true).await;
     }
 
-    /// Whether all of them are there now.
-    async fn create(&mut self, plan: ShardSyncPlan, is_empty: bool) -> bool {
+    /// Returns those that are not there yet.
+    async fn create(&mut self, plan: ShardSyncPlan, is_empty: bool) -> Vec<NewLease> {
         let worker = Arc::clone(&self.worker);
         // The first leases of a stream do not depend on each other. Else a crash half-way must not
         // leave descendants without their ancestors.
         let concurrent = if is_empty { CONCURRENT_WRITES } else { 1 };
-        let mut outcomes = stream::iter(plan.new_leases)
+        let mut rest = VecDeque::from(plan.new_leases);
+        let mut outcomes = stream::iter(rest.clone())
             .map(|new| {
                 tracing::debug!(%new, "creating a lease");
                 let is_again = new.reason == Reason::Vanished;
@@ -341,18 +370,20 @@ impl Overseer {
                 create(&worker, held.unwrap_or(new.lease), is_again)
             })
             .buffered(concurrent);
-        let mut complete = true;
+        let mut failed = Vec::new();
         while let Some(outcome) = outcomes.next().await {
+            let new = rest.pop_front();
             match outcome {
                 Some(lease) => self.learn(lease, self.worker.clock.now()),
-                None => complete = false,
+                None => failed.extend(new),
             }
-            if !complete && concurrent == 1 {
+            if !failed.is_empty() && concurrent == 1 {
                 break;
             }
         }
         drop(outcomes);
-        complete
+        failed.extend(rest);
+        failed
     }
 }
 
@@ -369,7 +400,7 @@ async fn list(worker: &Worker, need: &mut Need) -> Result<Vec<Shard>, StreamErro
             Some(shards) => return Ok(shards),
             None => None,
         },
-        Lack::Vanished(_) => return Ok(Vec::new()),
+        Lack::Vanished(_) | Lack::Rest(_) => return Ok(Vec::new()),
         Lack::SomeLeases | Lack::Ranges(_) => None,
     };
     let failover_time = worker.coordination.failover_time;

@@ -2,9 +2,11 @@
 //! that is lost, tables that are not this consumer's, and rows that somebody deletes.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use kinesis_consumer::lease::{EntityKind, Lease, LeaseStore};
+use kinesis_consumer::lease::{EntityKind, Fault, FaultHook, Lease, LeaseStore, StoreErrorKind};
 use kinesis_consumer::{
     Checkpoint, ConsumerBuilder, ConsumerHandle, CoordinationConfig, CoordinationMode, ErrorKind, Event,
     Events, Health, LeaseKey, ManagementConfig, OnRecreatedStream, StartStrategy,
@@ -190,6 +192,32 @@ async fn latest_is_the_same_instant_after_a_steal_before_the_first_checkpoint() 
     world.all_heard_within(FAILOVER * 2).await;
     let again = heard_by(&world, "b").iter().filter(|(_, number)| *number < 4).count();
     assert!(again > 0, "what a had processed of these shards without a checkpoint comes again");
+}
+
+/// The other leases move on at once, so the one that failed must not be planned anew.
+#[tokio::test(start_paused = true)]
+async fn a_first_lease_that_could_not_be_created_starts_at_the_same_instant_as_the_others() {
+    let world = World::new(2);
+    world.put(16);
+    let before: BTreeSet<_> = world.missing();
+    tokio::time::sleep(SECOND).await;
+    let refusals = AtomicU32::new(3);
+    let last = world.kinesis.open_shards(STREAM).expect("a stream")[1].id.to_string();
+    let hook: FaultHook = Arc::new(move |operation, key| {
+        let is_last = operation == "CreateLease" && key.is_some_and(|key| key.as_str() == last);
+        let refuses = is_last
+            && refusals
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                .is_ok();
+        if refuses { Fault::refused(StoreErrorKind::Throttled) } else { Fault::default() }
+    });
+    let worker = at_latest(world.worker("a", Habit::CheckpointEveryBatch));
+    let _a = start(worker.lease_store(world.unreliable_table(hook))).await;
+    world.put(32);
+    until(FAILOVER, || world.missing() == before, || format!("{:?}", world.missing())).await;
+    assert_eq!(world.leases().len(), 2);
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(world.missing(), before, "what was written before the application started is not read");
 }
 
 /// A row at `LATEST` that another library made says nothing of the instant.
