@@ -14,8 +14,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use kinesis_consumer::internals::{AwaitedEnds, Known, KnownFleet, KnownTable};
+use kinesis_consumer::kinesis::Shard;
 use kinesis_consumer::lease::Lease;
-use kinesis_consumer::stream::Shard;
 use kinesis_consumer::{
     Checkpoint, CoordinationConfig, HashKeyRange, LeaseKey, Moment, ShardId, StartStrategy, WorkerId,
 };

@@ -1,8 +1,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::kinesis::{StreamError, StreamErrorKind};
 use crate::lease::{StoreError, StoreErrorKind};
-use crate::stream::{StreamError, StreamErrorKind};
 
 /// What a caller can do about an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

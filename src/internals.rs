@@ -9,32 +9,32 @@ use bytes::Bytes;
 
 use crate::config::{AssignmentStrategy, CoordinationConfig};
 use crate::consumer::{ConsumerBuilder, World};
+use crate::coordination::assign::independent::{Rules, plan_assignment};
+use crate::coordination::assign::leader::{LeaderRules, plan_leader_assignment};
+use crate::coordination::assign::outlook::Outlook;
+use crate::coordination::audit::{Audit, HoleTracker};
+use crate::coordination::cleanup::plan_cleanup;
+use crate::coordination::migration::leads;
+use crate::coordination::shard_sync::{plan_child_leases, plan_shard_sync};
+use crate::coordination::view::{Observed, View};
+use crate::coordination::worker_metrics::{CPU, WorkerStats};
+use crate::coordination::{Hub, Unfinished};
+use crate::kinesis::{ChildShard, RecordsPage, Shard};
 use crate::lease::{DynamoDbLeaseStore, Item, Lease, LeaseStore, LeaseWrite, WriteOutcome, row_after};
-use crate::overseer::assign::independent::{Rules, plan_assignment};
-use crate::overseer::assign::leader::{LeaderRules, plan_leader_assignment};
-use crate::overseer::assign::outlook::Outlook;
-use crate::overseer::audit::{Audit, HoleTracker};
-use crate::overseer::cleanup::plan_cleanup;
-use crate::overseer::migration::leads;
-use crate::overseer::shard_sync::{plan_child_leases, plan_shard_sync};
-use crate::overseer::view::{Observed, View};
-use crate::overseer::worker_metrics::{CPU, WorkerStats};
-use crate::overseer::{Hub, Unfinished};
 use crate::planted::planted;
 use crate::runtime::Clock;
-use crate::stream::{ChildShard, RecordsPage, Shard};
 use crate::types::{LeaseKey, Moment, StartStrategy, WorkerId};
 
+pub use crate::coordination::assign::independent::{Reason, Take};
+pub use crate::coordination::assign::leader::{Handoffs, Move, Reason as MoveReason};
+pub use crate::coordination::leader::lock::{LockMove, LockRow, LockView, Version};
 pub use crate::lease::tenure::{Sent, Settled, Tenure};
-pub use crate::overseer::assign::independent::{Reason, Take};
-pub use crate::overseer::assign::leader::{Handoffs, Move, Reason as MoveReason};
-pub use crate::overseer::leader::lock::{LockMove, LockRow, LockView, Version};
 pub use crate::planted::{Bug, plant};
 
 /// A page of records from the body of a response in CBOR, if it is one.
 #[must_use]
 pub fn records_page(response: &Bytes) -> Option<RecordsPage> {
-    crate::stream::page_from_cbor(response)
+    crate::kinesis::page_from_cbor(response)
 }
 
 /// The lease table in DynamoDB as the consumer uses it; `segments` scan it at once. With an
@@ -293,7 +293,7 @@ pub fn item_after(write: &LeaseWrite, row: Option<&Item>) -> Result<Option<Item>
 /// Whether `worker` takes up a lease that it finds in the table.
 #[must_use]
 pub fn is_given_to(worker: &WorkerId, lease: &Lease) -> bool {
-    crate::overseer::leader::discovery::is_given_to(worker, lease)
+    crate::coordination::leader::discovery::is_given_to(worker, lease)
 }
 
 /// The leases for the shards that follow `parent`, which has ended.

@@ -9,9 +9,9 @@
 //! # The data's way
 //!
 //! ```text
-//!  1 stream       which shards exist ──────────────┐
+//!  1 kinesis      which shards exist ──────────────┐
 //!  2 lease        the table: who reads what        │
-//!  3 overseer     scans, plans, takes, renews ◄────┘
+//!  3 coordination scans, plans, takes, renews ◄────┘
 //!                   │ a lease taken
 //!                   ▼
 //!  4 shard        one shard's life: parents first, then records, then its end
@@ -28,11 +28,11 @@
 
 mod types;
 
-pub mod stream;
+pub mod kinesis;
 
 pub mod lease;
 
-mod overseer;
+mod coordination;
 
 mod shard;
 
@@ -51,7 +51,7 @@ mod error;
 mod events;
 mod metrics;
 mod runtime;
-mod streams;
+mod stream_tracker;
 mod worker;
 
 mod planted;
@@ -75,7 +75,7 @@ pub use crate::metrics::{MetricsConfig, MetricsDimension, MetricsLevel};
 pub use crate::processor::{ShardRecordProcessor, ShardRecordProcessorFactory};
 pub use crate::retrieval::{KinesisProtocol, OnRefusedCheckpoint, OutOfRangeRecords, RetrievalConfig};
 pub use crate::shard::{ShardState, ShardStatus};
-pub use crate::streams::StreamStatus;
+pub use crate::stream_tracker::StreamStatus;
 pub use crate::types::{
     Checkpoint, ConsumerArn, EncryptionType, ExplicitHashKey, ExtendedSequenceNumber, HashKeyRange,
     KinesisClientRecord, LeaseKey, Moment, ParseCheckpointError, ParseHashKeyError, ParseSequenceNumberError,

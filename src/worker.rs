@@ -8,19 +8,19 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{CoordinationConfig, LeaseConfig, ManagementConfig};
+use crate::coordination::leader::Election;
+use crate::coordination::migration::ProtocolCell;
+use crate::coordination::worker_metrics::SeenWorkers;
+use crate::coordination::{CoordinationHealth, Holdings, Hub, Unfinished};
 use crate::error::with_causes;
 use crate::events::{Event, EventSink};
+use crate::kinesis::StreamApi;
 use crate::lease::{LeaseStore, TableSpec, WritePacer};
 use crate::metrics::Metrics;
-use crate::overseer::leader::Election;
-use crate::overseer::migration::ProtocolCell;
-use crate::overseer::worker_metrics::SeenWorkers;
-use crate::overseer::{CoordinationHealth, Holdings, Hub, Unfinished};
 use crate::processor::ShardRecordProcessorFactory;
 use crate::retrieval::{RetrievalConfig, WorkerBudget};
 use crate::runtime::{Clock, Seeds};
-use crate::stream::StreamApi;
-use crate::streams::Streams;
+use crate::stream_tracker::Streams;
 use crate::types::WorkerId;
 
 /// One worker: its settings, its ports, and what its loops tell each other.
@@ -56,7 +56,7 @@ pub(crate) struct Worker {
     pub(crate) measures_cpu: bool,
     /// What other workers report, as this one saw it as the leader.
     pub(crate) seen_workers: SeenWorkers,
-    /// Wakes the overseer before its next round is due.
+    /// Wakes the coordinator before its next round is due.
     pub(crate) wake: Notify,
     pub(crate) metrics: Metrics,
     pub(crate) events: EventSink,

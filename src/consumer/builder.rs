@@ -7,15 +7,15 @@ use crate::config::{
     CoordinationConfig, LeaseConfig, ManagementConfig, Settings, StreamConfig, WantedStream,
 };
 use crate::consumer::Consumer;
+use crate::coordination::Hub;
 use crate::error::{Error, invalid};
 use crate::events::EventSink;
+use crate::kinesis::StreamApi;
 use crate::lease::{LeaseStore, TableSpec};
 use crate::metrics::{MetricsConfig, Sink};
-use crate::overseer::Hub;
 use crate::processor::ShardRecordProcessorFactory;
 use crate::retrieval::RetrievalConfig;
 use crate::runtime::{Clock, Seeds};
-use crate::stream::StreamApi;
 use crate::types::WorkerId;
 
 /// The settings and components of a consumer. What must be given: stream, application, processor

@@ -7,12 +7,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::health::{Health, Main, judge, problem_of};
 use crate::config::StreamConfig;
+use crate::coordination::Measure;
 use crate::error::{Error, ErrorKind, invalid};
 use crate::events::Events;
-use crate::overseer::Measure;
 use crate::runtime::Coordination;
 use crate::shard::ShardStatus;
-use crate::streams::{Removed, StreamStatus, find};
+use crate::stream_tracker::{Removed, StreamStatus, find};
 use crate::types::{StreamId, WorkerId};
 use crate::worker::Worker;
 
@@ -195,7 +195,7 @@ impl ConsumerHandle {
         };
         tracing::info!(stream = %removed.id, "stream removed");
         if worker.stopping.is_cancelled() {
-            // The overseer looks at the list no more.
+            // The coordinator looks at the list no more.
             removed.holdings.close();
         }
         let timeout = worker.coordination.shutdown_timeout;

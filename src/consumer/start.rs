@@ -9,17 +9,19 @@ use tokio_util::sync::CancellationToken;
 use super::builder::{LeaseSource, Parts, StreamSource};
 use super::handle::{ConsumerHandle, Finished, Running, StopReason};
 use crate::config::{CoordinationMode, WantedStream};
+use crate::coordination::leader::{self, Election};
+use crate::coordination::migration::{self, ClientVersion, ProtocolCell};
+use crate::coordination::{
+    CoordinationHealth, Holdings, LeaseCoordinator, Unfinished, renewer, worker_metrics,
+};
 use crate::error::{Error, ErrorKind, invalid};
 use crate::events::{Event, EventSink};
+use crate::kinesis::{AwsStream, StreamApi};
 use crate::lease::{DynamoDbLeaseStore, LeaseStore, RelayedStore, StoreError, TableSpec, WritePacer};
 use crate::metrics::{Metrics, Operation, names};
-use crate::overseer::leader::{self, Election};
-use crate::overseer::migration::{self, ClientVersion, ProtocolCell};
-use crate::overseer::{CoordinationHealth, Holdings, Overseer, Unfinished, renewer, worker_metrics};
 use crate::retrieval::{RetrievalConfig, WorkerBudget};
 use crate::runtime::{Backoff, Coordination};
-use crate::stream::{AwsStream, StreamApi};
-use crate::streams::{CREATING_PATIENCE, CREATING_PAUSE, Streams, admit, find_waiting, search};
+use crate::stream_tracker::{CREATING_PATIENCE, CREATING_PAUSE, Streams, admit, find_waiting, search};
 use crate::types::StreamId;
 use crate::worker::Worker;
 
@@ -134,11 +136,11 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         let metrics_stop = CancellationToken::new();
         let publishing = publisher.run(metrics_stop.clone());
         let working = async {
-            let overseer = Overseer::new(Arc::clone(&running), user_runtime);
+            let coordinator = LeaseCoordinator::new(Arc::clone(&running), user_runtime);
             // Leases are renewed until the last consumer is done with its own.
             let left_behind = tokio::select! {
                 biased;
-                left_behind = overseer.run() => left_behind,
+                left_behind = coordinator.run() => left_behind,
                 () = renewer::run(Arc::clone(&running)) => 0,
                 () = leader::run(Arc::clone(&running)) => 0,
                 () = worker_metrics::run(Arc::clone(&running)) => 0,

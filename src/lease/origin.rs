@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::Lease;
-use crate::stream::Shard;
+use crate::kinesis::Shard;
 use crate::types::{Checkpoint, HashKeyRange, SequenceNumber, ShardId, StreamId};
 
 /// The shards of a stream, as listed, to hold rows against.

@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
-use crate::runtime::Clock;
-use crate::stream::{
+use crate::kinesis::{
     ChildShard, IteratorPosition, RecordsPage, Shard, ShardIterator, ShardPage, ShardPageRequest, StreamApi,
     StreamDescription, StreamError, StreamErrorKind,
 };
+use crate::runtime::Clock;
 use crate::types::{HashKeyRange, Moment, Record, SequenceNumber, ShardId, StreamId};
 
 /// What a request gets instead of the true answer.

@@ -10,12 +10,12 @@ use super::polling::{Poller, UNEXPLAINED_MAX};
 use super::position::Position;
 use super::resubscribing::SubscriptionPacer;
 use super::{Batch, Ended, MemoryPermit, RetrievalSpec};
-use crate::planted::{Bug, planted};
-use crate::stream::registration::FanOutRegistration;
-use crate::stream::{
+use crate::kinesis::registration::FanOutRegistration;
+use crate::kinesis::{
     ChildShard, IteratorPosition, StreamError, StreamErrorKind, Subscription, SubscriptionEvent,
     ends_consistently,
 };
+use crate::planted::{Bug, planted};
 use crate::types::{ConsumerArn, Moment};
 
 const SUBSCRIBE_TO_SHARD: &str = "SubscribeToShard";

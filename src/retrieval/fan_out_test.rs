@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::stream::registration::FanOutRegistration;
+use crate::kinesis::registration::FanOutRegistration;
 use crate::testing::{Fault, SimulatedKinesis};
 use crate::types::Checkpoint;
 
@@ -215,7 +215,7 @@ async fn a_subscription_taken_over_by_another_is_won_back() {
     let api: &dyn StreamApi = &bench.writer;
     let arn = bench.writer.stream_arn(STREAM);
     let consumer = api.describe_consumer(&arn, "application").await.expect("registered").arn;
-    let position = crate::stream::IteratorPosition::Latest;
+    let position = crate::kinesis::IteratorPosition::Latest;
     let thief =
         bench.writer.subscribe(consumer.as_str(), &bench.shard(), &position).expect("five seconds on");
     bench.put(5, 100);

@@ -1,7 +1,7 @@
 //! What the records of a shard show of those before them.
 
 use super::position::Position;
-use crate::stream::IteratorPosition;
+use crate::kinesis::IteratorPosition;
 use crate::types::{Checkpoint, Record, SequenceNumber};
 
 /// What is wrong between the checkpoint of a lease and the records that were fetched.

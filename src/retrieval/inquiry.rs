@@ -8,11 +8,11 @@ use super::position::Position;
 use super::refusal::{Cause, Refusal, Verdict, judge, judge_restart};
 use super::{Ended, RetrievalSpec};
 use crate::config::OnRecreatedStream;
+use crate::kinesis::list::list_shards;
+use crate::kinesis::{Shard, StreamErrorKind};
 use crate::lease::Lease;
 use crate::lease::origin::{Mismatch, lease_of};
 use crate::retrieval::OnRefusedCheckpoint;
-use crate::stream::list::list_shards;
-use crate::stream::{Shard, StreamErrorKind};
 use crate::types::{Checkpoint, Record};
 
 /// The least time that listing the shards may take, however short requests may be: there may be many.

@@ -49,10 +49,10 @@ use self::position::Position;
 pub(crate) use self::position::StartPosition;
 pub(crate) use self::refusal::{Cause, Refusal};
 use crate::config::OnRecreatedStream;
+use crate::kinesis::{ChildShard, StreamApi, StreamError, StreamErrorKind};
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::runtime::Clock;
-use crate::stream::{ChildShard, StreamApi, StreamError, StreamErrorKind};
 use crate::types::{Record, ShardId, StreamId};
 
 /// What one shard is read with.

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use super::{Refusal, RetrievalSpec};
+use crate::kinesis::StreamError;
 use crate::metrics::{Metrics, Operation, Outcome, names};
-use crate::stream::StreamError;
 use crate::types::{Record, SequenceNumber, ShardId, StreamId};
 
 /// Who wants to know how fetching goes. Called on the fetching task: must not block.

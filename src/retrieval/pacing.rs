@@ -1,7 +1,7 @@
 use std::time::Duration;
 
+use crate::kinesis::StreamErrorKind;
 use crate::retrieval::RetrievalConfig;
-use crate::stream::StreamErrorKind;
 use crate::types::Moment;
 
 /// The shortest pause between reads of a shard that is not behind.

@@ -8,11 +8,11 @@ use super::observe::{FetchEvent, FetchMetrics};
 use super::pacing::{Backoff, Pacer, PageSummary};
 use super::position::Position;
 use super::{Batch, Ended, MemoryPermit, RetrievalSpec};
-use crate::planted::{Bug, planted};
-use crate::runtime::Elapsed;
-use crate::stream::{
+use crate::kinesis::{
     IteratorPosition, RecordsPage, ShardIterator, StreamError, StreamErrorKind, ends_consistently,
 };
+use crate::planted::{Bug, planted};
+use crate::runtime::Elapsed;
 use crate::types::Moment;
 
 const GET_RECORDS: &str = "GetRecords";

@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime};
 
+use crate::kinesis::IteratorPosition;
 use crate::planted::{Bug, planted};
-use crate::stream::IteratorPosition;
 use crate::types::{Checkpoint, SequenceNumber};
 
 /// How far before the last proof that nothing was missed a shard is opened, so that clocks which

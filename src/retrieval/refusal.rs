@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::position::Position;
+use crate::kinesis::{ChildShard, Shard, StreamErrorKind};
 use crate::lease::Lease;
 use crate::lease::origin::{Mismatch, Shards, mismatch};
-use crate::stream::{ChildShard, Shard, StreamErrorKind};
 use crate::types::{Checkpoint, ExtendedSequenceNumber, SequenceNumber, ShardId, StreamId};
 
 /// Why a shard was refused, as far as the lease and the shards of the stream show.
@@ -169,7 +169,7 @@ mod tests {
     use StreamErrorKind::{InvalidArgument, NotFound};
 
     use super::*;
-    use crate::stream::IteratorPosition;
+    use crate::kinesis::IteratorPosition;
     use crate::types::HashKeyRange;
 
     fn shard(id: &str, range: (u128, u128), began: u128, ended: Option<u128>, parents: &[&str]) -> Shard {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::fake_shard::{END, Script};
 use super::retrieval_test::{Bench, after, at, batch, drain, next, numbers};
 use super::*;
+use crate::kinesis::Shard;
 use crate::lease::origin::lease_of;
-use crate::stream::Shard;
 use crate::types::{Checkpoint, HashKeyRange, SequenceNumber};
 
 const MINUTE: Duration = Duration::from_secs(60);

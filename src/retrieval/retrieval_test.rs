@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 
 use super::fake_shard::{FakeShard, Script};
 use super::*;
-use crate::stream::{IteratorPosition, StreamErrorKind};
+use crate::kinesis::{IteratorPosition, StreamErrorKind};
 use crate::types::{Checkpoint, HashKeyRange, Moment, SequenceNumber};
 
 const MINUTE: Duration = Duration::from_secs(60);

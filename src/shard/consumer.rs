@@ -15,13 +15,13 @@ use super::status::StatusCell;
 use crate::aggregation::Deaggregator;
 use crate::checkpoint::{Checkpointer, CheckpointerParts};
 use crate::events::Event;
+use crate::kinesis::ChildShard;
 use crate::lease::{HeldLease, Lease};
 use crate::metrics::{Operation, Report, names};
 use crate::planted::{Bug, planted};
 use crate::processor::ShardRecordProcessor;
 use crate::retrieval::{Batch, Delivery, OutOfRangeRecords, Retrieval};
-use crate::stream::ChildShard;
-use crate::streams::TrackedStream;
+use crate::stream_tracker::TrackedStream;
 use crate::types::{ExtendedSequenceNumber, KinesisClientRecord, LeaseKey};
 use crate::worker::Worker;
 

@@ -5,13 +5,13 @@ use std::error::Error as StdError;
 
 use super::consumer::{ShardConsumer, interruption};
 use super::state::Input;
+use crate::coordination::shard_sync::{ChildError, plan_child_leases};
 use crate::events::Event;
+use crate::kinesis::StreamError;
+use crate::kinesis::list::list_shards;
 use crate::lease::{Created, StoreError};
 use crate::metrics::{Operation, names};
-use crate::overseer::shard_sync::{ChildError, plan_child_leases};
 use crate::planted::{Bug, planted};
-use crate::stream::StreamError;
-use crate::stream::list::list_shards;
 use crate::types::ShardId;
 use crate::worker::Worker;
 

@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime};
 use super::status::StatusCell;
 use crate::error::with_causes;
 use crate::events::{Event, EventSink};
+use crate::kinesis::{StreamError, StreamErrorKind};
 use crate::lease::Lease;
 use crate::retrieval::{Cause, FetchEvent, FetchObserver, Retrieval, RetrievalSpec, Source, StartPosition};
-use crate::stream::{StreamError, StreamErrorKind};
-use crate::streams::TrackedStream;
+use crate::stream_tracker::TrackedStream;
 use crate::types::{ShardId, StartStrategy};
 use crate::worker::Worker;
 

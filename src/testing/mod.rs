@@ -1,7 +1,7 @@
 //! Kinesis without AWS, for your own tests (feature `test-util`).
 //!
 //! - [`SimulatedKinesis`] is a service inside the process: put records, split and merge shards, let
-//!   calls fail, and read it through [`StreamApi`](crate::stream::StreamApi) with the rules of the real
+//!   calls fail, and read it through [`StreamApi`](crate::kinesis::StreamApi) with the rules of the real
 //!   one.
 //! - [`record`] and [`aggregated_record`] make single records, for calling a processor directly.
 //! - [`MetricsRecorder`] keeps what a consumer reports.

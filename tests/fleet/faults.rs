@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use kinesis_consumer::kinesis::StreamErrorKind;
 use kinesis_consumer::lease::{Attribute, Fault, FaultHook, StoreErrorKind};
-use kinesis_consumer::stream::StreamErrorKind;
 use kinesis_consumer::testing::{Fault as StreamFault, FaultTable};
 use kinesis_consumer::{Checkpoint, Event};
 

@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use kinesis_consumer::aggregation::{Added, Aggregator};
-use kinesis_consumer::lease::Lease;
-use kinesis_consumer::stream::{
+use kinesis_consumer::kinesis::{
     IteratorPosition, RecordsPage, ShardIterator, ShardPage, ShardPageRequest, StreamApi, StreamDescription,
     StreamError, StreamErrorKind,
 };
+use kinesis_consumer::lease::Lease;
 use kinesis_consumer::testing::{Fault, NewRecord, SimulatedKinesis};
 use kinesis_consumer::{
     Checkpoint, ConsumerBuilder, ConsumerHandle, CoordinationConfig, Event, Health, LeaseConfig,

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kinesis_consumer::kinesis::StreamErrorKind;
 use kinesis_consumer::lease::{Attribute, Lease, LeaseStore, MemoryLeaseStore};
-use kinesis_consumer::stream::StreamErrorKind;
 use kinesis_consumer::testing::Fault;
 use kinesis_consumer::{
     Checkpoint, ConsumerHandle, CoordinationConfig, CoordinationMode, ErrorKind, Event, Health,

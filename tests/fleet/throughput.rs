@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use kinesis_consumer::kinesis::StreamErrorKind;
 use kinesis_consumer::lease::{Lease, MemoryLeaseStore};
-use kinesis_consumer::stream::StreamErrorKind;
 use kinesis_consumer::testing::{Fault, Limits, NewRecord};
 use kinesis_consumer::{Checkpoint, ConsumerHandle, Event, LeaseConfig, RetrievalConfig};
 use tokio::time::Instant;

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kinesis_consumer::internals::{Known, Settled, Take, Tenure, outcome_of};
+use kinesis_consumer::kinesis::ChildShard;
 use kinesis_consumer::lease::{Lease, LeaseWrite, WriteOutcome};
-use kinesis_consumer::stream::ChildShard;
 use kinesis_consumer::{Checkpoint, ExtendedSequenceNumber, HashKeyRange, LeaseKey, Moment, WorkerId};
 
 use crate::rules::{Answer, Content, Write, Wrote};

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use kinesis_consumer::kinesis::StreamErrorKind;
 use kinesis_consumer::lease::{Fault, FaultHook, StoreErrorKind};
-use kinesis_consumer::stream::StreamErrorKind;
 use kinesis_consumer::testing;
 use tokio::time::Instant;
 

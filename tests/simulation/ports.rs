@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use kinesis_consumer::kinesis::{
+    ConsumerDescription, IteratorPosition, RecordsPage, ShardIterator, ShardPage, ShardPageRequest,
+    StreamApi, StreamDescription, StreamError, Subscription, SubscriptionEvent,
+};
 use kinesis_consumer::lease::{
     Condition, Created, EntityKind, EntityOutcome, FaultyLeaseStore, Item, Lease, LeaseScan, LeaseStore,
     LeaseWrite, StoreError, TableSpec, WriteOutcome,
-};
-use kinesis_consumer::stream::{
-    ConsumerDescription, IteratorPosition, RecordsPage, ShardIterator, ShardPage, ShardPageRequest,
-    StreamApi, StreamDescription, StreamError, Subscription, SubscriptionEvent,
 };
 use kinesis_consumer::testing::SimulatedKinesis;
 use kinesis_consumer::{ConsumerArn, LeaseKey, Record, ShardId, StreamId, WorkerId};

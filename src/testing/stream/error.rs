@@ -1,4 +1,4 @@
-use crate::stream::StreamErrorKind;
+use crate::kinesis::StreamErrorKind;
 
 /// A refusal by the simulated service, as the real one would word it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +50,7 @@ impl ErrorCode {
         }
     }
 
-    /// What the error means to a caller of [`StreamApi`](crate::stream::StreamApi).
+    /// What the error means to a caller of [`StreamApi`](crate::kinesis::StreamApi).
     #[must_use]
     pub fn kind(self) -> StreamErrorKind {
         match self {

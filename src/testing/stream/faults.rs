@@ -1,9 +1,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::stream::StreamErrorKind;
+use crate::kinesis::StreamErrorKind;
 
-/// A call that is about to be made through [`StreamApi`](crate::stream::StreamApi).
+/// A call that is about to be made through [`StreamApi`](crate::kinesis::StreamApi).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Call<'a> {
@@ -36,7 +36,7 @@ pub(super) type FaultHook = Box<dyn FnMut(&Call<'_>) -> Option<Fault> + Send>;
 /// Faults by chance, the same ones for the same seed and calls.
 ///
 /// ```
-/// use kinesis_consumer::stream::StreamErrorKind;
+/// use kinesis_consumer::kinesis::StreamErrorKind;
 /// use kinesis_consumer::testing::{Fault, FaultTable, SimulatedKinesis};
 ///
 /// let mut faults = FaultTable::seeded(7)

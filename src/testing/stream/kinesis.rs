@@ -11,15 +11,15 @@ use super::limits::Limits;
 use super::live::SimulatedSubscription;
 use super::service::{Service, stream_arn};
 use super::write::{NewRecord, Placement};
+use crate::kinesis::{IteratorPosition, Shard};
 use crate::runtime::Clock;
-use crate::stream::{IteratorPosition, Shard};
 use crate::types::{PartitionKey, Record, ShardId};
 
 /// A Kinesis service inside the process: streams that can be written, resharded and read with the
 /// service's own rules, but without AWS, sockets or waiting.
 ///
 /// Cheap to clone; all clones are the same service. It implements
-/// [`StreamApi`](crate::stream::StreamApi), so whatever reads a stream through that port can read this
+/// [`StreamApi`](crate::kinesis::StreamApi), so whatever reads a stream through that port can read this
 /// one. The methods here are the producer's and the operator's side; they take effect at once.
 ///
 /// Streams are created `ACTIVE`, nothing is throttled and nothing fails unless asked for: see
@@ -290,7 +290,7 @@ impl SimulatedKinesis {
     }
 
     /// Lets `hook` decide about each call through this handle's
-    /// [`StreamApi`](crate::stream::StreamApi), and that of its clones, whether something goes wrong.
+    /// [`StreamApi`](crate::kinesis::StreamApi), and that of its clones, whether something goes wrong.
     /// The methods here are never affected. The hook may use them, but not set or clear faults itself.
     pub fn set_faults(&self, hook: impl FnMut(&Call<'_>) -> Option<Fault> + Send + 'static) {
         *lock(&self.faults) = Some(Box::new(hook));

@@ -3,7 +3,7 @@ use std::time::SystemTime;
 use super::error::ServiceError;
 use super::kinesis::SimulatedKinesis;
 use super::subscription::{Event, NextEvent, SubscriptionId};
-use crate::stream::SubscriptionEvent;
+use crate::kinesis::SubscriptionEvent;
 
 /// A subscription of a registered consumer to one shard.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use super::faults::{Call, Fault};
 use super::kinesis::SimulatedKinesis;
 use super::list::{ListFilter, Listing};
 use super::live::SimulatedSubscription;
-use crate::stream::{
+use crate::kinesis::{
     ConsumerDescription, ConsumerStatus, IteratorPosition, RecordsPage, ShardFilter, ShardIterator,
     ShardPage, ShardPageRequest, StreamApi, StreamDescription, StreamError, StreamErrorKind, Subscription,
     SubscriptionEvent,

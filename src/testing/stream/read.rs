@@ -6,7 +6,7 @@ use super::iterator::IteratorToken;
 use super::service::{ACCOUNT, Service};
 use super::shard::{PAGE_BYTES_MAX, StoredRecord, shard_id};
 use super::state::StreamState;
-use crate::stream::{ChildShard, IteratorPosition};
+use crate::kinesis::{ChildShard, IteratorPosition};
 use crate::types::ShardId;
 
 /// The most records of one GetRecords call.

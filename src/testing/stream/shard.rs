@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::error::{ErrorCode, ServiceError};
 use super::limits::Usage;
 use super::sequence::ShardSequence;
-use crate::stream::{IteratorPosition, Shard};
+use crate::kinesis::{IteratorPosition, Shard};
 use crate::types::{HashKeyRange, Record, SequenceNumber, ShardId};
 
 /// The most bytes of data one GetRecords call returns.

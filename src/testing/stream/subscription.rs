@@ -7,7 +7,7 @@ use super::limits::Usage;
 use super::service::Service;
 use super::shard::StoredRecord;
 use super::state::StreamState;
-use crate::stream::{ChildShard, IteratorPosition};
+use crate::kinesis::{ChildShard, IteratorPosition};
 use crate::types::SequenceNumber;
 
 /// A subscription ends by itself after this time.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kinesis_consumer::ExtendedSequenceNumber;
 use kinesis_consumer::aggregation::Aggregator;
-use kinesis_consumer::stream::IteratorPosition;
+use kinesis_consumer::kinesis::IteratorPosition;
 use kinesis_consumer::testing::NewRecord;
 
 use super::{STREAM, World};

@@ -8,7 +8,7 @@ mod shards;
 mod streams;
 
 pub(super) use self::records::encryption_name;
-use crate::stream::{ChildShard, IteratorPosition};
+use crate::kinesis::{ChildShard, IteratorPosition};
 use crate::testing::SimulatedKinesis;
 use crate::testing::stream::{ErrorCode, ServiceError};
 use crate::types::{SequenceNumber, StreamId};

@@ -1,0 +1,218 @@
+//! How a worker finds the leases it was assigned (KCL's `DynamoDBLeaseDiscoverer`).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
+
+use crate::coordination::Purpose;
+use crate::coordination::migration::Protocol;
+use crate::coordination::rounds::{CONCURRENT_WRITES, LeaseCoordinator};
+use crate::error::with_causes;
+use crate::lease::{Lease, LeaseWrite, StoreError, WriteOutcome};
+use crate::metrics::{Operation, names};
+use crate::planted::{Bug, planted};
+use crate::types::{LeaseKey, Moment, WorkerId};
+use crate::worker::Worker;
+
+impl LeaseCoordinator {
+    /// Looks into the index of owners and takes up what names this worker.
+    pub(in crate::coordination) async fn follower_round(&mut self) {
+        self.leading.is_leader = false;
+        let worker = Arc::clone(&self.worker);
+        let since = worker.clock.now();
+        let found = self.assigned_to_us().await;
+        let took = worker.clock.now().since(since);
+        let mut report = worker.metrics.operation(Operation::LeaseDiscovery);
+        report.outcome(names::RUN, found.is_ok(), took).add(names::LIST_LEASE_KEYS, took);
+        match found {
+            Ok(leases) => {
+                let new = self.take_up(leases).await;
+                report.add(names::NEW_LEASES_DISCOVERED, new);
+            }
+            Err(error) => self.reading_failed("ListLeaseKeysForWorker", &error).await,
+        }
+        worker.health.led(worker.election.leader().is_some(), worker.clock.now());
+        self.clean_up_after_itself().await;
+        // Consumers that wait for parents cannot tell from a scan when to look.
+        worker.unfinished.suspect(|parent| worker.holdings.contains(parent));
+    }
+
+    /// As they are now, those that the index tells to be this worker's and that it does not hold. While
+    /// the index cannot be read, a scan tells.
+    async fn assigned_to_us(&mut self) -> Result<Vec<Lease>, StoreError> {
+        let worker = Arc::clone(&self.worker);
+        worker.health.sent(Purpose::Reading, worker.clock.now());
+        let Some(keys) = self.keys_by_index().await else {
+            let leases = worker.store.scan().await?.leases;
+            worker.health.answered(Purpose::Reading);
+            self.look_for_twins(&leases);
+            return Ok(leases.into_iter().filter(|lease| !self.is_held(&lease.key)).collect());
+        };
+        worker.health.answered(Purpose::Reading);
+        // Rows of shards that have ended may stay for long, and are not asked for each time.
+        self.ended.retain(|key| keys.contains(key));
+        let unknown: Vec<LeaseKey> =
+            keys.into_iter().filter(|key| !self.is_held(key) && !self.ended.contains(key)).collect();
+        let rows: Vec<Result<Option<Lease>, StoreError>> = stream::iter(unknown)
+            .map(|key| {
+                let worker = Arc::clone(&worker);
+                async move { worker.store.lease(&key).await }
+            })
+            .buffered(CONCURRENT_WRITES)
+            .collect()
+            .await;
+        // One that cannot be read keeps no other from being taken up.
+        let mut leases = Vec::new();
+        for row in rows {
+            match row {
+                Ok(lease) => leases.extend(lease),
+                Err(error) => worker.coordination_failed("GetLease", &error),
+            }
+        }
+        self.look_for_twins(&leases);
+        let ended = leases.iter().filter(|lease| lease.checkpoint.is_shard_end());
+        self.ended.extend(ended.map(|lease| lease.key.clone()));
+        Ok(leases)
+    }
+
+    /// The keys of this worker's leases; `None` if the index cannot be read now.
+    async fn keys_by_index(&mut self) -> Option<BTreeSet<LeaseKey>> {
+        let worker = Arc::clone(&self.worker);
+        if !self.has_owner_index {
+            let ensured = worker.store.ensure_owner_index().await;
+            self.has_owner_index = *ensured.as_ref().unwrap_or(&false);
+            if let Err(error) = &ensured {
+                tracing::warn!(%error, "cannot make sure of the index of owners; scanning for assigned leases");
+                worker.coordination_failed("CreateLeaseOwnerIndex", error);
+            }
+        }
+        if !self.has_owner_index {
+            return None;
+        }
+        match worker.store.keys_owned_by(&worker.id).await {
+            Ok(keys) => Some(keys.into_iter().collect()),
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the index of owners; scanning for assigned leases");
+                worker.coordination_failed("ListLeaseKeysForWorker", &error);
+                self.has_owner_index = false;
+                None
+            }
+        }
+    }
+
+    /// Takes up what the last scan shows to be this worker's.
+    pub(in crate::coordination) async fn take_up_from_view(&mut self) {
+        let worker = Arc::clone(&self.worker);
+        let given = self.view.leases().filter(|lease| is_given_to(&worker.id, lease));
+        let leases = given.filter(|lease| !self.is_held(&lease.key)).cloned().collect();
+        self.take_up(leases).await;
+    }
+
+    /// Starts a consumer for each of `leases` that names this worker and that nobody else still works
+    /// on. Each is renewed first: only a write shows that it is ours.
+    pub(in crate::coordination) async fn take_up(&mut self, leases: Vec<Lease>) -> u64 {
+        let worker = Arc::clone(&self.worker);
+        let barred = self.twins.barred(worker.coordination.failover_time, worker.clock.now());
+        let given =
+            leases.into_iter().filter(|lease| is_given_to(&worker.id, lease) && !barred.contains(&lease.key));
+        let (ours, others): (Vec<Lease>, Vec<Lease>) = given.partition(|lease| self.reads(lease));
+        let now = worker.clock.now();
+        if ours.is_empty() && worker.holdings.is_empty() {
+            worker.health.answered(Purpose::Renewing);
+        }
+        ours.iter().for_each(|lease| self.twins.in_doubt(lease, now));
+        let ours: Vec<_> = ours.into_iter().map(|lease| (self.latest_since(&lease), lease)).collect();
+        let mut renewed = stream::iter(ours)
+            .map(|(latest_since, lease)| {
+                let worker = Arc::clone(&worker);
+                async move { renew(&worker, lease, latest_since).await }
+            })
+            .buffered(CONCURRENT_WRITES);
+        let mut started = 0;
+        while let Some(outcome) = renewed.next().await {
+            let Some((previous, lease, sent)) = outcome else { continue };
+            self.learn(lease.clone(), sent);
+            if !self.is_held(&lease.key) && !worker.stopping.is_cancelled() {
+                started += 1;
+                self.start_consumer(lease, previous, sent);
+            }
+        }
+        self.give_back(others).await;
+        started
+    }
+
+    /// Gives back, at shutdown, leases that the leader assigned to this worker and that it has not taken up:
+    /// else they would have to run out.
+    pub(in crate::coordination) async fn give_back_unfound(&mut self) {
+        if self.worker.protocol.get() != Protocol::Led {
+            return;
+        }
+        let worker = Arc::clone(&self.worker);
+        let Ok(leases) = self.assigned_to_us().await else { return };
+        let barred = self.twins.barred(worker.coordination.failover_time, worker.clock.now());
+        let is_unfound = |lease: &&Lease| {
+            is_given_to(&worker.id, lease) && self.reads(lease) && !barred.contains(&lease.key)
+        };
+        for lease in leases.iter().filter(is_unfound) {
+            match worker.store.apply(&LeaseWrite::release(lease, &worker.id)).await {
+                Ok(WriteOutcome::Applied(lease)) => worker.hub.publish(*lease),
+                Ok(WriteOutcome::Refused(_)) => {}
+                Err(error) => return worker.coordination_failed("ReleaseLease", &error),
+            }
+        }
+    }
+
+    /// Gives back leases of streams that this worker does not read, but the leader does that assigned them.
+    /// It is given nothing for a while then, and others go on.
+    async fn give_back(&self, leases: Vec<Lease>) {
+        let worker = &self.worker;
+        let is_multi = worker.streams.is_multi();
+        for lease in leases.iter().filter(|lease| lease.stream_name.is_some() == is_multi) {
+            match worker.store.apply(&LeaseWrite::release(lease, &worker.id)).await {
+                Ok(WriteOutcome::Applied(lease)) => {
+                    tracing::warn!(lease = %lease.key, "the leader assigned a lease of a stream that this worker does not read; it is given back");
+                    worker.hub.publish(*lease);
+                }
+                Ok(WriteOutcome::Refused(_)) => {}
+                Err(error) => {
+                    worker.coordination_failed("ReleaseLease", &error);
+                    break;
+                }
+            }
+        }
+    }
+
+    pub(in crate::coordination) fn is_held(&self, key: &LeaseKey) -> bool {
+        self.worker.holdings.contains(key)
+    }
+}
+
+/// Whether a lease is `worker`'s, and nobody else's to work on any more.
+pub(crate) fn is_given_to(worker: &WorkerId, lease: &Lease) -> bool {
+    let is_free = lease.checkpoint_owner.is_none() || planted(Bug::TakesUpBeforeHandoff);
+    lease.owner.as_ref() == Some(worker) && is_free && !lease.checkpoint.is_shard_end()
+}
+
+async fn renew(worker: &Worker, lease: Lease, latest_since: u64) -> Option<(Lease, Lease, Moment)> {
+    let sent = worker.clock.now();
+    let write = LeaseWrite::renew(&lease, None).with_latest_since(&lease, latest_since);
+    worker.health.sent(Purpose::Renewing, sent);
+    let outcome = worker.store.apply(&write).await;
+    match &outcome {
+        Ok(_) => worker.health.answered(Purpose::Renewing),
+        Err(error) => worker.health.failed(Purpose::Renewing, with_causes(error)),
+    }
+    match outcome {
+        Ok(WriteOutcome::Applied(renewed)) => Some((lease, *renewed, sent)),
+        Ok(WriteOutcome::Refused(_)) => {
+            worker.metrics.operation(Operation::LeaseDiscovery).add(names::OWNER_MISMATCH, 1_u32);
+            None
+        }
+        Err(error) => {
+            tracing::warn!(lease = %lease.key, %error, "cannot take up a lease; trying again");
+            worker.coordination_failed("TakeUpLease", &error);
+            None
+        }
+    }
+}

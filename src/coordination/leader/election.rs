@@ -1,0 +1,192 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::lock::{LockMove, LockRow, LockView, Version, key};
+use crate::coordination::Purpose;
+use crate::coordination::migration::Protocol;
+use crate::error::with_causes;
+use crate::events::Event;
+use crate::lease::{EntityKind, EntityOutcome, LeaseWrite, StoreError, StoreErrorKind};
+use crate::types::{Moment, WorkerId};
+use crate::worker::Worker;
+
+/// Heartbeats in the time for which a lock is good.
+const HEARTBEATS: u32 = 4;
+/// The least time between two looks at the lock.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+
+/// This worker's part in the election of a leader.
+#[derive(Debug, Default)]
+pub(crate) struct Election {
+    lock: Mutex<LockView>,
+    /// Held while a request about the lock is under way.
+    writing: tokio::sync::Mutex<()>,
+    /// No candidate before this.
+    abstains_until: Mutex<Option<Moment>>,
+}
+
+impl Election {
+    /// Whether this worker is the leader, however long the process was suspended.
+    pub(crate) fn leads(&self, now: Moment) -> bool {
+        self.lock().leads(now)
+    }
+
+    /// Whether this worker may still carry out what it planned as the leader.
+    pub(crate) fn may_assign(&self, now: Moment) -> bool {
+        self.lock().may_assign(now)
+    }
+
+    /// The leader as far as this worker knows.
+    pub(crate) fn leader(&self) -> Option<WorkerId> {
+        self.lock().leader().cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LockView> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn abstains_until(&self) -> MutexGuard<'_, Option<Moment>> {
+        self.abstains_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The leader as far as this worker knows or, if it does not, the lock says.
+pub(crate) async fn current_leader(worker: &Worker) -> Result<Option<WorkerId>, StoreError> {
+    if let Some(leader) = worker.election.leader() {
+        return Ok(Some(leader));
+    }
+    let row = worker.store.entity(EntityKind::Leader, &key()).await?;
+    Ok(row.as_ref().and_then(LockRow::from_item).map(|row| row.owner))
+}
+
+/// Stands for election, and shows that it is alive while it is the leader, for as long as it is polled
+/// and the fleet is run by a leader.
+pub(crate) async fn run(worker: Arc<Worker>) {
+    let mut rng = worker.seeds.rng();
+    loop {
+        if worker.protocol.get() != Protocol::Led {
+            // The fleet was rolled back.
+            resign(&worker, None).await;
+            worker.health.answered(Purpose::Leading);
+        }
+        worker.protocol.until_led().await;
+        if worker.stopping.is_cancelled() {
+            // Nothing is acquired any more; what is held is given up by `resign`.
+            return std::future::pending().await;
+        }
+        let now = worker.clock.now();
+        worker.health.sent(Purpose::Leading, now);
+        let next = match stand(&worker, &mut rng).await {
+            Ok(next) => {
+                worker.health.answered(Purpose::Leading);
+                next
+            }
+            Err(error) => {
+                worker.health.failed(Purpose::Leading, with_causes(&error));
+                tracing::warn!(%error, "cannot reach the leader's lock; trying again");
+                worker.coordination_failed("LeaderLock", &error);
+                now + heartbeat(&worker) / 2
+            }
+        };
+        let pause = next.since(worker.clock.now()).max(PAUSE_MIN);
+        let _ = worker.stopping.run_until_cancelled(worker.clock.sleep(pause)).await;
+    }
+}
+
+fn heartbeat(worker: &Worker) -> Duration {
+    worker.coordination.leader_lease_duration() / HEARTBEATS
+}
+
+/// One look at the lock, and what follows from it. Returns when to look again.
+async fn stand(worker: &Worker, rng: &mut fastrand::Rng) -> Result<Moment, StoreError> {
+    let election = &worker.election;
+    let _writing = election.writing.lock().await;
+    let was_leader = election.lock().leads_until().is_some();
+    let since = worker.clock.now();
+    if election.abstains_until().is_some_and(|until| since < until) {
+        return Ok(since + heartbeat(worker));
+    }
+    if !was_leader {
+        let row = match worker.store.entity(EntityKind::Leader, &key()).await? {
+            Some(row) => Some(LockRow::from_item(&row).ok_or_else(unreadable)?),
+            None => None,
+        };
+        election.lock().observe(row, worker.clock.now());
+    }
+    let mut next = since + heartbeat(worker);
+    // A heartbeat that landed unnoticed is refused the next time, and the lock taken back at once.
+    for _ in 0..2 {
+        let sent = worker.clock.now();
+        let duration = worker.coordination.leader_lease_duration();
+        let version = Version::new(rng.u128(..));
+        let planned = election.lock().plan(&worker.id, duration, version, sent);
+        match planned {
+            LockMove::Acquire(write) | LockMove::Heartbeat(write) => {
+                if put(worker, &write, sent).await? {
+                    break;
+                }
+            }
+            LockMove::Wait => {
+                // There is nothing to see before, unless the leader resigns.
+                if let Some(expires) = election.lock().expires().filter(|expires| *expires > sent) {
+                    next = next.min(expires + PAUSE_MIN);
+                }
+                break;
+            }
+        }
+    }
+    tell(worker, was_leader);
+    Ok(next)
+}
+
+/// Nobody can lead as long as it is there.
+fn unreadable() -> StoreError {
+    StoreError::new(StoreErrorKind::Malformed, "GetEntity", key().as_str())
+        .with_detail("the row of the leader's lock cannot be read; delete it, and a leader will be elected")
+}
+
+/// Whether this worker is the leader now.
+async fn put(worker: &Worker, write: &LeaseWrite, sent: Moment) -> Result<bool, StoreError> {
+    let row = match worker.store.apply_to_entity(EntityKind::Leader, write).await? {
+        EntityOutcome::Applied(row) => LockRow::from_item(&row),
+        EntityOutcome::Refused(row) => {
+            let row = row.as_ref().and_then(LockRow::from_item);
+            worker.election.lock().observe(row, worker.clock.now());
+            return Ok(false);
+        }
+    };
+    if let Some(row) = row {
+        worker.election.lock().written(row, sent);
+    }
+    Ok(true)
+}
+
+fn tell(worker: &Worker, was_leader: bool) {
+    let is_leader = worker.election.lock().leads_until().is_some();
+    if is_leader && !was_leader {
+        tracing::info!("this worker is the leader now");
+        worker.events.emit(Event::LeadershipGained);
+        worker.wake.notify_one();
+    } else if was_leader && !is_leader {
+        tracing::info!("this worker is the leader no longer");
+        worker.events.emit(Event::LeadershipLost);
+    }
+}
+
+/// Gives the lock up if this worker holds it, so that another can lead at once, and stands for no
+/// election before `abstains_until`. If the request fails, the lock runs out.
+pub(crate) async fn resign(worker: &Worker, abstains_until: Option<Moment>) {
+    let election = &worker.election;
+    *election.abstains_until() = abstains_until;
+    let _writing = election.writing.lock().await;
+    let resigned = election.lock().resign(&worker.id);
+    let Some(conditions) = resigned else { return };
+    worker.events.emit(Event::LeadershipLost);
+    match worker.store.delete_entity(EntityKind::Leader, &key(), &conditions).await {
+        Ok(()) => tracing::info!("gave leadership up"),
+        Err(error) => {
+            tracing::warn!(%error, "cannot give leadership up; it runs out by itself");
+            worker.coordination_failed("ReleaseLock", &error);
+        }
+    }
+}

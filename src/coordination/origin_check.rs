@@ -1,0 +1,152 @@
+//! The rounds' care for where leases come from: those of another stream are reported, or start over.
+
+use std::sync::Arc;
+
+use super::origins::{ForeignLease, Origins, describe};
+use super::rounds::LeaseCoordinator;
+use crate::config::OnRecreatedStream;
+use crate::events::Event;
+use crate::kinesis::Shard;
+use crate::lease::origin::{Shards, foreign_stream, lease_of, mismatch};
+use crate::lease::{Lease, LeaseWrite, StoreError, WriteOutcome};
+use crate::stream_tracker::TrackedStream;
+use crate::types::Checkpoint;
+
+/// Rows whose origin is stored at a time.
+const ORIGINS_AT_ONCE: usize = 100;
+
+impl LeaseCoordinator {
+    /// Whether the row is a lease of a stream this worker reads.
+    pub(super) fn reads(&self, lease: &Lease) -> bool {
+        self.streams
+            .get(&lease.stream_name)
+            .is_some_and(|care| foreign_stream(lease, &care.stream.id).is_none())
+    }
+
+    /// Two consumers that each read a single stream must not share a table: reports rows that name
+    /// another stream.
+    pub(super) fn report_shared_table(&self, others: &[Lease]) {
+        for care in self.streams.values() {
+            let of_others = others.iter().find(|lease| lease.stream_name.is_none() && care.stream.has(lease));
+            let problem = of_others.and_then(|lease| {
+                let other = lease.source_stream.as_deref()?;
+                Some(format!(
+                    "the lease table is in use for stream {other} (lease {}): one application reads one stream, so \
+                     give this consumer another application name, or read both with streams([..])",
+                    lease.key
+                ))
+            });
+            if care.stream.set_shared_table(problem.clone())
+                && let Some(problem) = problem
+            {
+                self.report_foreign(&care.stream, problem);
+            }
+        }
+    }
+
+    fn report_foreign(&self, stream: &TrackedStream, reason: String) {
+        tracing::error!(stream = %stream.id, reason, "leases of another stream");
+        self.worker.events.emit(Event::StreamRecreated { stream: stream.id.clone(), reason: reason.into() });
+    }
+
+    /// Holds the leases of a stream against its shards. `is_older` says that the list was made before the
+    /// leases were read.
+    pub(super) async fn check_origins(
+        &mut self,
+        stream: &Arc<TrackedStream>,
+        shards: &[Shard],
+        is_older: bool,
+    ) {
+        let worker = Arc::clone(&self.worker);
+        let now = worker.clock.now();
+        let index = Shards::new(shards);
+        let Some(care) = self.streams.get_mut(&stream.id.serialized().map(ToOwned::to_owned)) else { return };
+        let leases = self.view.leases().filter(|lease| stream.has(lease));
+        let origins = care.origins.check(leases, &stream.id, &index, is_older);
+        care.next_origin_check = (origins != Origins::Fit).then(|| now + worker.coordination.audit_interval);
+        let foreign = match origins {
+            Origins::Foreign(foreign) => foreign,
+            Origins::Fit => {
+                stream.set_foreign_leases(None);
+                return self.store_origins(stream, &index).await;
+            }
+            Origins::Suspected => return,
+        };
+        let reason = describe(&foreign);
+        if stream.set_foreign_leases(Some(reason.clone())) {
+            self.report_foreign(stream, reason);
+        }
+        if worker.coordination.on_recreated_stream == OnRecreatedStream::StartOver {
+            for foreign in foreign {
+                if let Err(error) = self.start_over(stream, &index, foreign).await {
+                    worker.coordination_failed("ResetLease", &error);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Puts a lease of an earlier stream to the start of the shard that now has its name; if there is none,
+    /// its row is deleted.
+    async fn start_over(
+        &mut self,
+        stream: &TrackedStream,
+        shards: &Shards<'_>,
+        foreign: ForeignLease,
+    ) -> Result<(), StoreError> {
+        let worker = Arc::clone(&self.worker);
+        let key = foreign.lease.key.clone();
+        let fresh = match shards.get(&foreign.lease.shard_id) {
+            Some(shard) => lease_of(shard, Checkpoint::TrimHorizon).in_stream(&stream.id),
+            None => Lease { checkpoint: Checkpoint::ShardEnd, ..foreign.lease.clone() },
+        };
+        let mut row = foreign.lease;
+        for _ in 0..2 {
+            match worker.store.apply(&LeaseWrite::reset(&row, &fresh)).await? {
+                WriteOutcome::Applied(reset) => {
+                    tracing::warn!(lease = %key, checkpoint = %fresh.checkpoint, "lease of an earlier stream reset");
+                    // Its holder finds out by the next renewal; this worker at once.
+                    worker.holdings.lose(&reset);
+                    if fresh.checkpoint.is_shard_end() {
+                        worker.store.delete_ended(&key).await?;
+                        self.view.forget(&key);
+                    } else {
+                        worker.events.emit(Event::LeaseReset { lease: key, checkpoint: row.checkpoint });
+                        self.learn(Lease::clone(&reset), worker.clock.now());
+                        worker.hub.publish(*reset);
+                    }
+                    return Ok(());
+                }
+                // Renewed meanwhile, or reset by another worker.
+                WriteOutcome::Refused(Some(current)) if mismatch(&current, &stream.id, shards).is_some() => {
+                    row = *current;
+                }
+                WriteOutcome::Refused(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores where leases come from whose rows do not say it: those that other libraries made, and of
+    /// shards that were not listed yet when their leases were made. Only as long as nothing is processed: a
+    /// position may be of an earlier stream.
+    async fn store_origins(&mut self, stream: &TrackedStream, shards: &Shards<'_>) {
+        let worker = Arc::clone(&self.worker);
+        let is_silent = |lease: &&Lease| {
+            stream.has(lease)
+                && lease.starting_sequence_number.is_none()
+                && lease.checkpoint <= Checkpoint::Latest
+        };
+        let silent: Vec<Lease> =
+            self.view.leases().filter(is_silent).take(ORIGINS_AT_ONCE).cloned().collect();
+        for lease in silent {
+            let Some(shard) = shards.get(&lease.shard_id) else { continue };
+            let origin = lease_of(shard, lease.checkpoint.clone()).in_stream(&stream.id);
+            match worker.store.apply(&LeaseWrite::update_origin(&lease.key, &origin)).await {
+                Ok(WriteOutcome::Applied(lease)) => self.learn(*lease, worker.clock.now()),
+                Ok(WriteOutcome::Refused(_)) => {}
+                Err(error) => return worker.coordination_failed("UpdateLease", &error),
+            }
+        }
+    }
+}

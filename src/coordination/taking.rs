@@ -1,0 +1,171 @@
+//! The rounds of a worker that takes leases for itself, as those of KCL 2.x do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
+
+use super::assign::independent::{AssignmentPlan, Rules, Take, plan_assignment};
+use super::health::Purpose;
+use super::rounds::{CONCURRENT_WRITES, LeaseCoordinator};
+use crate::error::with_causes;
+use crate::lease::{Lease, LeaseWrite, StoreErrorKind, WriteOutcome};
+use crate::metrics::{Operation, names};
+use crate::types::{LeaseKey, Moment};
+use crate::worker::Worker;
+
+impl LeaseCoordinator {
+    pub(super) async fn independent_round(&mut self) {
+        match self.scan().await {
+            Ok(_) => {
+                self.let_others_run().await;
+                self.create_missing_leases().await;
+                self.let_others_run().await;
+                self.assign().await;
+                self.let_others_run().await;
+                self.clean_up().await;
+            }
+            Err(error) => self.reading_failed("ListLeases", &error).await,
+        }
+    }
+
+    fn plan(&mut self) -> AssignmentPlan {
+        let now = self.worker.clock.now();
+        let rules = Rules {
+            worker: self.worker.id.clone(),
+            max_leases: self.worker.management.max_leases,
+            leases_to_acquire: self.worker.management.leases_to_acquire,
+            failover_time: self.worker.coordination.failover_time,
+            priority_lease_assignment: self.worker.coordination.priority_lease_assignment,
+            barred: self.twins.barred(self.worker.coordination.failover_time, now),
+        };
+        plan_assignment(&self.view, &self.worker.holdings.keys(), &rules, now, &mut self.rng)
+    }
+
+    /// Takes what the plan says and starts a consumer for each lease that was won.
+    pub(super) async fn assign(&mut self) {
+        if self.worker.stopping.is_cancelled() {
+            return;
+        }
+        let mut plan = self.plan();
+        self.workers = plan.workers;
+        let worker = Arc::clone(&self.worker);
+        if !plan.takes.is_empty() {
+            // Leases that cannot be renewed would be lost again.
+            let room = worker.write_pacer.takes(worker.holdings.keys().len());
+            if room < plan.takes.len() {
+                // Those that have waited longest first.
+                let seen: BTreeMap<&LeaseKey, Option<Moment>> =
+                    self.view.iter().map(|observed| (&observed.lease.key, observed.changed())).collect();
+                plan.takes.sort_by_key(|take| seen.get(&take.lease.key).copied().flatten());
+                plan.takes.truncate(room);
+            }
+        }
+        let since = worker.clock.now();
+        let (wanted, mut won) = (plan.takes.len() as u64, 0);
+        let mut report = worker.metrics.operation(Operation::TakeLeases);
+        report
+            .add(names::TOTAL_LEASES, plan.leases as u64)
+            .add(names::NUM_WORKERS, plan.workers as u64)
+            .add(names::EXPIRED_LEASES, plan.expired as u64)
+            .add(names::VERY_OLD_LEASES, plan.very_old as u64)
+            .add(names::LEASE_SPILLOVER, plan.spillover as u64)
+            .add(names::NEEDED_LEASES, plan.needed as u64)
+            .add(names::LEASES_TO_TAKE, wanted);
+        if plan.takes.is_empty() && worker.holdings.is_empty() {
+            // Others hold them all.
+            worker.health.answered(Purpose::Renewing);
+        }
+        for wanted in &plan.takes {
+            self.twins.in_doubt(&wanted.lease, since);
+        }
+        let takes: Vec<_> =
+            plan.takes.into_iter().map(|wanted| (self.latest_since(&wanted.lease), wanted)).collect();
+        let mut taken = stream::iter(takes)
+            .map(|(latest_since, wanted)| take(&worker, wanted, latest_since))
+            .buffer_unordered(CONCURRENT_WRITES);
+        while let Some(outcome) = taken.next().await {
+            match outcome {
+                Taken::Won { lease, previous, sent } => {
+                    won += 1;
+                    self.learn(Lease::clone(&lease), sent);
+                    if previous.owner.is_some() {
+                        // If the previous owner lives in this process, it need not find out by itself.
+                        worker.hub.publish(Lease::clone(&lease));
+                    }
+                    self.start_consumer(*lease, *previous, sent);
+                }
+                Taken::Lost(Some(lease)) if self.reads(&lease) => {
+                    self.learn(*lease, self.worker.clock.now());
+                }
+                // It is another stream's.
+                Taken::Lost(Some(lease)) => self.view.forget(&lease.key),
+                Taken::Lost(None) => {}
+            }
+        }
+        report.add(names::TAKEN_LEASES, won).add(names::UNTAKEN_LEASES, wanted - won).outcome(
+            names::RUN,
+            true,
+            worker.clock.now().since(since),
+        );
+    }
+}
+
+/// What became of an attempt to take a lease.
+enum Taken {
+    Won {
+        lease: Box<Lease>,
+        previous: Box<Lease>,
+        sent: Moment,
+    },
+    /// Somebody else was faster, or nobody answered; with the row as it is now.
+    Lost(Option<Box<Lease>>),
+}
+
+async fn take(worker: &Worker, wanted: Take, latest_since: u64) -> Taken {
+    let mut previous = wanted.lease.clone();
+    let mut is_retry = false;
+    let until = worker.clock.now() + worker.coordination.failover_time / 4;
+    loop {
+        if worker.write_pacer.is_throttled() {
+            // Among the renewals, if that is not for long.
+            let left = until.since(worker.clock.now());
+            let _ = worker.clock.timeout(left, worker.write_pacer.turn(until)).await;
+        }
+        let sent = worker.clock.now();
+        let write = LeaseWrite::take(&previous, &worker.id).with_latest_since(&previous, latest_since);
+        worker.health.sent(Purpose::Renewing, sent);
+        let outcome = worker.store.apply(&write).await;
+        let took = worker.clock.now().since(sent);
+        worker.metrics.operation(Operation::TakeLeases).outcome(names::TAKE_LEASE, outcome.is_ok(), took);
+        match &outcome {
+            Ok(_) => {
+                worker.write_pacer.accepted();
+                worker.health.answered(Purpose::Renewing);
+            }
+            Err(error) => worker.health.failed(Purpose::Renewing, with_causes(error)),
+        }
+        match outcome {
+            Ok(WriteOutcome::Applied(lease)) => {
+                tracing::info!(lease = %lease.key, reason = %wanted.reason, "lease taken");
+                return Taken::Won { lease, previous: Box::new(previous), sent };
+            }
+            Ok(WriteOutcome::Refused(Some(lease))) if !is_retry && wanted.is_worth_a_retry(&lease) => {
+                is_retry = true;
+                previous = *lease;
+            }
+            Ok(WriteOutcome::Refused(lease)) => {
+                tracing::debug!(lease = %previous.key, "another worker was faster");
+                return Taken::Lost(lease);
+            }
+            Err(error) if error.kind() == StoreErrorKind::Throttled && sent < until => {
+                worker.write_pacer.refused(&error);
+            }
+            Err(error) => {
+                tracing::warn!(lease = %previous.key, %error, "cannot take a lease; trying again in the next round");
+                worker.coordination_failed("TakeLease", &error);
+                return Taken::Lost(None);
+            }
+        }
+    }
+}

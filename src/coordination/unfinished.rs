@@ -1,0 +1,229 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+
+use crate::types::LeaseKey;
+
+/// Consumers that read the rows of their parents at the same time: those requests are sent by the thread
+/// that renews leases.
+const LOOKS_AT_ONCE: usize = 64;
+
+/// Which consumers wait for the ends of which leases, and which of these are known not to have ended, as
+/// the coordinator last saw the table.
+///
+/// What the coordinator reports costs time in proportion to the consumers that wait for that lease, not to
+/// the leases of the table, nor to all consumers that wait.
+///
+/// Consumers are woken in the order in which they came, so that a simulation repeats exactly.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    waiting: Mutex<Waiting>,
+    looks: Semaphore,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// How many have come so far.
+    arrivals: u64,
+    consumers: BTreeMap<u64, Consumer>,
+    awaited: BTreeMap<LeaseKey, Awaited>,
+}
+
+#[derive(Debug)]
+struct Consumer {
+    parents: Vec<LeaseKey>,
+    wake: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Awaited {
+    /// It is known not to have ended.
+    is_unfinished: bool,
+    by: BTreeSet<u64>,
+}
+
+/// A consumer that waits, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Waiter<'a> {
+    unfinished: &'a Unfinished,
+    arrival: u64,
+    wake: Arc<Notify>,
+}
+
+impl Default for Unfinished {
+    fn default() -> Self {
+        Self { waiting: Mutex::default(), looks: Semaphore::new(LOOKS_AT_ONCE) }
+    }
+}
+
+impl Unfinished {
+    /// From now on a consumer waits for the ends of `parents`, of which nothing is known yet.
+    pub(crate) fn wait_for(&self, parents: Vec<LeaseKey>) -> Waiter<'_> {
+        let mut waiting = self.lock();
+        let arrival = waiting.arrivals;
+        waiting.arrivals += 1;
+        for parent in &parents {
+            waiting.awaited.entry(parent.clone()).or_default().by.insert(arrival);
+        }
+        let wake = Arc::new(Notify::new());
+        waiting.consumers.insert(arrival, Consumer { parents, wake: Arc::clone(&wake) });
+        Waiter { unfinished: self, arrival, wake }
+    }
+
+    /// A row as it is now.
+    pub(crate) fn learn(&self, key: &LeaseKey, is_unfinished: bool) {
+        let mut waiting = self.lock();
+        let Some(awaited) = waiting.awaited.get_mut(key) else { return };
+        awaited.is_unfinished = is_unfinished;
+        if !is_unfinished {
+            waiting.wake(&awaited_by(&waiting, [key]));
+        }
+    }
+
+    /// The whole table was looked at.
+    pub(crate) fn observe(&self, is_unfinished: impl Fn(&LeaseKey) -> bool) {
+        let mut waiting = self.lock();
+        for (key, awaited) in &mut waiting.awaited {
+            awaited.is_unfinished = is_unfinished(key);
+        }
+        let ended = waiting.awaited.iter().filter(|(_, awaited)| !awaited.is_unfinished);
+        waiting.wake(&awaited_by(&waiting, ended.map(|(key, _)| key)));
+    }
+
+    /// Nobody has looked at the whole table: each of those who wait has to look for itself, except for
+    /// leases of which this worker `knows`, because it holds them.
+    pub(crate) fn suspect(&self, knows: impl Fn(&LeaseKey) -> bool) {
+        self.observe(knows);
+    }
+
+    /// Waits for its turn to read the rows of parents.
+    pub(crate) async fn may_look(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.looks.acquire().await.ok()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who waits for any of these, in the order in which they came.
+fn awaited_by<'a>(waiting: &Waiting, keys: impl IntoIterator<Item = &'a LeaseKey>) -> BTreeSet<u64> {
+    let awaited = keys.into_iter().filter_map(|key| waiting.awaited.get(key));
+    awaited.flat_map(|awaited| &awaited.by).copied().collect()
+}
+
+impl Waiting {
+    /// Wakes those of whose parents none is known to be unfinished.
+    fn wake(&self, arrivals: &BTreeSet<u64>) {
+        let is_unfinished =
+            |parent: &LeaseKey| self.awaited.get(parent).is_some_and(|awaited| awaited.is_unfinished);
+        for consumer in arrivals.iter().filter_map(|arrival| self.consumers.get(arrival)) {
+            if !consumer.parents.iter().any(is_unfinished) {
+                consumer.wake.notify_one();
+            }
+        }
+    }
+}
+
+impl Waiter<'_> {
+    /// Waits until none of the parents is known to be unfinished, as reported since this was last waited
+    /// for. A scan may be old, so it is only a reason to look.
+    ///
+    /// # Cancel safety
+    ///
+    /// No report is lost when the future is dropped.
+    pub(crate) async fn may_have_ended(&self) {
+        self.wake.notified().await;
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.unfinished.lock();
+        let Some(consumer) = waiting.consumers.remove(&self.arrival) else { return };
+        for parent in consumer.parents {
+            if let Some(awaited) = waiting.awaited.get_mut(&parent) {
+                awaited.by.remove(&self.arrival);
+                if awaited.by.is_empty() {
+                    waiting.awaited.remove(&parent);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn keys(names: &[&str]) -> Vec<LeaseKey> {
+        names.iter().map(|&name| name.into()).collect()
+    }
+
+    fn is_woken(waiter: &Waiter<'_>) -> bool {
+        waiter.may_have_ended().now_or_never().is_some()
+    }
+
+    #[test]
+    fn a_parent_that_ends_wakes_its_children_and_no_others() {
+        let unfinished = Unfinished::default();
+        let children = [&["0"], &["0"], &["1"]].map(|parents| unfinished.wait_for(keys(parents)));
+        unfinished.observe(|_| true);
+        assert_eq!(children.each_ref().map(is_woken), [false, false, false]);
+        unfinished.learn(&"0".into(), true);
+        unfinished.learn(&"2".into(), false);
+        assert_eq!(children.each_ref().map(is_woken), [false, false, false]);
+        unfinished.learn(&"0".into(), false);
+        assert_eq!(children.each_ref().map(is_woken), [true, true, false]);
+        assert_eq!(children.each_ref().map(is_woken), [false, false, false], "once");
+    }
+
+    #[test]
+    fn a_child_of_two_waits_for_both() {
+        let unfinished = Unfinished::default();
+        let child = unfinished.wait_for(keys(&["0", "1"]));
+        unfinished.observe(|_| true);
+        unfinished.learn(&"0".into(), false);
+        assert!(!is_woken(&child));
+        unfinished.learn(&"1".into(), false);
+        assert!(is_woken(&child));
+    }
+
+    #[test]
+    fn a_scan_wakes_those_of_whose_parents_it_shows_none() {
+        let unfinished = Unfinished::default();
+        let children = [&["0"], &["1"]].map(|parents| unfinished.wait_for(keys(parents)));
+        for _ in 0..2 {
+            unfinished.observe(|key| key == "0");
+            assert_eq!(children.each_ref().map(is_woken), [false, true], "and again, if it still waits");
+        }
+    }
+
+    #[test]
+    fn a_follower_looks_for_itself_unless_it_holds_the_parent() {
+        let unfinished = Unfinished::default();
+        let children = [&["0"], &["1"]].map(|parents| unfinished.wait_for(keys(parents)));
+        unfinished.observe(|_| true);
+        unfinished.suspect(|held| held == "1");
+        assert_eq!(children.each_ref().map(is_woken), [true, false]);
+    }
+
+    #[test]
+    fn who_waits_no_more_is_forgotten() {
+        let unfinished = Unfinished::default();
+        let (left, stays) = (unfinished.wait_for(keys(&["0", "1"])), unfinished.wait_for(keys(&["1"])));
+        drop(left);
+        assert_eq!(
+            unfinished.lock().awaited.keys().collect::<Vec<_>>(),
+            ["1"].map(LeaseKey::from).each_ref()
+        );
+        unfinished.learn(&"1".into(), false);
+        assert!(is_woken(&stays));
+        drop(stays);
+        assert!(unfinished.lock().consumers.is_empty() && unfinished.lock().awaited.is_empty());
+    }
+}
