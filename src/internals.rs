@@ -11,24 +11,22 @@ use crate::config::{AssignmentStrategy, CoordinationConfig};
 use crate::consumer::{ConsumerBuilder, World};
 use crate::coordination::assign::independent::{Rules, plan_assignment};
 use crate::coordination::assign::leader::{LeaderRules, plan_leader_assignment};
-use crate::coordination::assign::outlook::Outlook;
-use crate::coordination::audit::{Audit, HoleTracker};
-use crate::coordination::cleanup::plan_cleanup;
+use crate::coordination::assign::load_forecast::LoadForecast;
 use crate::coordination::migration::leads;
-use crate::coordination::shard_sync::{plan_child_leases, plan_shard_sync};
 use crate::coordination::view::{Observed, View};
 use crate::coordination::worker_metrics::{CPU, WorkerStats};
-use crate::coordination::{Hub, Unfinished};
 use crate::kinesis::{ChildShard, RecordsPage, Shard};
 use crate::lease::{DynamoDbLeaseStore, Item, Lease, LeaseStore, LeaseWrite, WriteOutcome, row_after};
+use crate::lease::{LocalLeaseNotifier, OpenLeases};
 use crate::planted::planted;
 use crate::runtime::Clock;
+use crate::shard_sync::{Audit, HoleTracker, plan_child_leases, plan_cleanup, plan_shard_sync};
 use crate::types::{LeaseKey, Moment, StartStrategy, WorkerId};
 
-pub use crate::coordination::assign::independent::{Reason, Take};
-pub use crate::coordination::assign::leader::{Handoffs, Move, Reason as MoveReason};
-pub use crate::coordination::leader::lock::{LockMove, LockRow, LockView, Version};
-pub use crate::lease::tenure::{Sent, Settled, Tenure};
+pub use crate::coordination::assign::independent::{ClaimReason, LeaseClaim};
+pub use crate::coordination::assign::leader::{AssignReason, Handoffs, LeaseAssignment};
+pub use crate::coordination::election::lock::{ElectionAction, LockRow, LockView, Version};
+pub use crate::lease::hold::{InFlightWrite, LeaseHold, WriteResolution};
 pub use crate::planted::{Bug, plant};
 
 /// A page of records from the body of a response in CBOR, if it is one.
@@ -61,7 +59,7 @@ pub fn in_simulation(builder: ConsumerBuilder, wall: SystemTime, rate: f64, seed
     builder.world(World {
         clock: Some(Clock::simulated(wall, rate)),
         seed: Some(seed),
-        hub: Some(Hub::isolated()),
+        notifier: Some(LocalLeaseNotifier::isolated()),
         on_current_runtime: true,
     })
 }
@@ -99,7 +97,7 @@ pub fn plan_takes(
     failover_time: Duration,
     now: Moment,
     seed: u64,
-) -> Vec<Take> {
+) -> Vec<LeaseClaim> {
     takes(&View::from_parts(known), held, worker, failover_time, now, seed)
 }
 
@@ -110,7 +108,7 @@ fn takes(
     failover_time: Duration,
     now: Moment,
     seed: u64,
-) -> Vec<Take> {
+) -> Vec<LeaseClaim> {
     let rules = Rules {
         worker: worker.clone(),
         max_leases: usize::MAX,
@@ -149,7 +147,7 @@ impl KnownFleet {
         let plan = plan_leader_assignment(
             &self.view,
             &self.workers,
-            &mut Outlook::default(),
+            &mut LoadForecast::default(),
             &Handoffs::default(),
             &rules,
             true,
@@ -177,7 +175,7 @@ impl KnownFleet {
 #[derive(Debug, Default)]
 pub struct KnownTable {
     view: View,
-    unfinished: Arc<Unfinished>,
+    open_leases: Arc<OpenLeases>,
 }
 
 impl KnownTable {
@@ -185,19 +183,19 @@ impl KnownTable {
     pub fn observe_scan(&mut self, scan: Vec<Lease>, now: Moment) {
         self.view.observe_scan(scan, now);
         let is_running = |seen: &Observed| !seen.lease.checkpoint.is_shard_end();
-        self.unfinished.observe(|key| self.view.get(key).is_some_and(is_running));
+        self.open_leases.observe(|key| self.view.get(key).is_some_and(is_running));
     }
 
     /// A consumer ended, or news of a row came from another worker.
     pub fn learn(&mut self, lease: Lease, now: Moment) {
-        self.unfinished.learn(&lease.key, !lease.checkpoint.is_shard_end());
+        self.open_leases.learn(&lease.key, !lease.checkpoint.is_shard_end());
         self.view.learn(lease, now);
     }
 
     /// The ends that consumers wait for.
     #[must_use]
     pub fn awaited(&self) -> AwaitedEnds {
-        AwaitedEnds(Arc::clone(&self.unfinished))
+        AwaitedEnds(Arc::clone(&self.open_leases))
     }
 
     /// How many rows are to be deleted.
@@ -229,7 +227,7 @@ impl KnownTable {
 
 /// The ends of leases that consumers wait for.
 #[derive(Debug)]
-pub struct AwaitedEnds(Arc<Unfinished>);
+pub struct AwaitedEnds(Arc<OpenLeases>);
 
 impl AwaitedEnds {
     /// A consumer waits for the ends of these leases until what is returned is dropped.
@@ -250,15 +248,24 @@ pub fn plan_moves(
     failover_time: Duration,
     now: Moment,
     seed: u64,
-) -> Vec<Move> {
+) -> Vec<LeaseAssignment> {
     let mut coordination = CoordinationConfig { failover_time, ..CoordinationConfig::default() };
     coordination.leader.assignment_strategy = strategy;
     let rules = LeaderRules::new(&coordination, usize::MAX);
     let active: Vec<WorkerStats> = active.iter().cloned().map(WorkerStats::new).collect();
     let mut rng = fastrand::Rng::with_seed(seed);
     let view = View::from_parts(known);
-    plan_leader_assignment(&view, &active, &mut Outlook::default(), handoffs, &rules, true, now, &mut rng)
-        .moves
+    plan_leader_assignment(
+        &view,
+        &active,
+        &mut LoadForecast::default(),
+        handoffs,
+        &rules,
+        true,
+        now,
+        &mut rng,
+    )
+    .moves
 }
 
 /// The handoffs of a leader that knows this of the table.
@@ -293,7 +300,7 @@ pub fn item_after(write: &LeaseWrite, row: Option<&Item>) -> Result<Option<Item>
 /// Whether `worker` takes up a lease that it finds in the table.
 #[must_use]
 pub fn is_given_to(worker: &WorkerId, lease: &Lease) -> bool {
-    crate::coordination::leader::discovery::is_given_to(worker, lease)
+    crate::coordination::lease_discoverer::is_given_to(worker, lease)
 }
 
 /// The leases for the shards that follow `parent`, which has ended.

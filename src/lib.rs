@@ -34,6 +34,8 @@ pub mod lease;
 
 mod coordination;
 
+mod shard_sync;
+
 mod shard;
 
 mod retrieval;

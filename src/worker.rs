@@ -8,18 +8,20 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{CoordinationConfig, LeaseConfig, ManagementConfig};
-use crate::coordination::leader::Election;
+use crate::coordination::CoordinationHealth;
+use crate::coordination::election::Election;
 use crate::coordination::migration::ProtocolCell;
 use crate::coordination::worker_metrics::SeenWorkers;
-use crate::coordination::{CoordinationHealth, Holdings, Hub, Unfinished};
 use crate::error::with_causes;
 use crate::events::{Event, EventSink};
 use crate::kinesis::StreamApi;
 use crate::lease::{LeaseStore, TableSpec, WritePacer};
+use crate::lease::{LocalLeaseNotifier, OpenLeases};
 use crate::metrics::Metrics;
 use crate::processor::ShardRecordProcessorFactory;
 use crate::retrieval::{RetrievalConfig, WorkerBudget};
 use crate::runtime::{Clock, Seeds};
+use crate::shard::HeldLeases;
 use crate::stream_tracker::Streams;
 use crate::types::WorkerId;
 
@@ -45,9 +47,9 @@ pub(crate) struct Worker {
     pub(crate) seeds: Seeds,
 
     pub(crate) budget: Arc<WorkerBudget>,
-    pub(crate) holdings: Holdings,
-    pub(crate) hub: Hub,
-    pub(crate) unfinished: Unfinished,
+    pub(crate) held_leases: HeldLeases,
+    pub(crate) notifier: LocalLeaseNotifier,
+    pub(crate) open_leases: OpenLeases,
     pub(crate) health: CoordinationHealth,
     /// Which protocol the fleet is at.
     pub(crate) protocol: ProtocolCell,

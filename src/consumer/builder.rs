@@ -7,11 +7,10 @@ use crate::config::{
     CoordinationConfig, LeaseConfig, ManagementConfig, Settings, StreamConfig, WantedStream,
 };
 use crate::consumer::Consumer;
-use crate::coordination::Hub;
 use crate::error::{Error, invalid};
 use crate::events::EventSink;
 use crate::kinesis::StreamApi;
-use crate::lease::{LeaseStore, TableSpec};
+use crate::lease::{LeaseStore, LocalLeaseNotifier, TableSpec};
 use crate::metrics::{MetricsConfig, Sink};
 use crate::processor::ShardRecordProcessorFactory;
 use crate::retrieval::RetrievalConfig;
@@ -50,7 +49,7 @@ pub struct ConsumerBuilder {
 pub(crate) struct World {
     pub(crate) clock: Option<Clock>,
     pub(crate) seed: Option<u64>,
-    pub(crate) hub: Option<Hub>,
+    pub(crate) notifier: Option<LocalLeaseNotifier>,
     /// Whether coordination shares the runtime of the caller.
     pub(crate) on_current_runtime: bool,
 }
@@ -75,7 +74,7 @@ pub(crate) struct Parts {
     pub(crate) cloudwatch: Option<aws_sdk_cloudwatch::Client>,
     pub(crate) clock: Clock,
     pub(crate) seeds: Seeds,
-    pub(crate) hub: Hub,
+    pub(crate) notifier: LocalLeaseNotifier,
     pub(crate) on_current_runtime: bool,
     pub(crate) events: EventSink,
 }
@@ -302,7 +301,7 @@ impl ConsumerBuilder {
         Ok(Consumer(Parts {
             streams,
             is_multi,
-            hub: self.world.hub.unwrap_or_default(),
+            notifier: self.world.notifier.unwrap_or_default(),
             application,
             table_name,
             worker_id: worker_id.into(),

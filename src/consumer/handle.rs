@@ -88,7 +88,7 @@ impl ConsumerHandle {
     #[must_use]
     pub fn status(&self) -> Status {
         let worker = &self.0.worker;
-        let shards = worker.holdings.statuses();
+        let shards = worker.held_leases.statuses();
         let streams = worker.streams.statuses();
         let measure = Measure {
             worker: &worker.id,
@@ -196,11 +196,11 @@ impl ConsumerHandle {
         tracing::info!(stream = %removed.id, "stream removed");
         if worker.stopping.is_cancelled() {
             // The coordinator looks at the list no more.
-            removed.holdings.close();
+            removed.consumers.close();
         }
         let timeout = worker.coordination.shutdown_timeout;
-        worker.clock.timeout(timeout, removed.holdings.wait()).await.map_err(|_| {
-            let left = worker.holdings.statuses();
+        worker.clock.timeout(timeout, removed.consumers.wait()).await.map_err(|_| {
+            let left = worker.held_leases.statuses();
             let left = left.iter().filter(|shard| shard.stream == removed.id).count();
             Error::new(
                 ErrorKind::Unavailable,
@@ -366,7 +366,7 @@ impl ConsumerHandle {
     fn left_behind(&self, count: usize) -> Error {
         let worker = &self.0.worker;
         let shards: Vec<_> = worker
-            .holdings
+            .held_leases
             .statuses()
             .into_iter()
             .take(SHARDS_NAMED_MAX)

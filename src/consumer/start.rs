@@ -9,18 +9,18 @@ use tokio_util::sync::CancellationToken;
 use super::builder::{LeaseSource, Parts, StreamSource};
 use super::handle::{ConsumerHandle, Finished, Running, StopReason};
 use crate::config::{CoordinationMode, WantedStream};
-use crate::coordination::leader::{self, Election};
+use crate::coordination::election::{self, Election};
 use crate::coordination::migration::{self, ClientVersion, ProtocolCell};
-use crate::coordination::{
-    CoordinationHealth, Holdings, LeaseCoordinator, Unfinished, renewer, worker_metrics,
-};
+use crate::coordination::{CoordinationHealth, LeaseCoordinator, renewer, worker_metrics};
 use crate::error::{Error, ErrorKind, invalid};
 use crate::events::{Event, EventSink};
 use crate::kinesis::{AwsStream, StreamApi};
+use crate::lease::OpenLeases;
 use crate::lease::{DynamoDbLeaseStore, LeaseStore, RelayedStore, StoreError, TableSpec, WritePacer};
 use crate::metrics::{Metrics, Operation, names};
 use crate::retrieval::{RetrievalConfig, WorkerBudget};
 use crate::runtime::{Backoff, Coordination};
+use crate::shard::HeldLeases;
 use crate::stream_tracker::{CREATING_PATIENCE, CREATING_PAUSE, Streams, admit, find_waiting, search};
 use crate::types::StreamId;
 use crate::worker::Worker;
@@ -95,9 +95,9 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         seeds: parts.seeds,
         budget: Arc::new(WorkerBudget::new(parts.retrieval.memory_bytes_max)),
         retrieval: parts.retrieval,
-        holdings: Holdings::default(),
-        hub: parts.hub,
-        unfinished: Unfinished::default(),
+        held_leases: HeldLeases::default(),
+        notifier: parts.notifier,
+        open_leases: OpenLeases::default(),
         health: CoordinationHealth::default(),
         protocol: ProtocolCell::default(),
         election: Election::default(),
@@ -142,7 +142,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
                 biased;
                 left_behind = coordinator.run() => left_behind,
                 () = renewer::run(Arc::clone(&running)) => 0,
-                () = leader::run(Arc::clone(&running)) => 0,
+                () = election::run(Arc::clone(&running)) => 0,
                 () = worker_metrics::run(Arc::clone(&running)) => 0,
                 () = migration::run(running, version) => 0,
             };
@@ -187,7 +187,7 @@ impl Drop for Closing {
 /// Makes sure that there is a table, and finds out which protocol its fleet is at.
 async fn prepare_table(worker: &Worker) -> Result<ClientVersion, StoreError> {
     ensure_table(worker).await?;
-    worker.hub.bind(worker.store.identity());
+    worker.notifier.bind(worker.store.identity());
     if worker.coordination.mode == CoordinationMode::Independent {
         return Ok(ClientVersion::Init);
     }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use super::audit::{Audit, HoleTracker};
-use super::cleanup::plan_cleanup;
-use super::shard_sync::plan_shard_sync;
-use super::unfinished::Unfinished;
 use crate::kinesis::Shard;
 use crate::lease::Lease;
+use crate::lease::OpenLeases;
+use crate::shard_sync::plan_cleanup;
+use crate::shard_sync::plan_shard_sync;
+use crate::shard_sync::{Audit, HoleTracker};
 use crate::types::{Checkpoint, ExtendedSequenceNumber, HashKeyRange, ShardId, StartStrategy};
 
 const LEASES: usize = 16_000;
@@ -144,10 +144,10 @@ fn looking_for_holes() {
 fn ends_that_consumers_wait_for() {
     let leases = leases(&resharding(LEASES), true);
     assert_linear("the ends of all parents", || {
-        let unfinished = Unfinished::default();
+        let open_leases = OpenLeases::default();
         let (parents, children) = leases.split_at(LEASES / 3);
         let keys = |child: &Lease| child.parents.iter().map(|id| id.as_str().into()).collect();
-        let _waiting: Vec<_> = children.iter().map(|child| unfinished.wait_for(keys(child))).collect();
-        parents.iter().for_each(|parent| unfinished.learn(&parent.key, false));
+        let _waiting: Vec<_> = children.iter().map(|child| open_leases.wait_for(keys(child))).collect();
+        parents.iter().for_each(|parent| open_leases.learn(&parent.key, false));
     });
 }

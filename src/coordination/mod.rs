@@ -1,25 +1,21 @@
-//! Stop 3 on the data's way: who owns what. Loops that read the lease table, plan, and carry the
+//! Stage 3 of the data flow: who owns what. Loops that read the lease table, plan, and carry the
 //! plan out with conditional writes; a lost race just means that the next round plans again.
 
 pub(crate) mod assign;
-pub(crate) mod audit;
-pub(crate) mod cleanup;
-mod finished;
+mod coordinator;
+mod duplicate_worker;
+pub(crate) mod election;
 mod health;
-mod holdings;
-mod hub;
-pub(crate) mod leader;
+mod leader;
+mod lease_cleanup;
+pub(crate) mod lease_discoverer;
+mod lease_taker;
 pub(crate) mod migration;
 mod origin_check;
 mod origins;
 pub(crate) mod renewer;
-mod rounds;
-pub(crate) mod shard_sync;
-mod sync;
+mod shard_syncer;
 mod table;
-mod taking;
-mod twins;
-mod unfinished;
 pub(crate) mod view;
 pub(crate) mod worker_metrics;
 
@@ -27,9 +23,5 @@ pub(crate) mod worker_metrics;
 #[path = "growth_test.rs"]
 mod growth_tests;
 
+pub(crate) use self::coordinator::LeaseCoordinator;
 pub(crate) use self::health::{CoordinationHealth, Measure, Purpose};
-pub(crate) use self::holdings::Holdings;
-pub(crate) use self::hub::Hub;
-pub(crate) use self::rounds::LeaseCoordinator;
-pub(crate) use self::sync::initial_filter;
-pub(crate) use self::unfinished::Unfinished;

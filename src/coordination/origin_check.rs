@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::coordinator::LeaseCoordinator;
 use super::origins::{ForeignLease, Origins, describe};
-use super::rounds::LeaseCoordinator;
 use crate::config::OnRecreatedStream;
 use crate::events::Event;
 use crate::kinesis::Shard;
@@ -106,14 +106,14 @@ impl LeaseCoordinator {
                 WriteOutcome::Applied(reset) => {
                     tracing::warn!(lease = %key, checkpoint = %fresh.checkpoint, "lease of an earlier stream reset");
                     // Its holder finds out by the next renewal; this worker at once.
-                    worker.holdings.lose(&reset);
+                    worker.held_leases.lose(&reset);
                     if fresh.checkpoint.is_shard_end() {
                         worker.store.delete_ended(&key).await?;
                         self.view.forget(&key);
                     } else {
                         worker.events.emit(Event::LeaseReset { lease: key, checkpoint: row.checkpoint });
                         self.learn(Lease::clone(&reset), worker.clock.now());
-                        worker.hub.publish(*reset);
+                        worker.notifier.publish(*reset);
                     }
                     return Ok(());
                 }

@@ -5,11 +5,11 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::health::Purpose;
-use super::holdings::Holding;
 use crate::error::with_causes;
 use crate::lease::{HeldError, Throughput};
 use crate::metrics::{Operation, names};
 use crate::planted::{Bug, planted};
+use crate::shard::HeldLeaseEntry;
 use crate::types::{LeaseKey, Moment};
 use crate::worker::Worker;
 
@@ -31,7 +31,7 @@ pub(crate) async fn run(worker: Arc<Worker>) {
     let interval = worker.coordination.renew_interval();
     let mut meters: HashMap<LeaseKey, Meter> = HashMap::new();
     // First come, first served: however many there are, none is renewed twice before another.
-    let mut waiting: VecDeque<(Arc<Holding>, Throughput)> = VecDeque::new();
+    let mut waiting: VecDeque<(Arc<HeldLeaseEntry>, Throughput)> = VecDeque::new();
     let mut under_way = FuturesUnordered::new();
     let mut handing_over = FuturesUnordered::new();
     let mut next = worker.clock.now() + interval;
@@ -50,15 +50,15 @@ pub(crate) async fn run(worker: Arc<Worker>) {
             Some(()) = handing_over.next() => {}
             () = worker.clock.sleep_until(next) => {
                 let now = worker.clock.now();
-                let mut holdings = worker.holdings.all();
-                worker.write_pacer.note_leases(holdings.len());
+                let mut held_leases = worker.held_leases.all();
+                worker.write_pacer.note_leases(held_leases.len());
                 let is_throttled = worker.write_pacer.is_throttled();
                 next = next.max(now) + if is_throttled { interval / THROTTLED_LOOKS } else { interval };
-                let due_after = worker.write_pacer.renewal_age(interval / 2, holdings.len());
-                holdings.sort_by_cached_key(|holding| holding.held.renewed());
-                worker.metrics.operation(Operation::RenewAllLeases).add(names::CURRENT_LEASES, holdings.len() as u64);
+                let due_after = worker.write_pacer.renewal_age(interval / 2, held_leases.len());
+                held_leases.sort_by_cached_key(|holding| holding.held.renewed());
+                worker.metrics.operation(Operation::RenewAllLeases).add(names::CURRENT_LEASES, held_leases.len() as u64);
                 meters.values_mut().for_each(|meter| meter.is_held = false);
-                for holding in holdings {
+                for holding in held_leases {
                     let meter = meter(&mut meters, &holding, now);
                     meter.is_held = true;
                     // A checkpoint may have renewed it.
@@ -83,14 +83,14 @@ pub(crate) async fn run(worker: Arc<Worker>) {
 
 /// Gives a lease away whose processor has not let go of it in the time given (KCL's
 /// `LeaseGracefulShutdownHandler`).
-async fn hand_over(holding: Arc<Holding>) {
+async fn hand_over(holding: Arc<HeldLeaseEntry>) {
     tracing::warn!(lease = %holding.held.key(), "the processor has not returned in time for the handoff");
     if let Err(error) = holding.held.release().await {
         tracing::info!(lease = %holding.held.key(), %error, "the handoff is left to the leader");
     }
 }
 
-async fn renew(worker: &Worker, holding: Arc<Holding>, throughput: Throughput) -> LeaseKey {
+async fn renew(worker: &Worker, holding: Arc<HeldLeaseEntry>, throughput: Throughput) -> LeaseKey {
     let since = worker.clock.now();
     let is_asked = holding.held.is_valid();
     if is_asked {
@@ -118,7 +118,11 @@ async fn renew(worker: &Worker, holding: Arc<Holding>, throughput: Throughput) -
     holding.held.key().clone()
 }
 
-fn meter<'a>(meters: &'a mut HashMap<LeaseKey, Meter>, holding: &Holding, now: Moment) -> &'a mut Meter {
+fn meter<'a>(
+    meters: &'a mut HashMap<LeaseKey, Meter>,
+    holding: &HeldLeaseEntry,
+    now: Moment,
+) -> &'a mut Meter {
     meters.entry(holding.held.key().clone()).or_insert_with(|| Meter::new(holding, now))
 }
 
@@ -135,7 +139,7 @@ struct Meter {
 }
 
 impl Meter {
-    fn new(holding: &Holding, now: Moment) -> Self {
+    fn new(holding: &HeldLeaseEntry, now: Moment) -> Self {
         let lease = holding.held.lease();
         Self { is_held: true, is_renewing: false, bytes: 0, since: now, average: lease.throughput }
     }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::coordinator::LeaseCoordinator;
 use super::health::Purpose;
 use super::migration;
-use super::rounds::LeaseCoordinator;
 use crate::config::CoordinationMode;
 use crate::error::with_causes;
 use crate::events::Event;

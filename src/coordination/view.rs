@@ -26,25 +26,25 @@ pub(crate) struct Observed {
     /// `None` if it had no owner when it was first seen: it has never been renewed.
     changed: Option<Moment>,
     /// Its owner has written to it, as far as is known: not since it was given to that owner.
-    is_taken_up: bool,
+    is_acknowledged: bool,
 }
 
 impl Observed {
     fn new(lease: Lease, now: Moment) -> Self {
         let changed = lease.owner.is_some().then_some(now);
-        Self { lease, changed, is_taken_up: true }
+        Self { lease, changed, is_acknowledged: true }
     }
 
     /// With another counter than before.
     fn after(before: &Self, lease: Lease, now: Moment) -> Self {
-        let is_taken_up = lease.actual_owner() == before.lease.actual_owner();
-        Self { lease, changed: Some(now), is_taken_up }
+        let is_acknowledged = lease.actual_owner() == before.lease.actual_owner();
+        Self { lease, changed: Some(now), is_acknowledged }
     }
 
     /// Whether its owner knows that it has it. One that was given to a worker is the worker's, and its
     /// counter stands still, from then until that has found it.
-    pub(crate) fn is_taken_up(&self) -> bool {
-        self.is_taken_up
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        self.is_acknowledged
     }
 
     /// When its counter was last seen to change; `None` if it has never been renewed.
@@ -126,7 +126,7 @@ impl View {
         vanished.retain(|key, _| !leases.contains_key(key));
     }
 
-    /// Takes in one row as it really was at `now`: a write's answer, or news from the hub.
+    /// Takes in one row as it really was at `now`: a write's answer, or news from the notifier.
     pub(crate) fn learn(&mut self, lease: Lease, now: Moment) {
         let observed = match self.leases.remove(&lease.key) {
             Some(known) if known.lease.counter == lease.counter => Observed { lease, ..known },
@@ -156,9 +156,9 @@ impl View {
     }
 
     /// The owner of a lease has taken it up without writing to it.
-    pub(crate) fn note_taken_up(&mut self, key: &LeaseKey) {
+    pub(crate) fn acknowledge(&mut self, key: &LeaseKey) {
         if let Some(observed) = self.leases.get_mut(key) {
-            observed.is_taken_up = true;
+            observed.is_acknowledged = true;
         }
     }
 
@@ -166,7 +166,7 @@ impl View {
     #[cfg(feature = "internals")]
     pub(crate) fn from_parts(parts: impl IntoIterator<Item = (Lease, Option<Moment>)>) -> Self {
         let observed = |(lease, changed): (Lease, _)| {
-            (lease.key.clone(), Observed { lease, changed, is_taken_up: true })
+            (lease.key.clone(), Observed { lease, changed, is_acknowledged: true })
         };
         Self { leases: parts.into_iter().map(observed).collect(), ..Self::default() }
     }
@@ -264,23 +264,23 @@ mod tests {
 
     #[test]
     fn a_lease_is_taken_up_when_its_new_owner_has_written_to_it() {
-        let is_taken_up = |view: &View| view.iter().next().expect("one lease").is_taken_up();
+        let is_acknowledged = |view: &View| view.iter().next().expect("one lease").is_acknowledged();
         let mut view = View::default();
         view.observe_scan(vec![lease(Some("a"), 5)], at(0));
-        assert!(is_taken_up(&view), "nothing else is known");
+        assert!(is_acknowledged(&view), "nothing else is known");
         view.learn(lease(Some("b"), 6), at(1));
         view.observe_scan(vec![lease(Some("b"), 6)], at(2));
-        assert!(!is_taken_up(&view));
+        assert!(!is_acknowledged(&view));
         view.observe_scan(vec![lease(Some("b"), 7)], at(3));
-        assert!(is_taken_up(&view));
+        assert!(is_acknowledged(&view));
         let mut handoff = lease(Some("c"), 7);
         handoff.checkpoint_owner = Some("b".into());
         view.learn(handoff, at(4));
-        assert!(is_taken_up(&view), "b still works on it");
+        assert!(is_acknowledged(&view), "b still works on it");
         view.learn(lease(Some("c"), 8), at(5));
-        assert!(!is_taken_up(&view));
-        view.note_taken_up(&"shardId-0".into());
-        assert!(is_taken_up(&view));
+        assert!(!is_acknowledged(&view));
+        view.acknowledge(&"shardId-0".into());
+        assert!(is_acknowledged(&view));
     }
 
     #[test]

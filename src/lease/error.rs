@@ -68,7 +68,7 @@ impl StoreError {
 
     /// Whether a write that failed like this may have happened all the same.
     #[must_use]
-    pub fn is_in_doubt(&self) -> bool {
+    pub fn is_indeterminate(&self) -> bool {
         matches!(self.kind, StoreErrorKind::Unavailable | StoreErrorKind::Malformed)
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Lease, LeaseStore, LeaseWrite, PendingCheckpoint, Settled, StoreError, StoreErrorKind, Tenure,
-    Throughput, WriteOutcome, WritePacer,
+    Lease, LeaseHold, LeaseStore, LeaseWrite, PendingCheckpoint, StoreError, StoreErrorKind, Throughput,
+    WriteOutcome, WritePacer, WriteResolution,
 };
 use crate::planted::{Bug, planted};
 use crate::runtime::{Backoff, Clock};
@@ -47,7 +47,7 @@ pub(crate) struct HeldLease {
     wanted: Mutex<Option<Checkpoint>>,
     /// Held by who writes: the seed of the pauses between its attempts.
     writing: tokio::sync::Mutex<u64>,
-    tenure: Mutex<Tenure>,
+    tenure: Mutex<LeaseHold>,
     /// To be stored with the next checkpoint.
     children: Mutex<BTreeSet<ShardId>>,
     /// When the handoff became known, if there is one.
@@ -92,7 +92,7 @@ impl HeldLease {
             key: lease.key.clone(),
             shard_id: lease.shard_id.clone(),
             writing: tokio::sync::Mutex::new(seed),
-            tenure: Mutex::new(Tenure::new(lease, taken)),
+            tenure: Mutex::new(LeaseHold::new(lease, taken)),
             children: Mutex::default(),
             handoff_since: Mutex::default(),
             handoff: CancellationToken::new(),
@@ -305,7 +305,7 @@ impl HeldLease {
                 self.pacer.not_sent();
                 return Ok(());
             };
-            // If this future is dropped during the write, that stays in doubt.
+            // If this future is dropped during the write, that stays indeterminate.
             let sent = self.tenure().send(self.clock.now());
             match self.store.apply(&write).await {
                 Ok(outcome) => {
@@ -313,13 +313,13 @@ impl HeldLease {
                     let names_us = matches!(
                         &outcome, WriteOutcome::Refused(Some(row)) if row.actual_owner() == Some(&self.worker)
                     );
-                    let settled = self.tenure().settle(sent, outcome, &self.worker);
+                    let settled = self.tenure().resolve(sent, outcome, &self.worker);
                     self.notice_handoff();
                     match settled {
-                        Settled::Written => return Ok(()),
-                        Settled::EarlierWritten if is_done(&self.lease()) => return Ok(()),
-                        Settled::EarlierWritten | Settled::HandoffBegan => {}
-                        Settled::Lost => {
+                        WriteResolution::Written => return Ok(()),
+                        WriteResolution::EarlierWritten if is_done(&self.lease()) => return Ok(()),
+                        WriteResolution::EarlierWritten | WriteResolution::HandoffBegan => {}
+                        WriteResolution::Lost => {
                             self.lost_to_namesake.store(names_us, Ordering::Release);
                             self.lost.cancel();
                             return Err(HeldError::Lost);
@@ -327,7 +327,7 @@ impl HeldLease {
                     }
                 }
                 Err(error) => {
-                    if !error.is_in_doubt() {
+                    if !error.is_indeterminate() {
                         self.tenure().not_written(sent);
                     }
                     if error.kind() == StoreErrorKind::Throttled {
@@ -384,7 +384,7 @@ impl HeldLease {
         }
     }
 
-    fn tenure(&self) -> MutexGuard<'_, Tenure> {
+    fn tenure(&self) -> MutexGuard<'_, LeaseHold> {
         lock(&self.tenure)
     }
 }

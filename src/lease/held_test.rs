@@ -121,7 +121,7 @@ async fn without_a_lost_answer_a_counter_ahead_is_a_loss_whoever_it_names() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_that_is_dropped_half_way_is_in_doubt() {
+async fn a_write_that_is_dropped_half_way_is_indeterminate() {
     let slow = Fault::default().delayed(Duration::ZERO, Duration::from_secs(5));
     let fixture = fixture([slow]).await;
     let dropped = fixture.clock.timeout(Duration::from_secs(1), fixture.held.checkpoint(&at(5))).await;

@@ -10,14 +10,16 @@ mod error;
 #[cfg(feature = "test-util")]
 mod faulty;
 mod held;
+pub(crate) mod hold;
 mod item;
+mod local_notifier;
 mod memory;
 pub(crate) mod names;
+mod open_leases;
 pub(crate) mod origin;
 mod relay;
 mod row;
 mod store;
-pub(crate) mod tenure;
 mod write;
 mod write_pacer;
 mod write_pacing;
@@ -28,13 +30,15 @@ pub use self::error::{StoreError, StoreErrorKind};
 #[cfg(feature = "test-util")]
 pub use self::faulty::{Fault, FaultHook, FaultyLeaseStore};
 pub(crate) use self::held::{HeldError, HeldLease};
+pub(crate) use self::hold::{LeaseHold, WriteResolution};
 pub use self::item::{Attribute, Item};
+pub(crate) use self::local_notifier::LocalLeaseNotifier;
 pub use self::memory::MemoryLeaseStore;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use self::memory::row_after;
+pub(crate) use self::open_leases::OpenLeases;
 pub(crate) use self::relay::RelayedStore;
 pub use self::row::{Lease, PendingCheckpoint, Throughput, UnreadableRow};
 pub use self::store::{Created, LeaseScan, LeaseStore, TableSpec, WriteOutcome};
-pub(crate) use self::tenure::{Settled, Tenure};
 pub use self::write::{Condition, LeaseWrite, Update};
 pub(crate) use self::write_pacer::WritePacer;

@@ -148,12 +148,12 @@ impl ShardConsumer {
             return Input::ParentsEnded;
         }
         let worker = Arc::clone(&self.worker);
-        let waiter = worker.unfinished.wait_for(parents.clone());
+        let waiter = worker.open_leases.wait_for(parents.clone());
         loop {
             let turn = tokio::select! {
                 biased;
                 input = interruption(&self.held, &self.stream.stopping) => return input,
-                turn = worker.unfinished.may_look() => turn,
+                turn = worker.open_leases.may_look() => turn,
             };
             if self.have_ended(&parents).await {
                 return Input::ParentsEnded;
@@ -379,7 +379,7 @@ impl ShardConsumer {
             Ok(lease) => {
                 tracing::info!("lease released");
                 self.worker.events.emit(Event::LeaseReleased { lease: self.held.key().clone() });
-                self.worker.hub.publish(lease);
+                self.worker.notifier.publish(lease);
                 self.released = true;
             }
             Err(error) => tracing::info!(%error, "lease not released; it will expire"),
@@ -395,7 +395,7 @@ impl ShardConsumer {
             Ok(lease) => {
                 tracing::warn!(%checkpoint, "checkpoint discarded; the shard is read from its oldest record");
                 self.worker.events.emit(Event::LeaseReset { lease: self.held.key().clone(), checkpoint });
-                self.worker.hub.publish(lease);
+                self.worker.notifier.publish(lease);
                 self.released = true;
             }
             Err(error) => tracing::warn!(%error, "checkpoint not discarded; the lease will expire"),
@@ -417,7 +417,7 @@ impl ShardConsumer {
             self.worker.events.emit(Event::LeaseLost { lease: self.held.key().clone() });
         }
         self.held.abandon();
-        Input::Told
+        Input::FinalCallbackReturned
     }
 
     pub(super) fn report(&self, operation: Operation) -> Report {

@@ -5,13 +5,13 @@ use std::error::Error as StdError;
 
 use super::consumer::{ShardConsumer, interruption};
 use super::state::Input;
-use crate::coordination::shard_sync::{ChildError, plan_child_leases};
 use crate::events::Event;
 use crate::kinesis::StreamError;
 use crate::kinesis::list::list_shards;
 use crate::lease::{Created, StoreError};
 use crate::metrics::{Operation, names};
 use crate::planted::{Bug, planted};
+use crate::shard_sync::{ChildError, plan_child_leases};
 use crate::types::ShardId;
 use crate::worker::Worker;
 
@@ -73,8 +73,8 @@ impl ShardConsumer {
         {
             tracing::debug!(%error, "the handoff of an ended shard is left to the leader");
         }
-        self.worker.hub.publish(self.held.lease());
-        Input::Told
+        self.worker.notifier.publish(self.held.lease());
+        Input::FinalCallbackReturned
     }
 
     async fn create_child_leases(&self) -> Result<(), Box<dyn StdError + Send + Sync>> {
@@ -115,7 +115,7 @@ impl ShardConsumer {
             if created? == Created::Now {
                 let (key, checkpoint) = (lease.key.clone(), lease.checkpoint.clone());
                 self.worker.events.emit(Event::LeaseCreated { lease: key, checkpoint });
-                self.worker.hub.publish(lease);
+                self.worker.notifier.publish(lease);
             }
         }
         self.held.note_children(self.children.iter().map(|child| child.id.clone()).collect());

@@ -4,11 +4,13 @@ mod callbacks;
 mod consumer;
 mod ending;
 mod fetching;
+mod held_leases;
 mod out_of_range;
 mod state;
 mod status;
 
 pub(crate) use self::consumer::{Ending, ShardConsumer};
+pub(crate) use self::held_leases::{HeldLeaseEntry, HeldLeases};
 pub use self::state::ShardState;
 #[cfg(feature = "internals")]
 pub(crate) use self::state::lets_children_start;

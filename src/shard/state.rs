@@ -51,7 +51,7 @@ pub(crate) enum Input {
     /// The lease is lost or was given back.
     LeaseGone,
     /// The processor has been told the last thing it will be told.
-    Told,
+    FinalCallbackReturned,
 }
 
 impl ShardState {
@@ -59,7 +59,7 @@ impl ShardState {
     /// shard, then a requested shutdown (KCL's `ShutdownReason`).
     pub(crate) fn next(self, input: Input) -> Self {
         match (self, input) {
-            (Self::ShuttingDown, Input::Told) => Self::Complete,
+            (Self::ShuttingDown, Input::FinalCallbackReturned) => Self::Complete,
             (Self::Complete | Self::ShuttingDown, _) => self,
             (_, Input::LeaseGone) => Self::ShuttingDown,
             (Self::WaitingOnParentShards, Input::ParentsEnded) => Self::Initializing,
@@ -69,7 +69,7 @@ impl ShardState {
             ) => Self::ShutdownRequested,
             (Self::Initializing, Input::Initialized) => Self::Processing,
             (Self::Processing, Input::LastRecordDelivered) => Self::ShardEnding,
-            (Self::ShardEnding, Input::Told) => Self::Complete,
+            (Self::ShardEnding, Input::FinalCallbackReturned) => Self::Complete,
             (Self::ShardEnding, Input::ShutdownRequested) => Self::ShutdownRequested,
             (Self::Initializing | Self::Processing, Input::Panicked) => Self::Failed,
             (Self::Failed, Input::PauseOver) => Self::Initializing,
@@ -119,9 +119,12 @@ mod tests {
 
     #[test]
     fn the_usual_life_ends_with_the_shard() {
-        use Input::{Initialized, LastRecordDelivered, ParentsEnded, Told};
+        use Input::{FinalCallbackReturned, Initialized, LastRecordDelivered, ParentsEnded};
         assert_eq!(run(&[ParentsEnded, Initialized]), ShardState::Processing);
-        assert_eq!(run(&[ParentsEnded, Initialized, LastRecordDelivered, Told]), ShardState::Complete);
+        assert_eq!(
+            run(&[ParentsEnded, Initialized, LastRecordDelivered, FinalCallbackReturned]),
+            ShardState::Complete
+        );
     }
 
     #[test]
@@ -135,7 +138,9 @@ mod tests {
 
     #[test]
     fn nothing_is_processed_before_the_parents_ended() {
-        for input in [Input::Initialized, Input::LastRecordDelivered, Input::PauseOver, Input::Told] {
+        for input in
+            [Input::Initialized, Input::LastRecordDelivered, Input::PauseOver, Input::FinalCallbackReturned]
+        {
             assert_eq!(run(&[input]), ShardState::WaitingOnParentShards);
         }
     }

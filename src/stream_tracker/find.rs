@@ -6,13 +6,13 @@ use tokio_util::task::TaskTracker;
 
 use super::TrackedStream;
 use crate::config::{FanOutConsumer, WantedStream};
-use crate::coordination::initial_filter;
 use crate::error::{Error, ErrorKind};
 use crate::kinesis::list::list_shards;
 use crate::kinesis::registration::FanOutRegistration;
 use crate::kinesis::{Shard, StreamDescription, StreamError, StreamErrorKind};
 use crate::retrieval::FanOut;
 use crate::runtime::Backoff;
+use crate::shard_sync::initial_filter;
 use crate::types::StreamId;
 use crate::worker::Worker;
 
@@ -51,7 +51,7 @@ pub(crate) async fn find(
             fan_out,
             started: since.unwrap_or_else(|| worker.clock.wall()),
             stopping: worker.stopping.child_token(),
-            holdings: TaskTracker::new(),
+            consumers: TaskTracker::new(),
             listed: Mutex::new(Some(shards)),
             problems: Mutex::default(),
         })

@@ -30,8 +30,8 @@ pub(crate) struct TrackedStream {
     pub(crate) started: SystemTime,
     /// Cancelled when the worker is asked to shut down, or not to read this stream any more.
     pub(crate) stopping: CancellationToken,
-    /// What this worker holds of it.
-    pub(crate) holdings: TaskTracker,
+    /// The shard consumers of this worker that read it.
+    pub(crate) consumers: TaskTracker,
     listed: Mutex<Option<Vec<Shard>>>,
     problems: Mutex<Problems>,
 }

@@ -195,7 +195,7 @@ async fn writes_are_tried_once_and_reads_again() {
     let body = r#"{"__type":"com.amazonaws.dynamodb.v20120810#InternalServerError","message":"sorry"}"#;
     let (client, requests) = answering(500, body, Duration::ZERO).await;
     let error = failing_renewal(&client, TIMEOUT).await;
-    assert_eq!((error.kind(), error.is_in_doubt()), (StoreErrorKind::Unavailable, true));
+    assert_eq!((error.kind(), error.is_indeterminate()), (StoreErrorKind::Unavailable, true));
     assert_eq!(requests.swap(0, Ordering::SeqCst), 1);
     let read = store(&client, "leases").lease(&LeaseKey::from("shardId-0")).await;
     assert_eq!(read.unwrap_err().kind(), StoreErrorKind::Unavailable);
@@ -223,7 +223,7 @@ async fn errors_say_what_to_do() {
 async fn an_endpoint_that_does_not_answer_is_given_up() {
     let (silent, _) = answering(200, "{}", Duration::from_secs(60)).await;
     let error = failing_renewal(&silent, Duration::from_millis(100)).await;
-    assert_eq!((error.kind(), error.is_in_doubt()), (StoreErrorKind::Unavailable, true));
+    assert_eq!((error.kind(), error.is_indeterminate()), (StoreErrorKind::Unavailable, true));
     let nobody = client("http://127.0.0.1:1");
     let error = failing_renewal(&nobody, TIMEOUT).await;
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);

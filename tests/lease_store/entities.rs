@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
-use kinesis_consumer::internals::{LockMove, LockRow, LockView, Version, dynamodb_lease_store};
+use kinesis_consumer::internals::{ElectionAction, LockRow, LockView, Version, dynamodb_lease_store};
 use kinesis_consumer::lease::{
     Attribute, EntityKind, EntityOutcome, Item, LeaseStore, LeaseWrite, TableSpec,
 };
@@ -26,8 +26,8 @@ fn key() -> LeaseKey {
 /// What `worker`, which knows this of the lock, writes.
 fn planned(view: &LockView, worker: &str, version: u128) -> LeaseWrite {
     match view.plan(&worker.into(), DURATION, Version::new(version), NOW) {
-        LockMove::Acquire(write) | LockMove::Heartbeat(write) => write,
-        LockMove::Wait => panic!("{worker} waits"),
+        ElectionAction::Acquire(write) | ElectionAction::Heartbeat(write) => write,
+        ElectionAction::Wait => panic!("{worker} waits"),
     }
 }
 

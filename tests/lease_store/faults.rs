@@ -37,7 +37,7 @@ async fn an_answer_that_is_lost_leaves_the_effect() {
     let (table, faulty, fault, lease) = table().await;
     *fault.lock().unwrap() = Fault::answer_lost();
     let take = LeaseWrite::take(&lease, &"a".into());
-    assert!(faulty.apply(&take).await.unwrap_err().is_in_doubt());
+    assert!(faulty.apply(&take).await.unwrap_err().is_indeterminate());
     assert_eq!(owner(&table), Some("a".into()));
     *fault.lock().unwrap() = Fault::default();
     let again = faulty.apply(&take).await.unwrap();

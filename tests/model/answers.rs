@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kinesis_consumer::internals::{Known, Settled, Take, Tenure, outcome_of};
+use kinesis_consumer::internals::{Known, LeaseClaim, LeaseHold, WriteResolution, outcome_of};
 use kinesis_consumer::kinesis::ChildShard;
 use kinesis_consumer::lease::{Lease, LeaseWrite, WriteOutcome};
 use kinesis_consumer::{Checkpoint, ExtendedSequenceNumber, HashKeyRange, LeaseKey, Moment, WorkerId};
@@ -17,7 +17,11 @@ pub(crate) const NOW: Moment = Moment::after_origin(Duration::from_secs(1000));
 /// The present counter of every row.
 const COUNTER: u64 = 10;
 
-pub(crate) fn carry_out_take(present: &Lease, take: &Take, worker: usize) -> Result<Option<Content>, String> {
+pub(crate) fn carry_out_take(
+    present: &Lease,
+    take: &LeaseClaim,
+    worker: usize,
+) -> Result<Option<Content>, String> {
     let mut previous = take.lease.clone();
     for is_retry in [false, true] {
         match outcome_of(&LeaseWrite::take(&previous, &name(worker)), present)? {
@@ -33,7 +37,7 @@ pub(crate) fn carry_out_take(present: &Lease, take: &Take, worker: usize) -> Res
 /// landed. Whether the lease turned out to be lost. `applied` is shown the row as the worker had it, as it
 /// was and as it is after each write.
 pub(crate) fn try_to_write(
-    tenure: &mut Tenure,
+    tenure: &mut LeaseHold,
     present: &mut Lease,
     me: &WorkerId,
     answer: Answer,
@@ -55,11 +59,11 @@ pub(crate) fn try_to_write(
         if answer == Answer::Lost {
             return Ok(false);
         }
-        match tenure.settle(sent, outcome, me) {
-            Settled::Written => return Ok(false),
-            Settled::EarlierWritten if is_renewal => return Ok(false),
-            Settled::EarlierWritten | Settled::HandoffBegan => {}
-            Settled::Lost => return Ok(true),
+        match tenure.resolve(sent, outcome, me) {
+            WriteResolution::Written => return Ok(false),
+            WriteResolution::EarlierWritten if is_renewal => return Ok(false),
+            WriteResolution::EarlierWritten | WriteResolution::HandoffBegan => {}
+            WriteResolution::Lost => return Ok(true),
         }
     }
     Ok(false)
@@ -91,8 +95,8 @@ pub(crate) fn carry_out(
     let mut present = present.clone();
     let checkpoint = if held.behind == 0 { code(&present.checkpoint) } else { 0 };
     let mut tenure =
-        Tenure::new(self::lease(lease, u64::from(held.behind), owner(worker), checkpoint), ago(held.age));
-    tenure.in_doubt_since = held.doubted.map(ago);
+        LeaseHold::new(self::lease(lease, u64::from(held.behind), owner(worker), checkpoint), ago(held.age));
+    tenure.indeterminate_since = held.doubted.map(ago);
     let target =
         position(if present.owner.as_ref() == Some(&me) { code(&present.checkpoint) + 1 } else { 1 });
     let mut row = None;
@@ -122,7 +126,7 @@ pub(crate) fn carry_out(
     let held = Held {
         behind,
         age: age(tenure.renewed),
-        doubted: tenure.in_doubt_since.map(age),
+        doubted: tenure.indeterminate_since.map(age),
         started: held.started,
     };
     let ends = is_lost || write == Write::Release || tenure.lease.checkpoint.is_shard_end();

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use kinesis_consumer::LeaseKey;
 use kinesis_consumer::internals::{
-    Known, Reason, Take, Tenure, child_leases, children_come_first, learn, lets_children_start, observe_scan,
-    plan_takes,
+    ClaimReason, Known, LeaseClaim, LeaseHold, child_leases, children_come_first, learn, lets_children_start,
+    observe_scan, plan_takes,
 };
 
 use crate::answers::{
@@ -94,7 +94,7 @@ type Judged<T> = Result<T, String>;
 /// What a holder writes, and what becomes of the answer.
 type Attempt = (Held, usize, Write, Answer);
 /// Leases a worker may take next.
-type Plan = Vec<(usize, Take)>;
+type Plan = Vec<(usize, LeaseClaim)>;
 
 /// The rules, and what they have answered before.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ pub(crate) struct Rules {
     scans: HashMap<(Seen, usize, Option<Shown>, usize), Seen>,
     learned: HashMap<(Seen, usize, u8, Content, usize), Seen>,
     plans: HashMap<(usize, [Seen; LEASES], [bool; LEASES]), Plan>,
-    takes: HashMap<(usize, Content, Take, usize), Judged<Option<Content>>>,
+    takes: HashMap<(usize, Content, LeaseClaim, usize), Judged<Option<Content>>>,
     writes: HashMap<(usize, Content, Attempt), Judged<Wrote>>,
 }
 
@@ -122,7 +122,7 @@ pub(crate) struct Wrote {
 impl Rules {
     pub(crate) fn new(setup: Setup) -> Self {
         let valid = [0, 1, 2, 3].map(|age| {
-            Tenure::new(crate::answers::lease(PARENT, 0, NOBODY, 0), ago(age)).is_valid(FAILOVER, NOW)
+            LeaseHold::new(crate::answers::lease(PARENT, 0, NOBODY, 0), ago(age)).is_valid(FAILOVER, NOW)
         });
         Self {
             setup,
@@ -160,7 +160,7 @@ impl Rules {
         let plan = self.plan(&world.workers[worker], worker);
         let Some((_, take)) = plan.iter().find(|(planned, _)| *planned == lease) else { return Ok(()) };
         let take = take.clone();
-        let from_the_dead = matches!(take.reason, Reason::Expired { .. } | Reason::VeryOld);
+        let from_the_dead = matches!(take.reason, ClaimReason::Expired { .. } | ClaimReason::VeryOld);
         let present = world.rows[lease];
         let asked = (lease, (present.owner, present.checkpoint), take, worker);
         let taken = match self.takes.get(&asked) {
@@ -253,12 +253,12 @@ impl Rules {
             });
     }
 
-    fn plan(&mut self, state: &Worker, worker: usize) -> &[(usize, Take)] {
+    fn plan(&mut self, state: &Worker, worker: usize) -> &[(usize, LeaseClaim)] {
         let held = state.held.map(|held| held.is_some());
         self.plans.entry((worker, state.seen, held)).or_insert_with(|| {
             let known: Known = (0..LEASES).flat_map(|lease| known(lease, state.seen[lease])).collect();
             let held: BTreeSet<LeaseKey> = (0..LEASES).filter(|&lease| held[lease]).map(key).collect();
-            let mut takes: Vec<(usize, Take)> = Vec::new();
+            let mut takes: Vec<(usize, LeaseClaim)> = Vec::new();
             for seed in 0..SEEDS {
                 for take in plan_takes(known.clone(), &held, &name(worker), FAILOVER, NOW, seed) {
                     let lease = (0..LEASES).find(|&lease| key(lease) == take.lease.key).expect("known");

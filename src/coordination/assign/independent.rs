@@ -33,7 +33,7 @@ pub(crate) struct Rules {
 /// Which leases to take now, and the numbers behind it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AssignmentPlan {
-    pub(crate) takes: Vec<Take>,
+    pub(crate) takes: Vec<LeaseClaim>,
     /// Workers that are alive, this one included.
     pub(crate) workers: usize,
     /// Leases of shards that have not ended.
@@ -51,21 +51,21 @@ pub(crate) struct AssignmentPlan {
 /// A lease to take.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
-pub struct Take {
+pub struct LeaseClaim {
     /// As it was last seen.
     pub lease: Lease,
     /// Why it is taken.
-    pub reason: Reason,
+    pub reason: ClaimReason,
 }
 
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
-impl Take {
+impl LeaseClaim {
     /// Whether to try once more after this was refused because the row is now `row`: only for a steal
     /// that failed because the owner has renewed. An owner that was thought dead and has renewed is
     /// alive, and may hold the lease; and a shard that has ended meanwhile is nobody's to take.
     #[must_use]
     pub fn is_worth_a_retry(&self, row: &Lease) -> bool {
-        let is_steal = matches!(self.reason, Reason::Steal { .. }) || planted(Bug::RetakesFromTheLiving);
+        let is_steal = matches!(self.reason, ClaimReason::Steal { .. }) || planted(Bug::RetakesFromTheLiving);
         let is_same = row.owner == self.lease.owner && row.checkpoint_owner.is_none();
         is_steal && is_same && !row.checkpoint.is_shard_end()
     }
@@ -74,7 +74,7 @@ impl Take {
 /// Why a lease is taken.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
-pub enum Reason {
+pub enum ClaimReason {
     /// It names this worker already, which does not hold it.
     Ours,
     /// Nobody has renewed it for three failover times, or ever.
@@ -146,12 +146,16 @@ pub(crate) fn plan_assignment(
     let room = rules.max_leases.saturating_sub(held.len());
     let is_ours = |key: &LeaseKey| !held.contains(key) && !rules.barred.contains(key);
     let ours = mine.iter().filter(|observed| is_ours(&observed.lease.key));
-    plan.takes
-        .extend(ours.take(room).map(|observed| Take { lease: observed.lease.clone(), reason: Reason::Ours }));
+    plan.takes.extend(
+        ours.take(room)
+            .map(|observed| LeaseClaim { lease: observed.lease.clone(), reason: ClaimReason::Ours }),
+    );
 
     let room = rules.max_leases.saturating_sub(mine.len());
     if rules.priority_lease_assignment && !very_old.is_empty() {
-        plan.takes.extend(pick(very_old, room, rng).map(|lease| Take { lease, reason: Reason::VeryOld }));
+        plan.takes.extend(
+            pick(very_old, room, rng).map(|lease| LeaseClaim { lease, reason: ClaimReason::VeryOld }),
+        );
         return plan;
     }
     let needed = plan.needed;
@@ -161,10 +165,10 @@ pub(crate) fn plan_assignment(
     if !free.is_empty() {
         plan.takes.extend(pick(free, needed, rng).map(|lease| {
             let reason = match lease.actual_owner() {
-                Some(owner) => Reason::Expired { owner: owner.clone() },
-                None => Reason::Free,
+                Some(owner) => ClaimReason::Expired { owner: owner.clone() },
+                None => ClaimReason::Free,
             };
-            Take { lease, reason }
+            LeaseClaim { lease, reason }
         }));
         return plan;
     }
@@ -183,7 +187,7 @@ pub(crate) fn plan_assignment(
     let leases = leases.into_iter().filter(|observed| observed.lease.checkpoint_owner.is_none()).collect();
     plan.takes.extend(
         pick(leases, wanted.min(rules.leases_to_acquire), rng)
-            .map(|lease| Take { lease, reason: Reason::Steal { owner: owner.clone() } }),
+            .map(|lease| LeaseClaim { lease, reason: ClaimReason::Steal { owner: owner.clone() } }),
     );
     plan
 }
@@ -198,13 +202,13 @@ fn pick(
     candidates.into_iter().take(count).map(|observed| observed.lease.clone())
 }
 
-impl fmt::Display for Take {
+impl fmt::Display for LeaseClaim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "take {} ({})", self.lease.key, self.reason)
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for ClaimReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ours => f.write_str("it names this worker"),

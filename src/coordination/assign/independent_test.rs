@@ -73,11 +73,11 @@ fn takes(owners: &str, me: char, case: &Case) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for take in &plan.takes {
         let from = match &take.reason {
-            Reason::Steal { owner } => format!("from {owner}"),
-            Reason::Free => "free".to_owned(),
-            Reason::Expired { .. } => "dead".to_owned(),
-            Reason::VeryOld => "very old".to_owned(),
-            Reason::Ours => "ours".to_owned(),
+            ClaimReason::Steal { owner } => format!("from {owner}"),
+            ClaimReason::Free => "free".to_owned(),
+            ClaimReason::Expired { .. } => "dead".to_owned(),
+            ClaimReason::VeryOld => "very old".to_owned(),
+            ClaimReason::Ours => "ours".to_owned(),
         };
         *counts.entry(from).or_default() += 1;
     }
@@ -177,7 +177,7 @@ fn what_names_us_is_taken_back_first() {
     let plan = plan_assignment(&view, &BTreeSet::new(), &rules, now, &mut fastrand::Rng::with_seed(1));
     assert_eq!(
         plan.takes.iter().map(|take| &take.reason).collect::<Vec<_>>(),
-        [&Reason::Ours, &Reason::Ours]
+        [&ClaimReason::Ours, &ClaimReason::Ours]
     );
     assert_eq!(plan.takes[0].to_string(), "take 0000 (it names this worker)");
 }
@@ -217,8 +217,8 @@ proptest! {
 fn a_steal_is_tried_again_unless_the_owner_changed_or_the_shard_ended() {
     let mut seen = Lease::new("shardId-0", Checkpoint::TrimHorizon);
     seen.owner = Some("a".into());
-    let steal = Take { lease: seen.clone(), reason: Reason::Steal { owner: "a".into() } };
-    let expired = Take { lease: seen.clone(), reason: Reason::Expired { owner: "a".into() } };
+    let steal = LeaseClaim { lease: seen.clone(), reason: ClaimReason::Steal { owner: "a".into() } };
+    let expired = LeaseClaim { lease: seen.clone(), reason: ClaimReason::Expired { owner: "a".into() } };
     let renewed = Lease { counter: 1, ..seen };
     let stolen = Lease { owner: Some("b".into()), ..renewed.clone() };
     let ended = Lease { checkpoint: Checkpoint::ShardEnd, ..renewed.clone() };

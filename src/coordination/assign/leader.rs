@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use super::outlook::Outlook;
-use super::variance::Fleet;
+use super::load_forecast::LoadForecast;
+use super::utilization::UtilizationModel;
 use crate::config::{AssignmentStrategy, CoordinationConfig};
 use crate::coordination::view::{Observed, View};
 use crate::coordination::worker_metrics::WorkerStats;
@@ -55,7 +55,7 @@ impl LeaderRules {
 /// What the leader is to change, and the numbers behind it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct LeaderPlan {
-    pub(crate) moves: Vec<Move>,
+    pub(crate) moves: Vec<LeaseAssignment>,
     /// Workers that have told lately how busy they are.
     pub(crate) workers: usize,
     /// Leases of shards that have not ended.
@@ -69,13 +69,13 @@ pub(crate) struct LeaderPlan {
 /// A lease to assign.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
-pub struct Move {
+pub struct LeaseAssignment {
     /// As it was last seen.
     pub lease: Lease,
     /// Who gets it.
     pub to: WorkerId,
     /// Why it moves.
-    pub reason: Reason,
+    pub reason: AssignReason,
     /// The worker that processes it is asked first.
     pub is_graceful: bool,
 }
@@ -83,7 +83,7 @@ pub struct Move {
 /// Why a lease is assigned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
-pub enum Reason {
+pub enum AssignReason {
     /// It has no owner.
     Unassigned,
     /// Nobody renews it.
@@ -134,7 +134,7 @@ impl Handoffs {
 pub(crate) fn plan_leader_assignment(
     view: &View,
     workers: &[WorkerStats],
-    outlook: &mut Outlook,
+    outlook: &mut LoadForecast,
     handoffs: &Handoffs,
     rules: &LeaderRules,
     rebalance: bool,
@@ -155,20 +155,20 @@ pub(crate) fn plan_leader_assignment(
         ..LeaderPlan::default()
     };
     outlook.observe(workers);
-    let mut fleet = Fleet::new(workers, outlook, &running, rules);
+    let mut fleet = UtilizationModel::new(workers, outlook, &running, rules);
     let mut owned: BTreeMap<&WorkerId, Vec<&Lease>> = BTreeMap::new();
     for observed in held.iter().copied() {
         let lease = &observed.lease;
         let Some(owner) = &lease.owner else { continue };
         fleet.count(owner, lease);
         let is_settled = lease.checkpoint_owner.is_none();
-        if is_settled && observed.is_taken_up() {
+        if is_settled && observed.is_acknowledged() {
             owned.entry(owner).or_default().push(lease);
         } else if is_settled {
             // Its owner would never learn that it is to be handed over.
         } else if !handoffs.is_pending(&lease.key, now) && fleet.has(owner) {
             let (lease, to) = (lease.clone(), owner.clone());
-            plan.moves.push(Move { lease, to, reason: Reason::Overdue, is_graceful: false });
+            plan.moves.push(LeaseAssignment { lease, to, reason: AssignReason::Overdue, is_graceful: false });
         }
     }
     fleet.rank(outlook);
@@ -183,18 +183,18 @@ pub(crate) fn plan_leader_assignment(
         if lease.owner.as_ref() == Some(&to) && lease.checkpoint_owner.is_none() {
             continue;
         }
-        let reason = if lease.owner.is_none() { Reason::Unassigned } else { Reason::Expired };
-        plan.moves.push(Move { lease: lease.clone(), to, reason, is_graceful: false });
+        let reason = if lease.owner.is_none() { AssignReason::Unassigned } else { AssignReason::Expired };
+        plan.moves.push(LeaseAssignment { lease: lease.clone(), to, reason, is_graceful: false });
     }
     if rebalance {
         let moved = match rules.strategy {
             AssignmentStrategy::WorkerUtilizationAware => fleet.rebalance(&owned, rng),
             AssignmentStrategy::LeaseCountBased => fleet.level(&owned, rng),
         };
-        plan.moves.extend(moved.into_iter().map(|(lease, to)| Move {
+        plan.moves.extend(moved.into_iter().map(|(lease, to)| LeaseAssignment {
             lease: lease.clone(),
             to,
-            reason: Reason::Rebalance,
+            reason: AssignReason::Rebalance,
             is_graceful: rules.graceful_handoff,
         }));
     }
@@ -205,7 +205,7 @@ pub(crate) fn plan_leader_assignment(
 /// Whether the owner of a lease seems to be dead. One to whom it has only been given may need a failover
 /// time to find it, and Java's a third more until the first renewal.
 fn is_expired(observed: &Observed, failover_time: Duration, now: Moment) -> bool {
-    let patience = if observed.is_taken_up() { failover_time } else { failover_time * 3 / 2 };
+    let patience = if observed.is_acknowledged() { failover_time } else { failover_time * 3 / 2 };
     observed.is_stale(patience, now)
 }
 
@@ -223,14 +223,14 @@ pub(crate) fn expired_owners(view: &View, failover_time: Duration, now: Moment) 
 }
 
 #[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
-impl Move {
+impl LeaseAssignment {
     /// What the leader writes.
     #[must_use]
     pub fn to_write(&self) -> LeaseWrite {
         match &self.lease.owner {
             Some(from) if self.is_graceful => LeaseWrite::start_handoff(&self.lease.key, from, &self.to),
             // Its owner may have come back to life since it was seen.
-            Some(_) if self.reason == Reason::Expired && !planted(Bug::GivesAwayTheRenewed) => {
+            Some(_) if self.reason == AssignReason::Expired && !planted(Bug::GivesAwayTheRenewed) => {
                 LeaseWrite::assign_expired(&self.lease, &self.to)
             }
             _ => LeaseWrite::assign(&self.lease, &self.to),
@@ -238,14 +238,14 @@ impl Move {
     }
 }
 
-impl fmt::Display for Move {
+impl fmt::Display for LeaseAssignment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verb = if self.is_graceful { "hand over" } else { "assign" };
         write!(f, "{verb} {} to {} ({})", self.lease.key, self.to, self.reason)
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for AssignReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unassigned => "it has no owner",

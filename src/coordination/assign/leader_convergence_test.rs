@@ -45,7 +45,7 @@ struct World {
     noise: f64,
     now: Moment,
     view: View,
-    outlook: Outlook,
+    outlook: LoadForecast,
     rng: fastrand::Rng,
 }
 
@@ -93,7 +93,7 @@ impl World {
             noise: 0.0,
             now: Moment::ORIGIN,
             view,
-            outlook: Outlook::default(),
+            outlook: LoadForecast::default(),
             rng: fastrand::Rng::with_seed(seed),
         }
     }
@@ -182,7 +182,7 @@ impl World {
         let mut moved = Moved::default();
         for change in &plan.moves {
             let index: usize = change.lease.key.as_str().parse().unwrap();
-            if change.reason == Reason::Rebalance {
+            if change.reason == AssignReason::Rebalance {
                 moved.leases += 1;
                 moved.load += self.rates[index];
             }

@@ -63,7 +63,7 @@ impl Known {
         plan_leader_assignment(
             &view,
             &self.workers,
-            &mut Outlook::default(),
+            &mut LoadForecast::default(),
             &Handoffs::default(),
             rules,
             rebalance,
@@ -158,7 +158,7 @@ fn what_expired_is_assigned_again_but_not_to_its_owner_if_that_is_best() {
     let plan = plan_leader_assignment(
         &view,
         &known.workers,
-        &mut Outlook::default(),
+        &mut LoadForecast::default(),
         &Handoffs::default(),
         &rules(),
         false,
@@ -166,7 +166,7 @@ fn what_expired_is_assigned_again_but_not_to_its_owner_if_that_is_best() {
         &mut rng,
     );
     assert_eq!((plan.expired, plan.spillover), (3, 0));
-    assert!(plan.moves.iter().all(|moved| moved.reason == Reason::Expired && !moved.is_graceful));
+    assert!(plan.moves.iter().all(|moved| moved.reason == AssignReason::Expired && !moved.is_graceful));
     assert!(plan.moves.iter().all(|moved| moved.lease.owner.as_ref() != Some(&moved.to)));
 }
 
@@ -224,7 +224,7 @@ fn a_handoff_is_left_to_run_until_it_is_overdue() {
         plan_leader_assignment(
             &view,
             &known.workers,
-            &mut Outlook::default(),
+            &mut LoadForecast::default(),
             &handoffs,
             &rules(),
             true,
@@ -238,7 +238,7 @@ fn a_handoff_is_left_to_run_until_it_is_overdue() {
     assert_eq!(overdue.len(), 1);
     assert_eq!(
         (overdue[0].reason, overdue[0].is_graceful, &overdue[0].to),
-        (Reason::Overdue, false, &"b".into())
+        (AssignReason::Overdue, false, &"b".into())
     );
     assert_eq!(overdue[0].to_string(), "assign 0000 to b (its old owner has not given it back in time)");
 }

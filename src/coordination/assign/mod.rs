@@ -2,5 +2,5 @@
 
 pub(crate) mod independent;
 pub(crate) mod leader;
-pub(crate) mod outlook;
-mod variance;
+pub(crate) mod load_forecast;
+mod utilization;

@@ -3,13 +3,13 @@
 mod agreement;
 mod cpu;
 mod ecs;
-mod heard;
+mod liveness;
 mod report;
 mod seen;
 mod stats;
 
 pub(crate) use self::agreement::shared_metrics;
-pub(crate) use self::heard::Heard;
+pub(crate) use self::liveness::WorkerLiveness;
 pub(crate) use self::report::{retract, run};
 pub(crate) use self::seen::SeenWorkers;
 #[cfg(any(test, feature = "internals"))]

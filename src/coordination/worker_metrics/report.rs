@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Heard;
+use super::WorkerLiveness;
 use super::agreement::CpuAgreement;
 use super::cpu::CpuMeter;
 use super::seen::look;
@@ -42,7 +42,7 @@ pub(crate) async fn retract(worker: &Worker) {
 async fn tell(worker: &Worker) {
     worker.protocol.until_reporting().await;
     let mut stats = WorkerStats::new(worker.id.clone());
-    let (mut agreement, mut heard) = (CpuAgreement::default(), Heard::default());
+    let (mut agreement, mut heard) = (CpuAgreement::default(), WorkerLiveness::default());
     let mut meter = if worker.measures_cpu { CpuMeter::detect(&worker.clock).await } else { None };
     if let Some(meter) = &mut meter {
         // Fargate knows nothing of a container in its first second.

@@ -1,8 +1,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::agreement::CpuAgreement;
-use super::{Heard, WorkerStats};
-use crate::coordination::leader::current_leader;
+use super::{WorkerLiveness, WorkerStats};
+use crate::coordination::election::current_leader;
 use crate::coordination::migration::Protocol;
 use crate::lease::{EntityKind, StoreError, StoreErrorKind};
 use crate::worker::Worker;
@@ -24,7 +24,7 @@ impl SeenWorkers {
 /// Looks whether others report their CPU, once per report and only if this worker could. It costs a leader
 /// nothing, because it scans anyway, and others a read of the leader's row (and of the lock, while they do
 /// not know the leader).
-pub(super) async fn look(worker: &Worker, agreement: &mut CpuAgreement, heard: &mut Heard) {
+pub(super) async fn look(worker: &Worker, agreement: &mut CpuAgreement, heard: &mut WorkerLiveness) {
     if worker.protocol.get() != Protocol::Led {
         return;
     }

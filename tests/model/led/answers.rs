@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use kinesis_consumer::internals::{
-    Handoffs, Known, Move, Tenure, is_given_to, learn, note_handoffs, observe_scan, outcome_of, plan_moves,
+    Handoffs, Known, LeaseAssignment, LeaseHold, is_given_to, learn, note_handoffs, observe_scan, outcome_of,
+    plan_moves,
 };
 use kinesis_consumer::lease::{Lease, LeaseWrite, WriteOutcome};
 use kinesis_consumer::{AssignmentStrategy, Checkpoint, LeaseKey, Moment, WorkerId};
@@ -59,7 +60,7 @@ fn owners(row: &Lease) -> Owners {
 }
 
 pub(crate) fn is_valid(age: u8) -> bool {
-    Tenure::new(lease(0, (NOBODY, NOBODY)), ago(age)).is_valid(FAILOVER, NOW)
+    LeaseHold::new(lease(0, (NOBODY, NOBODY)), ago(age)).is_valid(FAILOVER, NOW)
 }
 
 /// Whether a worker that finds this row takes the lease up.
@@ -114,7 +115,7 @@ pub(crate) fn plan(
     strategy: AssignmentStrategy,
     names: [u8; WORKERS],
     seed: u64,
-) -> Option<Move> {
+) -> Option<LeaseAssignment> {
     let called = |worker: usize| usize::from(names[worker]);
     let renamed =
         |owner: u8| owner.checked_sub(1).map_or(NOBODY, |worker| self::owner(called(worker.into())));
@@ -136,7 +137,7 @@ pub(crate) fn plan(
 }
 
 /// Everything a leader might do, whoever is active.
-pub(crate) fn plans(seen: Seen, workers: usize, names: &[[u8; WORKERS]]) -> Vec<Move> {
+pub(crate) fn plans(seen: Seen, workers: usize, names: &[[u8; WORKERS]]) -> Vec<LeaseAssignment> {
     let mut all = Vec::new();
     let sets =
         (1..1_usize << workers).map(|set| (0..workers).filter(|worker| set >> worker & 1 == 1).collect());
@@ -171,7 +172,7 @@ pub(crate) fn written(write: &LeaseWrite, present: Owners) -> Result<Option<(Own
 }
 
 /// The write by which a worker takes up what it has found.
-pub(crate) fn take_up(found: Owners) -> LeaseWrite {
+pub(crate) fn accept_assignments(found: Owners) -> LeaseWrite {
     LeaseWrite::renew(&lease(0, found), None)
 }
 
@@ -186,8 +187,8 @@ pub(crate) fn carry_out(
     let me = name(worker);
     let mut present = lease(0, present);
     let of = if held.next == NOBODY { (owner(worker), NOBODY) } else { (held.next, owner(worker)) };
-    let mut tenure = Tenure::new(lease(held.behind, of), ago(held.age));
-    tenure.in_doubt_since = held.doubted.map(ago);
+    let mut tenure = LeaseHold::new(lease(held.behind, of), ago(held.age));
+    tenure.indeterminate_since = held.doubted.map(ago);
     let mut row = None;
     let finish = |held: &Lease| LeaseWrite::finish_handoff(held).filter(|_| write == Write::Release);
     let build = |held: &Lease| match write {
@@ -215,7 +216,7 @@ pub(crate) fn carry_out(
     let after = Held {
         behind,
         age: age(tenure.renewed),
-        doubted: tenure.in_doubt_since.map(age),
+        doubted: tenure.indeterminate_since.map(age),
         next: if old == owner(worker) { next } else { NOBODY },
         is_overruled: held.is_overruled,
     };

@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 
 use kinesis_consumer::AssignmentStrategy;
-use kinesis_consumer::internals::{Move, MoveReason};
+use kinesis_consumer::internals::{AssignReason, LeaseAssignment};
 
 use super::answers::{
-    Write, after_learning, after_scan, carry_out, is_for, is_valid, name, owner, plan, plans, take_up,
-    written,
+    Write, accept_assignments, after_learning, after_scan, carry_out, is_for, is_valid, name, owner, plan,
+    plans, written,
 };
 use super::world::{Held, LedWorld, Owners, Seen, WORKERS, Worker, renamings};
 use crate::explore::{Model, Renaming};
@@ -59,7 +59,7 @@ pub(crate) struct LedRules {
     setup: LedSetup,
     renamings: Vec<[u8; WORKERS]>,
     names: Vec<[u8; WORKERS]>,
-    plans: HashMap<Seen, Vec<Move>>,
+    plans: HashMap<Seen, Vec<LeaseAssignment>>,
 }
 
 impl LedRules {
@@ -72,7 +72,7 @@ impl LedRules {
         }
     }
 
-    fn plans(&mut self, seen: Option<Seen>) -> &[Move] {
+    fn plans(&mut self, seen: Option<Seen>) -> &[LeaseAssignment] {
         let Some(seen) = seen else { return &[] };
         let (workers, names) = (self.setup.workers, &self.names);
         self.plans.entry(seen).or_insert_with(|| plans(seen, workers, names))
@@ -97,7 +97,12 @@ impl LedRules {
         }
     }
 
-    fn lead(world: &mut LedWorld, worker: usize, moved: &Move, answer: Answer) -> Result<(), String> {
+    fn lead(
+        world: &mut LedWorld,
+        worker: usize,
+        moved: &LeaseAssignment,
+        answer: Answer,
+    ) -> Result<(), String> {
         let outcome = written(&moved.to_write(), world.row)?;
         if answer != Answer::Comes {
             use_up(&mut world.losses_left);
@@ -113,10 +118,10 @@ impl LedRules {
         }
         let is_held = world.workers.iter().any(|worker| worker.held.is_some_and(|held| !held.is_overruled));
         match moved.reason {
-            MoveReason::Unassigned | MoveReason::Expired if is_held => {
+            AssignReason::Unassigned | AssignReason::Expired if is_held => {
                 return Err("expiry: a lease was given away that a worker still holds".into());
             }
-            MoveReason::Overdue => {
+            AssignReason::Overdue => {
                 let held = world.workers.iter_mut().filter_map(|worker| worker.held.as_mut());
                 held.for_each(|held| held.is_overruled = true);
             }
@@ -139,12 +144,17 @@ impl LedRules {
         *seen = seen.and_then(|seen| after_learning(seen, (0, row), begins));
     }
 
-    fn take_up(world: &mut LedWorld, worker: usize, early: bool, answer: Answer) -> Result<(), String> {
+    fn accept_assignments(
+        world: &mut LedWorld,
+        worker: usize,
+        early: bool,
+        answer: Answer,
+    ) -> Result<(), String> {
         let Some(found) = Self::found(world, worker, early) else { return Ok(()) };
         if answer != Answer::Comes {
             use_up(&mut world.losses_left);
         }
-        if let Some((row, is_same_counter)) = written(&take_up(found), world.row)? {
+        if let Some((row, is_same_counter)) = written(&accept_assignments(found), world.row)? {
             world.put(row, is_same_counter);
             if answer == Answer::Comes {
                 world.workers[worker].held = Some(fresh());
@@ -264,7 +274,9 @@ impl Model for LedRules {
                 let moved = self.plans(world.workers[worker].seen)[number].clone();
                 Self::lead(&mut world, worker, &moved, answer)?;
             }
-            Action::TakeUp { worker, early, answer } => Self::take_up(&mut world, worker, early, answer)?,
+            Action::TakeUp { worker, early, answer } => {
+                Self::accept_assignments(&mut world, worker, early, answer)?
+            }
             Action::Write { worker, write, answer } => Self::write(&mut world, worker, write, answer)?,
             Action::Crash { worker } => {
                 world.workers[worker] = Worker::default();

@@ -1,6 +1,6 @@
 //! The lock of the leader, read and put by workers that crash and whose answers get lost.
 
-use kinesis_consumer::internals::{LockMove, LockRow, LockView, Version, item_after};
+use kinesis_consumer::internals::{ElectionAction, LockRow, LockView, Version, item_after};
 use kinesis_consumer::lease::Item;
 
 use super::answers::{FAILOVER, NOW, age, ago, name, owner};
@@ -75,7 +75,7 @@ fn next_version() -> Version {
 
 fn item(owner: u8, is_present: bool) -> Item {
     let put = LockView::default().plan(&name(usize::from(owner) - 1), FAILOVER, version(is_present), NOW);
-    let LockMove::Acquire(write) = put else { unreachable!("nobody holds it") };
+    let ElectionAction::Acquire(write) = put else { unreachable!("nobody holds it") };
     item_after(&write, None).expect("it is well-formed").expect("there is no row")
 }
 
@@ -135,7 +135,7 @@ impl LockRules {
 
     fn put(world: &mut LockWorld, worker: usize, answer: Answer) -> Result<(), String> {
         let mut view = view(world.seen[worker]);
-        let (LockMove::Acquire(write) | LockMove::Heartbeat(write)) =
+        let (ElectionAction::Acquire(write) | ElectionAction::Heartbeat(write)) =
             view.plan(&name(worker), FAILOVER, next_version(), NOW)
         else {
             return Ok(());

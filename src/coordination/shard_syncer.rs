@@ -2,22 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
-use super::audit::{Audit, HoleTracker};
+use super::coordinator::{CONCURRENT_WRITES, LeaseCoordinator};
 use super::origins::OriginTracker;
-use super::rounds::{CONCURRENT_WRITES, LeaseCoordinator};
-use super::shard_sync::{NewLease, Reason, ShardSyncPlan, plan_shard_sync};
 use crate::config::CoordinationConfig;
 use crate::error::with_causes;
 use crate::events::Event;
 use crate::kinesis::list::list_shards;
-use crate::kinesis::{Shard, ShardFilter, StreamError, StreamErrorKind};
+use crate::kinesis::{Shard, StreamError, StreamErrorKind};
 use crate::lease::{Created, Lease, LeaseWrite, WriteOutcome};
 use crate::metrics::{Operation, names};
 use crate::planted::{Bug, planted};
+use crate::shard_sync::{
+    Audit, CreateReason, HoleTracker, NewLease, ShardSyncPlan, initial_filter, plan_shard_sync,
+};
 use crate::stream_tracker::TrackedStream;
 use crate::types::{HashKeyRange, LeaseKey, Moment, ShardId, StartStrategy};
 use crate::worker::Worker;
@@ -33,20 +34,8 @@ const RANGES_AT_ONCE: usize = 100;
 /// Streams whose shards are listed at once.
 const CONCURRENT_LISTINGS: usize = 8;
 
-/// Which shards an empty table gets leases for, if `LATEST` means since `latest_since`: those that were open
-/// then, though they may have been split or merged since. If it means since now, those that are open.
-pub(crate) fn initial_filter(strategy: StartStrategy, latest_since: Option<SystemTime>) -> ShardFilter {
-    match strategy {
-        StartStrategy::Latest => latest_since.map_or(ShardFilter::AtLatest, ShardFilter::AtTimestamp),
-        StartStrategy::Oldest => ShardFilter::AtTrimHorizon,
-        StartStrategy::Timestamp(millis) => {
-            ShardFilter::AtTimestamp(SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
-        }
-    }
-}
-
 /// The care for the leases of one stream.
-pub(super) struct StreamCare {
+pub(super) struct StreamSync {
     pub(super) stream: Arc<TrackedStream>,
     /// The shards as listed when the stream was found, used if it turns out to have no leases.
     listed: Option<Vec<Shard>>,
@@ -68,17 +57,17 @@ pub(super) struct StreamCare {
 }
 
 /// What the leases of one stream lack.
-struct Need {
+struct SyncRequest {
     stream: Arc<TrackedStream>,
     since: Moment,
-    lack: Lack,
+    lack: MissingLeases,
     /// The shards, if they are known already.
     listed: Option<Vec<Shard>>,
     /// Where shards without a checkpoint start.
     strategy: StartStrategy,
 }
 
-enum Lack {
+enum MissingLeases {
     /// The stream has no leases at all.
     Everything,
     /// Some hash keys have not been covered for a while.
@@ -93,7 +82,7 @@ enum Lack {
     Vanished(Vec<Lease>),
 }
 
-impl StreamCare {
+impl StreamSync {
     pub(super) fn new(stream: Arc<TrackedStream>, coordination: &CoordinationConfig, now: Moment) -> Self {
         Self {
             listed: stream.take_listed(),
@@ -127,20 +116,20 @@ impl LeaseCoordinator {
             .buffer_unordered(CONCURRENT_LISTINGS);
         while let Some((need, shards)) = listings.next().await {
             match (need.lack, shards) {
-                (Lack::Ranges(leases), Ok(shards)) => self.fill_in_ranges(leases, &shards).await,
-                (Lack::Origins { is_older }, Ok(shards)) => {
+                (MissingLeases::Ranges(leases), Ok(shards)) => self.fill_in_ranges(leases, &shards).await,
+                (MissingLeases::Origins { is_older }, Ok(shards)) => {
                     self.check_origins(&need.stream, &shards, is_older).await;
                 }
-                (Lack::Ranges(_) | Lack::Origins { .. }, Err(error)) => {
+                (MissingLeases::Ranges(_) | MissingLeases::Origins { .. }, Err(error)) => {
                     worker.coordination_failed("ListShards", &error);
                 }
-                (Lack::Vanished(leases), _) => self.put_back(leases).await,
-                (Lack::Rest(leases), _) => {
+                (MissingLeases::Vanished(leases), _) => self.put_back(leases).await,
+                (MissingLeases::Rest(leases), _) => {
                     let plan = ShardSyncPlan { new_leases: leases };
                     self.carry_out(&need.stream, false, Ok(plan), need.since).await;
                 }
                 (lack, shards) => {
-                    let is_empty = matches!(lack, Lack::Everything);
+                    let is_empty = matches!(lack, MissingLeases::Everything);
                     if let Ok(shards) = &shards
                         && !is_empty
                     {
@@ -153,7 +142,7 @@ impl LeaseCoordinator {
     }
 
     /// Looks through the leases, stream by stream.
-    fn find_needs(&mut self, now: Moment) -> Vec<Need> {
+    fn find_needs(&mut self, now: Moment) -> Vec<SyncRequest> {
         let Self { worker, view, streams, .. } = self;
         let by_stream = view.by_stream();
         let mut needs = Vec::new();
@@ -164,36 +153,36 @@ impl LeaseCoordinator {
             let strategy = if care.has_earlier { StartStrategy::Oldest } else { care.stream.start_strategy };
             let mut need = |lack, listed| {
                 let stream = Arc::clone(&care.stream);
-                needs.push(Need { stream, since: now, lack, listed, strategy });
+                needs.push(SyncRequest { stream, since: now, lack, listed, strategy });
             };
             let Some(leases) = by_stream.get(&name.as_deref()) else {
                 let vanished: Vec<Lease> =
                     view.vanished().filter(|lease| care.stream.has(lease)).cloned().collect();
                 if !vanished.is_empty() {
-                    need(Lack::Vanished(vanished), None);
+                    need(MissingLeases::Vanished(vanished), None);
                 } else if now >= care.not_before && !care.stream.shares_table() {
-                    need(Lack::Everything, listed.filter(|_| !care.has_earlier));
+                    need(MissingLeases::Everything, listed.filter(|_| !care.has_earlier));
                 }
                 continue;
             };
             if listed.is_some() {
-                need(Lack::Origins { is_older: true }, listed);
+                need(MissingLeases::Origins { is_older: true }, listed);
             } else if care.next_origin_check.is_some_and(|at| now >= at) {
                 care.next_origin_check = None;
-                need(Lack::Origins { is_older: false }, None);
+                need(MissingLeases::Origins { is_older: false }, None);
             }
             let rest = care.rest.take_if(|_| now >= care.next_audit);
             if view.vanished().any(|lease| care.stream.has(lease)) {
-                need(Lack::SomeLeases, None);
+                need(MissingLeases::SomeLeases, None);
             } else if let Some((rest, scanned)) = rest {
                 let is_fresh = now.since(scanned) < worker.coordination.failover_time;
-                need(if is_fresh { Lack::Rest(rest) } else { Lack::SomeLeases }, None);
+                need(if is_fresh { MissingLeases::Rest(rest) } else { MissingLeases::SomeLeases }, None);
             } else if now >= care.next_audit && !planted(Bug::NeverAudits) {
                 care.next_audit = now + worker.coordination.audit_interval;
                 let audit = care.holes.check(leases);
                 audits.push(audit);
                 match audit {
-                    Audit::SyncNow => need(Lack::SomeLeases, None),
+                    Audit::SyncNow => need(MissingLeases::SomeLeases, None),
                     Audit::RangesMissing => {
                         let lacking = leases.iter().filter(|lease| {
                             lease.hash_key_range.is_none()
@@ -203,7 +192,7 @@ impl LeaseCoordinator {
                         // As many as do not hold the round up; the next audit finds the others lacking.
                         let lacking: Vec<Lease> = lacking.take(RANGES_AT_ONCE).copied().cloned().collect();
                         if !lacking.is_empty() {
-                            need(Lack::Ranges(lacking), None);
+                            need(MissingLeases::Ranges(lacking), None);
                         }
                     }
                     Audit::Covered | Audit::Suspected => {}
@@ -349,7 +338,7 @@ impl LeaseCoordinator {
 
     /// Creates leases again that were all deleted, at the checkpoints last known.
     async fn put_back(&mut self, leases: Vec<Lease>) {
-        let again = |lease: Lease| NewLease { lease: lease.unowned_again(), reason: Reason::Vanished };
+        let again = |lease: Lease| NewLease { lease: lease.unowned_again(), reason: CreateReason::Vanished };
         let plan = ShardSyncPlan { new_leases: leases.into_iter().map(again).collect() };
         self.create(plan, true).await;
     }
@@ -364,9 +353,9 @@ impl LeaseCoordinator {
         let mut outcomes = stream::iter(rest.clone())
             .map(|new| {
                 tracing::debug!(%new, "creating a lease");
-                let is_again = new.reason == Reason::Vanished;
+                let is_again = new.reason == CreateReason::Vanished;
                 // What this worker holds goes on under the same counter, as if nothing had happened.
-                let held = if is_again { worker.holdings.row(&new.lease.key) } else { None };
+                let held = if is_again { worker.held_leases.row(&new.lease.key) } else { None };
                 create(&worker, held.unwrap_or(new.lease), is_again)
             })
             .buffered(concurrent);
@@ -389,19 +378,19 @@ impl LeaseCoordinator {
 
 /// Lists the shards of a stream, unless they are known already. What is listed too long after the scan
 /// is of no use; and while it is waited for, other streams wait.
-async fn list(worker: &Worker, need: &mut Need) -> Result<Vec<Shard>, StreamError> {
+async fn list(worker: &Worker, need: &mut SyncRequest) -> Result<Vec<Shard>, StreamError> {
     let stream = &need.stream;
     let filter = match need.lack {
-        Lack::Everything => match need.listed.take() {
+        MissingLeases::Everything => match need.listed.take() {
             Some(shards) => return Ok(shards),
             None => Some(initial_filter(need.strategy, Some(stream.started))),
         },
-        Lack::Origins { .. } => match need.listed.take() {
+        MissingLeases::Origins { .. } => match need.listed.take() {
             Some(shards) => return Ok(shards),
             None => None,
         },
-        Lack::Vanished(_) | Lack::Rest(_) => return Ok(Vec::new()),
-        Lack::SomeLeases | Lack::Ranges(_) => None,
+        MissingLeases::Vanished(_) | MissingLeases::Rest(_) => return Ok(Vec::new()),
+        MissingLeases::SomeLeases | MissingLeases::Ranges(_) => None,
     };
     let failover_time = worker.coordination.failover_time;
     let patience = if worker.streams.is_multi() {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 
 use crate::coordination::Purpose;
+use crate::coordination::coordinator::{CONCURRENT_WRITES, LeaseCoordinator};
 use crate::coordination::migration::Protocol;
-use crate::coordination::rounds::{CONCURRENT_WRITES, LeaseCoordinator};
 use crate::error::with_causes;
 use crate::lease::{Lease, LeaseWrite, StoreError, WriteOutcome};
 use crate::metrics::{Operation, names};
@@ -27,7 +27,7 @@ impl LeaseCoordinator {
         report.outcome(names::RUN, found.is_ok(), took).add(names::LIST_LEASE_KEYS, took);
         match found {
             Ok(leases) => {
-                let new = self.take_up(leases).await;
+                let new = self.accept_assignments(leases).await;
                 report.add(names::NEW_LEASES_DISCOVERED, new);
             }
             Err(error) => self.reading_failed("ListLeaseKeysForWorker", &error).await,
@@ -35,7 +35,7 @@ impl LeaseCoordinator {
         worker.health.led(worker.election.leader().is_some(), worker.clock.now());
         self.clean_up_after_itself().await;
         // Consumers that wait for parents cannot tell from a scan when to look.
-        worker.unfinished.suspect(|parent| worker.holdings.contains(parent));
+        worker.open_leases.suspect(|parent| worker.held_leases.contains(parent));
     }
 
     /// As they are now, those that the index tells to be this worker's and that it does not hold. While
@@ -102,26 +102,26 @@ impl LeaseCoordinator {
     }
 
     /// Takes up what the last scan shows to be this worker's.
-    pub(in crate::coordination) async fn take_up_from_view(&mut self) {
+    pub(in crate::coordination) async fn accept_assignments_from_view(&mut self) {
         let worker = Arc::clone(&self.worker);
         let given = self.view.leases().filter(|lease| is_given_to(&worker.id, lease));
         let leases = given.filter(|lease| !self.is_held(&lease.key)).cloned().collect();
-        self.take_up(leases).await;
+        self.accept_assignments(leases).await;
     }
 
     /// Starts a consumer for each of `leases` that names this worker and that nobody else still works
     /// on. Each is renewed first: only a write shows that it is ours.
-    pub(in crate::coordination) async fn take_up(&mut self, leases: Vec<Lease>) -> u64 {
+    pub(in crate::coordination) async fn accept_assignments(&mut self, leases: Vec<Lease>) -> u64 {
         let worker = Arc::clone(&self.worker);
-        let barred = self.twins.barred(worker.coordination.failover_time, worker.clock.now());
+        let barred = self.duplicate_worker.barred(worker.coordination.failover_time, worker.clock.now());
         let given =
             leases.into_iter().filter(|lease| is_given_to(&worker.id, lease) && !barred.contains(&lease.key));
         let (ours, others): (Vec<Lease>, Vec<Lease>) = given.partition(|lease| self.reads(lease));
         let now = worker.clock.now();
-        if ours.is_empty() && worker.holdings.is_empty() {
+        if ours.is_empty() && worker.held_leases.is_empty() {
             worker.health.answered(Purpose::Renewing);
         }
-        ours.iter().for_each(|lease| self.twins.in_doubt(lease, now));
+        ours.iter().for_each(|lease| self.duplicate_worker.note_indeterminate(lease, now));
         let ours: Vec<_> = ours.into_iter().map(|lease| (self.latest_since(&lease), lease)).collect();
         let mut renewed = stream::iter(ours)
             .map(|(latest_since, lease)| {
@@ -150,13 +150,13 @@ impl LeaseCoordinator {
         }
         let worker = Arc::clone(&self.worker);
         let Ok(leases) = self.assigned_to_us().await else { return };
-        let barred = self.twins.barred(worker.coordination.failover_time, worker.clock.now());
+        let barred = self.duplicate_worker.barred(worker.coordination.failover_time, worker.clock.now());
         let is_unfound = |lease: &&Lease| {
             is_given_to(&worker.id, lease) && self.reads(lease) && !barred.contains(&lease.key)
         };
         for lease in leases.iter().filter(is_unfound) {
             match worker.store.apply(&LeaseWrite::release(lease, &worker.id)).await {
-                Ok(WriteOutcome::Applied(lease)) => worker.hub.publish(*lease),
+                Ok(WriteOutcome::Applied(lease)) => worker.notifier.publish(*lease),
                 Ok(WriteOutcome::Refused(_)) => {}
                 Err(error) => return worker.coordination_failed("ReleaseLease", &error),
             }
@@ -172,7 +172,7 @@ impl LeaseCoordinator {
             match worker.store.apply(&LeaseWrite::release(lease, &worker.id)).await {
                 Ok(WriteOutcome::Applied(lease)) => {
                     tracing::warn!(lease = %lease.key, "the leader assigned a lease of a stream that this worker does not read; it is given back");
-                    worker.hub.publish(*lease);
+                    worker.notifier.publish(*lease);
                 }
                 Ok(WriteOutcome::Refused(_)) => {}
                 Err(error) => {
@@ -184,7 +184,7 @@ impl LeaseCoordinator {
     }
 
     pub(in crate::coordination) fn is_held(&self, key: &LeaseKey) -> bool {
-        self.worker.holdings.contains(key)
+        self.worker.held_leases.contains(key)
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
-use super::assign::independent::{AssignmentPlan, Rules, Take, plan_assignment};
+use super::assign::independent::{AssignmentPlan, LeaseClaim, Rules, plan_assignment};
+use super::coordinator::{CONCURRENT_WRITES, LeaseCoordinator};
 use super::health::Purpose;
-use super::rounds::{CONCURRENT_WRITES, LeaseCoordinator};
 use crate::error::with_causes;
 use crate::lease::{Lease, LeaseWrite, StoreErrorKind, WriteOutcome};
 use crate::metrics::{Operation, names};
@@ -37,9 +37,9 @@ impl LeaseCoordinator {
             leases_to_acquire: self.worker.management.leases_to_acquire,
             failover_time: self.worker.coordination.failover_time,
             priority_lease_assignment: self.worker.coordination.priority_lease_assignment,
-            barred: self.twins.barred(self.worker.coordination.failover_time, now),
+            barred: self.duplicate_worker.barred(self.worker.coordination.failover_time, now),
         };
-        plan_assignment(&self.view, &self.worker.holdings.keys(), &rules, now, &mut self.rng)
+        plan_assignment(&self.view, &self.worker.held_leases.keys(), &rules, now, &mut self.rng)
     }
 
     /// Takes what the plan says and starts a consumer for each lease that was won.
@@ -52,7 +52,7 @@ impl LeaseCoordinator {
         let worker = Arc::clone(&self.worker);
         if !plan.takes.is_empty() {
             // Leases that cannot be renewed would be lost again.
-            let room = worker.write_pacer.takes(worker.holdings.keys().len());
+            let room = worker.write_pacer.takes(worker.held_leases.keys().len());
             if room < plan.takes.len() {
                 // Those that have waited longest first.
                 let seen: BTreeMap<&LeaseKey, Option<Moment>> =
@@ -72,12 +72,12 @@ impl LeaseCoordinator {
             .add(names::LEASE_SPILLOVER, plan.spillover as u64)
             .add(names::NEEDED_LEASES, plan.needed as u64)
             .add(names::LEASES_TO_TAKE, wanted);
-        if plan.takes.is_empty() && worker.holdings.is_empty() {
+        if plan.takes.is_empty() && worker.held_leases.is_empty() {
             // Others hold them all.
             worker.health.answered(Purpose::Renewing);
         }
         for wanted in &plan.takes {
-            self.twins.in_doubt(&wanted.lease, since);
+            self.duplicate_worker.note_indeterminate(&wanted.lease, since);
         }
         let takes: Vec<_> =
             plan.takes.into_iter().map(|wanted| (self.latest_since(&wanted.lease), wanted)).collect();
@@ -91,7 +91,7 @@ impl LeaseCoordinator {
                     self.learn(Lease::clone(&lease), sent);
                     if previous.owner.is_some() {
                         // If the previous owner lives in this process, it need not find out by itself.
-                        worker.hub.publish(Lease::clone(&lease));
+                        worker.notifier.publish(Lease::clone(&lease));
                     }
                     self.start_consumer(*lease, *previous, sent);
                 }
@@ -122,7 +122,7 @@ enum Taken {
     Lost(Option<Box<Lease>>),
 }
 
-async fn take(worker: &Worker, wanted: Take, latest_since: u64) -> Taken {
+async fn take(worker: &Worker, wanted: LeaseClaim, latest_since: u64) -> Taken {
     let mut previous = wanted.lease.clone();
     let mut is_retry = false;
     let until = worker.clock.now() + worker.coordination.failover_time / 4;

@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::lock::{LockMove, LockRow, LockView, Version, key};
+use super::lock::{ElectionAction, LockRow, LockView, Version, key};
 use crate::coordination::Purpose;
 use crate::coordination::migration::Protocol;
 use crate::error::with_causes;
@@ -121,12 +121,12 @@ async fn stand(worker: &Worker, rng: &mut fastrand::Rng) -> Result<Moment, Store
         let version = Version::new(rng.u128(..));
         let planned = election.lock().plan(&worker.id, duration, version, sent);
         match planned {
-            LockMove::Acquire(write) | LockMove::Heartbeat(write) => {
+            ElectionAction::Acquire(write) | ElectionAction::Heartbeat(write) => {
                 if put(worker, &write, sent).await? {
                     break;
                 }
             }
-            LockMove::Wait => {
+            ElectionAction::Wait => {
                 // There is nothing to see before, unless the leader resigns.
                 if let Some(expires) = election.lock().expires().filter(|expires| *expires > sent) {
                     next = next.min(expires + PAUSE_MIN);

@@ -9,23 +9,23 @@ use crate::types::LeaseKey;
 
 /// The leases this worker holds now.
 #[derive(Debug, Default)]
-pub(crate) struct Holdings(Mutex<BTreeMap<LeaseKey, Arc<Holding>>>);
+pub(crate) struct HeldLeases(Mutex<BTreeMap<LeaseKey, Arc<HeldLeaseEntry>>>);
 
 /// A lease this worker holds, and how its shard is doing.
 #[derive(Debug)]
-pub(crate) struct Holding {
+pub(crate) struct HeldLeaseEntry {
     pub(crate) held: Arc<HeldLease>,
     pub(crate) status: Arc<StatusCell>,
     /// Keeps who removes the stream waiting.
     pub(crate) _of_stream: TaskTrackerToken,
 }
 
-impl Holdings {
-    pub(crate) fn insert(&self, holding: Holding) {
+impl HeldLeases {
+    pub(crate) fn insert(&self, holding: HeldLeaseEntry) {
         self.lock().insert(holding.held.key().clone(), Arc::new(holding));
     }
 
-    pub(crate) fn remove(&self, key: &LeaseKey) -> Option<Arc<Holding>> {
+    pub(crate) fn remove(&self, key: &LeaseKey) -> Option<Arc<HeldLeaseEntry>> {
         self.lock().remove(key)
     }
 
@@ -57,19 +57,19 @@ impl Holdings {
         self.lock().keys().cloned().collect()
     }
 
-    pub(crate) fn all(&self) -> Vec<Arc<Holding>> {
+    pub(crate) fn all(&self) -> Vec<Arc<HeldLeaseEntry>> {
         self.lock().values().cloned().collect()
     }
 
     pub(crate) fn statuses(&self) -> Vec<ShardStatus> {
-        let status = |holding: &Arc<Holding>| ShardStatus {
+        let status = |holding: &Arc<HeldLeaseEntry>| ShardStatus {
             checkpoint: holding.held.checkpoint_stored(),
             ..holding.status.read()
         };
         self.all().iter().map(status).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<LeaseKey, Arc<Holding>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<LeaseKey, Arc<HeldLeaseEntry>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,11 +15,11 @@ const CAPACITY: usize = 1024;
 ///
 /// Until it is [bound](Self::bind) to a table, nobody hears anything.
 #[derive(Debug, Default)]
-pub(crate) struct Hub(OnceLock<broadcast::Sender<Lease>>);
+pub(crate) struct LocalLeaseNotifier(OnceLock<broadcast::Sender<Lease>>);
 
 static HUBS: LazyLock<Mutex<HashMap<String, broadcast::WeakSender<Lease>>>> = LazyLock::new(Mutex::default);
 
-impl Hub {
+impl LocalLeaseNotifier {
     /// A hub of one worker alone.
     #[cfg(feature = "internals")]
     pub(crate) fn isolated() -> Self {
@@ -69,13 +69,13 @@ mod tests {
     #[test]
     fn workers_of_one_table_hear_each_other_and_no_others() {
         let hubs = ["hub-test a", "hub-test a", "hub-test b"].map(|table| {
-            let hub = Hub::default();
+            let hub = LocalLeaseNotifier::default();
             hub.bind(Some(table.to_owned()));
             hub
         });
-        let (alone, unbound) = (Hub::default(), Hub::default());
+        let (alone, unbound) = (LocalLeaseNotifier::default(), LocalLeaseNotifier::default());
         alone.bind(None);
-        let mut heard = [&hubs[0], &hubs[1], &hubs[2], &alone].map(Hub::listen);
+        let mut heard = [&hubs[0], &hubs[1], &hubs[2], &alone].map(LocalLeaseNotifier::listen);
         hubs[0].publish(Lease::new("shardId-0", Checkpoint::Latest));
         unbound.publish(Lease::new("shardId-1", Checkpoint::Latest));
         let heard = heard.each_mut().map(|news| std::iter::from_fn(|| news.try_recv().ok()).count());

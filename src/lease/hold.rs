@@ -9,26 +9,26 @@ use crate::types::{Moment, WorkerId};
 /// What a worker knows of a row it holds, and what the answers to its writes mean: still held, in
 /// doubt, or lost. `HeldLease` carries the writes out.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tenure {
+pub struct LeaseHold {
     /// The row as this worker last wrote it or, once lost, as it was last seen.
     pub lease: Lease,
     /// The start of the last write that is known to have landed.
     pub renewed: Moment,
     /// When the first write was sent that is conditional on the present counter and may have landed.
-    pub in_doubt_since: Option<Moment>,
+    pub indeterminate_since: Option<Moment>,
 }
 
 /// A write that is under way.
 #[derive(Debug, Clone, Copy)]
-pub struct Sent {
+pub struct InFlightWrite {
     at: Moment,
-    /// What was in doubt before.
-    in_doubt_since: Option<Moment>,
+    /// What was indeterminate before.
+    indeterminate_since: Option<Moment>,
 }
 
 /// What the answer to a write means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
+pub enum WriteResolution {
     /// It is written.
     Written,
     /// It was refused because an earlier write, whose answer was lost, had landed. The row is as that
@@ -40,11 +40,11 @@ pub enum Settled {
     Lost,
 }
 
-impl Tenure {
+impl LeaseHold {
     /// The lease as the take that was sent at `taken` left it.
     #[must_use]
     pub fn new(lease: Lease, taken: Moment) -> Self {
-        Self { lease, renewed: taken, in_doubt_since: None }
+        Self { lease, renewed: taken, indeterminate_since: None }
     }
 
     /// Whether it has been renewed recently enough to act on the lease.
@@ -53,51 +53,56 @@ impl Tenure {
         now < self.renewed + failover_time || planted(Bug::NeverExpires)
     }
 
-    /// A write is sent. Until it is [settled](Self::settle) or [refuted](Self::not_written), nobody
+    /// A write is sent. Until it is [resolved](Self::resolve) or [refuted](Self::not_written), nobody
     /// knows whether it landed.
-    pub fn send(&mut self, now: Moment) -> Sent {
-        let sent = Sent { at: now, in_doubt_since: self.in_doubt_since };
-        self.in_doubt_since = sent.in_doubt_since.or(Some(now));
+    pub fn send(&mut self, now: Moment) -> InFlightWrite {
+        let sent = InFlightWrite { at: now, indeterminate_since: self.indeterminate_since };
+        self.indeterminate_since = sent.indeterminate_since.or(Some(now));
         sent
     }
 
     /// The table answered.
-    pub fn settle(&mut self, sent: Sent, outcome: WriteOutcome, worker: &WorkerId) -> Settled {
+    pub fn resolve(
+        &mut self,
+        sent: InFlightWrite,
+        outcome: WriteOutcome,
+        worker: &WorkerId,
+    ) -> WriteResolution {
         match outcome {
             WriteOutcome::Applied(row) => {
-                self.know(*row, sent.at);
-                Settled::Written
+                self.confirm(*row, sent.at);
+                WriteResolution::Written
             }
-            WriteOutcome::Refused(Some(row)) => match sent.in_doubt_since {
+            WriteOutcome::Refused(Some(row)) => match sent.indeterminate_since {
                 Some(since) if self.is_our_lost_write(&row, worker) => {
                     // It was sent at that time at the earliest.
-                    self.know(*row, since);
-                    Settled::EarlierWritten
+                    self.confirm(*row, since);
+                    WriteResolution::EarlierWritten
                 }
                 _ if self.is_handoff_of_ours(&row, worker) => {
                     self.lease = *row;
                     self.not_written(sent);
-                    Settled::HandoffBegan
+                    WriteResolution::HandoffBegan
                 }
                 _ => {
                     self.lease = *row;
-                    Settled::Lost
+                    WriteResolution::Lost
                 }
             },
-            WriteOutcome::Refused(None) => Settled::Lost,
+            WriteOutcome::Refused(None) => WriteResolution::Lost,
         }
     }
 
     /// The write certainly did not happen.
-    pub fn not_written(&mut self, sent: Sent) {
-        self.in_doubt_since = sent.in_doubt_since;
+    pub fn not_written(&mut self, sent: InFlightWrite) {
+        self.indeterminate_since = sent.indeterminate_since;
     }
 
     /// The row is ours and this is what it is, by a write that was sent at `sent` or later.
-    fn know(&mut self, row: Lease, sent: Moment) {
+    fn confirm(&mut self, row: Lease, sent: Moment) {
         self.lease = row;
         self.renewed = self.renewed.max(sent);
-        self.in_doubt_since = None;
+        self.indeterminate_since = None;
     }
 
     fn is_our_lost_write(&self, row: &Lease, worker: &WorkerId) -> bool {

@@ -21,7 +21,7 @@ const REPORT_PAUSE: Duration = Duration::from_secs(60);
 /// A worker that lost a lease to its own name waits until nobody has renewed it for the failover time, so that
 /// two workers of one name do not take it from each other for ever.
 #[derive(Debug, Default)]
-pub(crate) struct Twins {
+pub(crate) struct DuplicateWorkerDetector {
     rows: BTreeMap<LeaseKey, Row>,
     reported: Option<Moment>,
 }
@@ -33,7 +33,7 @@ struct Row {
     /// the lease.
     seen: Option<(u64, Moment)>,
     /// A write of this worker's on that counter may have landed.
-    is_in_doubt: bool,
+    is_indeterminate: bool,
     /// When somebody else was last seen to write, oldest first, [`SIGHTINGS`] at most.
     sightings: VecDeque<Moment>,
     is_barred: bool,
@@ -52,21 +52,21 @@ impl Row {
     }
 }
 
-impl Twins {
+impl DuplicateWorkerDetector {
     /// A read showed a row that names this worker, which does not hold it.
     pub(crate) fn observe(&mut self, lease: &Lease, failover_time: Duration, now: Moment) {
         let row = self.rows.entry(lease.key.clone()).or_default();
         match row.seen {
             // Reads may be stale.
             Some((counter, _)) if lease.counter <= counter => return,
-            Some((counter, _)) if !(row.is_in_doubt && lease.counter == counter + 1) => {
+            Some((counter, _)) if !(row.is_indeterminate && lease.counter == counter + 1) => {
                 row.sighted(now);
                 row.is_barred |= row.sightings_since(failover_time * WINDOW, now) >= BARRING;
             }
             _ => {}
         }
         row.seen = Some((lease.counter, now));
-        row.is_in_doubt = false;
+        row.is_indeterminate = false;
     }
 
     /// A write to a lease that this worker held was refused, because somebody else has written to it under
@@ -75,23 +75,23 @@ impl Twins {
         let row = self.rows.entry(lease.key.clone()).or_default();
         row.sighted(now);
         row.seen = Some((lease.counter, now));
-        (row.is_in_doubt, row.is_barred) = (false, true);
+        (row.is_indeterminate, row.is_barred) = (false, true);
     }
 
     /// This worker writes to a row that it does not hold, or has stopped to use one it held: a write on this
     /// counter may land.
-    pub(crate) fn in_doubt(&mut self, lease: &Lease, now: Moment) {
+    pub(crate) fn note_indeterminate(&mut self, lease: &Lease, now: Moment) {
         let row = self.rows.entry(lease.key.clone()).or_default();
         if row.seen.is_none_or(|(counter, _)| counter < lease.counter) {
             row.seen = Some((lease.counter, now));
         }
-        row.is_in_doubt = true;
+        row.is_indeterminate = true;
     }
 
     /// This worker holds the lease now.
     pub(crate) fn taken(&mut self, key: &LeaseKey) {
         if let Some(row) = self.rows.get_mut(key) {
-            (row.seen, row.is_in_doubt, row.is_barred) = (None, false, false);
+            (row.seen, row.is_indeterminate, row.is_barred) = (None, false, false);
         }
     }
 
@@ -151,17 +151,17 @@ mod tests {
         Moment::after_origin(Duration::from_secs(seconds))
     }
 
-    fn after(steps: &[(u64, Step)]) -> Twins {
-        let mut twins = Twins::default();
+    fn after(steps: &[(u64, Step)]) -> DuplicateWorkerDetector {
+        let mut detector = DuplicateWorkerDetector::default();
         for &(seconds, step) in steps {
             match step {
-                Row(counter) => twins.observe(&lease(counter), F, at(seconds)),
-                Stolen(counter) => twins.stolen(&lease(counter), at(seconds)),
-                InDoubt(counter) => twins.in_doubt(&lease(counter), at(seconds)),
-                Taken => twins.taken(&"shardId-0".into()),
+                Row(counter) => detector.observe(&lease(counter), F, at(seconds)),
+                Stolen(counter) => detector.stolen(&lease(counter), at(seconds)),
+                InDoubt(counter) => detector.note_indeterminate(&lease(counter), at(seconds)),
+                Taken => detector.taken(&"shardId-0".into()),
             }
         }
-        twins
+        detector
     }
 
     #[test]
@@ -215,21 +215,21 @@ mod tests {
                 false,
             ),
         ] {
-            let twins = after(&steps);
-            assert_eq!(!twins.barred(F, at(now)).is_empty(), barred, "barred: {what}");
-            assert_eq!(twins.is_suspected(F, at(now)), suspected, "suspected: {what}");
+            let detector = after(&steps);
+            assert_eq!(!detector.barred(F, at(now)).is_empty(), barred, "barred: {what}");
+            assert_eq!(detector.is_suspected(F, at(now)), suspected, "suspected: {what}");
         }
     }
 
     #[test]
     fn it_is_reported_once_a_minute_while_it_lasts() {
-        let mut twins = Twins::default();
+        let mut detector = DuplicateWorkerDetector::default();
         let reports = (0..=120).filter(|&second| {
-            twins.observe(&lease(second), F, at(second));
-            twins.is_report_due(F, at(second))
+            detector.observe(&lease(second), F, at(second));
+            detector.is_report_due(F, at(second))
         });
         assert_eq!(reports.collect::<Vec<_>>(), [3, 63]);
-        twins.retain(|_| false);
-        assert!(!twins.is_suspected(F, at(121)), "the row names another worker");
+        detector.retain(|_| false);
+        assert!(!detector.is_suspected(F, at(121)), "the row names another worker");
     }
 }

@@ -1,10 +1,11 @@
-//! Which leases are to be created (KCL's `HierarchicalShardSyncer` and `ShutdownTask`).
+//! Which leases are missing (KCL's `HierarchicalShardSyncer`).
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::{Duration, SystemTime};
 
-use crate::kinesis::{ChildShard, Shard};
+use crate::kinesis::{Shard, ShardFilter};
 use crate::lease::Lease;
 use crate::lease::origin::lease_of;
 use crate::types::{Checkpoint, HashKeyRange, ShardId, StartStrategy, StreamId};
@@ -40,7 +41,7 @@ impl ShardSyncPlan {
             if is_needed {
                 self.new_leases.retain(|new| new.lease.key != lease.key);
                 let lease = lease.clone().unowned_again();
-                self.new_leases.insert(0, NewLease { lease, reason: Reason::Vanished });
+                self.new_leases.insert(0, NewLease { lease, reason: CreateReason::Vanished });
             }
         }
     }
@@ -63,12 +64,12 @@ impl ShardSyncPlan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NewLease {
     pub(crate) lease: Lease,
-    pub(crate) reason: Reason,
+    pub(crate) reason: CreateReason,
 }
 
 /// Why a lease is created.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Reason {
+pub(crate) enum CreateReason {
     /// The table is empty, and this is one of the shards to start with.
     EmptyTable,
     /// The shard is open and cannot be traced to a shard with a lease.
@@ -121,7 +122,7 @@ pub(crate) fn plan_shard_sync(
     Ok(ShardSyncPlan { new_leases })
 }
 
-type Planned<'a> = (&'a Shard, Checkpoint, Reason);
+type Planned<'a> = (&'a Shard, Checkpoint, CreateReason);
 
 /// Where shards start that follow no lease.
 struct Start {
@@ -150,7 +151,7 @@ fn plan_empty_table<'a>(shards: &'a [Shard], start: &Checkpoint) -> Result<Vec<P
     if !HashKeyRange::FULL.is_covered_by(shards.iter().map(|shard| shard.hash_key_range)) {
         return Err(SyncError::Incomplete);
     }
-    Ok(shards.iter().map(|shard| (shard, start.clone(), Reason::EmptyTable)).collect())
+    Ok(shards.iter().map(|shard| (shard, start.clone(), CreateReason::EmptyTable)).collect())
 }
 
 fn plan_missing<'a>(
@@ -190,7 +191,7 @@ fn plan_missing<'a>(
         if !parents.iter().any(|parent| qualifies(parent)) {
             oldest.insert(&shard.id);
             if shard.is_open() {
-                planned.insert(&shard.id, (shard, start.clone(), Reason::Open));
+                planned.insert(&shard.id, (shard, start.clone(), CreateReason::Open));
             }
             continue;
         }
@@ -202,7 +203,7 @@ fn plan_missing<'a>(
             {
                 continue;
             }
-            planned.insert(&parent.id, (parent, start.clone(), Reason::ParentOf(shard.id.clone())));
+            planned.insert(&parent.id, (parent, start.clone(), CreateReason::ParentOf(shard.id.clone())));
         }
         descendants.insert(&shard.id);
     }
@@ -211,7 +212,7 @@ fn plan_missing<'a>(
         if let Some(parent) =
             finished_parent(shard, &by_shard, &listed).filter(|_| !leased.contains(&shard.id))
         {
-            let planned_child = (shard, Checkpoint::TrimHorizon, Reason::ChildOf(parent.clone()));
+            let planned_child = (shard, Checkpoint::TrimHorizon, CreateReason::ChildOf(parent.clone()));
             planned.insert(&shard.id, planned_child);
         }
     }
@@ -251,6 +252,18 @@ fn lineage<'a>(
     lineage
 }
 
+/// Which shards an empty table gets leases for, if `LATEST` means since `latest_since`: those that were open
+/// then, though they may have been split or merged since. If it means since now, those that are open.
+pub(crate) fn initial_filter(strategy: StartStrategy, latest_since: Option<SystemTime>) -> ShardFilter {
+    match strategy {
+        StartStrategy::Latest => latest_since.map_or(ShardFilter::AtLatest, ShardFilter::AtTimestamp),
+        StartStrategy::Oldest => ShardFilter::AtTrimHorizon,
+        StartStrategy::Timestamp(millis) => {
+            ShardFilter::AtTimestamp(SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
+        }
+    }
+}
+
 /// The checkpoint of a lease whose shard nobody has processed.
 pub(crate) fn initial_checkpoint(strategy: StartStrategy) -> Checkpoint {
     match strategy {
@@ -283,53 +296,13 @@ fn ended_before<'a>(leases: &[&Lease], shards: &BTreeMap<&ShardId, &'a Shard>) -
     ended
 }
 
-/// Why the children of an ended shard get no leases yet.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ChildError {
-    #[error("child shard {child} does not name {parent} as its parent")]
-    NotAChild { child: ShardId, parent: ShardId },
-    #[error("of the parents of child shard {child}, some have leases and {missing} has not")]
-    ParentWithoutLease { child: ShardId, missing: ShardId },
-}
-
-/// Plans the leases of the shards that follow `parent`, which has ended: at `TRIM_HORIZON`, because
-/// everything in them comes after it. Each parent of a merged shard plans the same lease.
-pub(crate) fn plan_child_leases(
-    parent: &Lease,
-    children: &[ChildShard],
-    has_lease: impl Fn(&ShardId) -> bool,
-) -> Result<Vec<Lease>, ChildError> {
-    children
-        .iter()
-        .map(|child| {
-            if !child.parents.contains(&parent.shard_id) {
-                return Err(ChildError::NotAChild {
-                    child: child.id.clone(),
-                    parent: parent.shard_id.clone(),
-                });
-            }
-            // The child would not wait for a parent that has no lease.
-            if let Some(missing) = child.parents.iter().find(|parent| !has_lease(parent)) {
-                return Err(ChildError::ParentWithoutLease {
-                    child: child.id.clone(),
-                    missing: missing.clone(),
-                });
-            }
-            let mut lease = Lease::new(child.id.as_str(), Checkpoint::TrimHorizon);
-            lease.parents = child.parents.clone();
-            lease.hash_key_range = Some(child.hash_key_range);
-            Ok(lease)
-        })
-        .collect()
-}
-
 impl fmt::Display for NewLease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "create {} at {} ({})", self.lease.key, self.lease.checkpoint, self.reason)
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for CreateReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::EmptyTable => f.write_str("the table is empty"),
@@ -342,5 +315,5 @@ impl fmt::Display for Reason {
 }
 
 #[cfg(test)]
-#[path = "shard_sync_test.rs"]
+#[path = "plan_test.rs"]
 mod tests;

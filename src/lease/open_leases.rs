@@ -17,7 +17,7 @@ const LOOKS_AT_ONCE: usize = 64;
 ///
 /// Consumers are woken in the order in which they came, so that a simulation repeats exactly.
 #[derive(Debug)]
-pub(crate) struct Unfinished {
+pub(crate) struct OpenLeases {
     waiting: Mutex<Waiting>,
     looks: Semaphore,
 }
@@ -39,25 +39,25 @@ struct Consumer {
 #[derive(Debug, Default)]
 struct Awaited {
     /// It is known not to have ended.
-    is_unfinished: bool,
+    is_open: bool,
     by: BTreeSet<u64>,
 }
 
 /// A consumer that waits, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Waiter<'a> {
-    unfinished: &'a Unfinished,
+    open_leases: &'a OpenLeases,
     arrival: u64,
     wake: Arc<Notify>,
 }
 
-impl Default for Unfinished {
+impl Default for OpenLeases {
     fn default() -> Self {
         Self { waiting: Mutex::default(), looks: Semaphore::new(LOOKS_AT_ONCE) }
     }
 }
 
-impl Unfinished {
+impl OpenLeases {
     /// From now on a consumer waits for the ends of `parents`, of which nothing is known yet.
     pub(crate) fn wait_for(&self, parents: Vec<LeaseKey>) -> Waiter<'_> {
         let mut waiting = self.lock();
@@ -68,26 +68,26 @@ impl Unfinished {
         }
         let wake = Arc::new(Notify::new());
         waiting.consumers.insert(arrival, Consumer { parents, wake: Arc::clone(&wake) });
-        Waiter { unfinished: self, arrival, wake }
+        Waiter { open_leases: self, arrival, wake }
     }
 
     /// A row as it is now.
-    pub(crate) fn learn(&self, key: &LeaseKey, is_unfinished: bool) {
+    pub(crate) fn learn(&self, key: &LeaseKey, is_open: bool) {
         let mut waiting = self.lock();
         let Some(awaited) = waiting.awaited.get_mut(key) else { return };
-        awaited.is_unfinished = is_unfinished;
-        if !is_unfinished {
+        awaited.is_open = is_open;
+        if !is_open {
             waiting.wake(&awaited_by(&waiting, [key]));
         }
     }
 
     /// The whole table was looked at.
-    pub(crate) fn observe(&self, is_unfinished: impl Fn(&LeaseKey) -> bool) {
+    pub(crate) fn observe(&self, is_open: impl Fn(&LeaseKey) -> bool) {
         let mut waiting = self.lock();
         for (key, awaited) in &mut waiting.awaited {
-            awaited.is_unfinished = is_unfinished(key);
+            awaited.is_open = is_open(key);
         }
-        let ended = waiting.awaited.iter().filter(|(_, awaited)| !awaited.is_unfinished);
+        let ended = waiting.awaited.iter().filter(|(_, awaited)| !awaited.is_open);
         waiting.wake(&awaited_by(&waiting, ended.map(|(key, _)| key)));
     }
 
@@ -115,12 +115,11 @@ fn awaited_by<'a>(waiting: &Waiting, keys: impl IntoIterator<Item = &'a LeaseKey
 }
 
 impl Waiting {
-    /// Wakes those of whose parents none is known to be unfinished.
+    /// Wakes those of whose parents none is known to be open_leases.
     fn wake(&self, arrivals: &BTreeSet<u64>) {
-        let is_unfinished =
-            |parent: &LeaseKey| self.awaited.get(parent).is_some_and(|awaited| awaited.is_unfinished);
+        let is_open = |parent: &LeaseKey| self.awaited.get(parent).is_some_and(|awaited| awaited.is_open);
         for consumer in arrivals.iter().filter_map(|arrival| self.consumers.get(arrival)) {
-            if !consumer.parents.iter().any(is_unfinished) {
+            if !consumer.parents.iter().any(is_open) {
                 consumer.wake.notify_one();
             }
         }
@@ -141,7 +140,7 @@ impl Waiter<'_> {
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        let mut waiting = self.unfinished.lock();
+        let mut waiting = self.open_leases.lock();
         let Some(consumer) = waiting.consumers.remove(&self.arrival) else { return };
         for parent in consumer.parents {
             if let Some(awaited) = waiting.awaited.get_mut(&parent) {
@@ -170,60 +169,60 @@ mod tests {
 
     #[test]
     fn a_parent_that_ends_wakes_its_children_and_no_others() {
-        let unfinished = Unfinished::default();
-        let children = [&["0"], &["0"], &["1"]].map(|parents| unfinished.wait_for(keys(parents)));
-        unfinished.observe(|_| true);
+        let open_leases = OpenLeases::default();
+        let children = [&["0"], &["0"], &["1"]].map(|parents| open_leases.wait_for(keys(parents)));
+        open_leases.observe(|_| true);
         assert_eq!(children.each_ref().map(is_woken), [false, false, false]);
-        unfinished.learn(&"0".into(), true);
-        unfinished.learn(&"2".into(), false);
+        open_leases.learn(&"0".into(), true);
+        open_leases.learn(&"2".into(), false);
         assert_eq!(children.each_ref().map(is_woken), [false, false, false]);
-        unfinished.learn(&"0".into(), false);
+        open_leases.learn(&"0".into(), false);
         assert_eq!(children.each_ref().map(is_woken), [true, true, false]);
         assert_eq!(children.each_ref().map(is_woken), [false, false, false], "once");
     }
 
     #[test]
     fn a_child_of_two_waits_for_both() {
-        let unfinished = Unfinished::default();
-        let child = unfinished.wait_for(keys(&["0", "1"]));
-        unfinished.observe(|_| true);
-        unfinished.learn(&"0".into(), false);
+        let open_leases = OpenLeases::default();
+        let child = open_leases.wait_for(keys(&["0", "1"]));
+        open_leases.observe(|_| true);
+        open_leases.learn(&"0".into(), false);
         assert!(!is_woken(&child));
-        unfinished.learn(&"1".into(), false);
+        open_leases.learn(&"1".into(), false);
         assert!(is_woken(&child));
     }
 
     #[test]
     fn a_scan_wakes_those_of_whose_parents_it_shows_none() {
-        let unfinished = Unfinished::default();
-        let children = [&["0"], &["1"]].map(|parents| unfinished.wait_for(keys(parents)));
+        let open_leases = OpenLeases::default();
+        let children = [&["0"], &["1"]].map(|parents| open_leases.wait_for(keys(parents)));
         for _ in 0..2 {
-            unfinished.observe(|key| key == "0");
+            open_leases.observe(|key| key == "0");
             assert_eq!(children.each_ref().map(is_woken), [false, true], "and again, if it still waits");
         }
     }
 
     #[test]
     fn a_follower_looks_for_itself_unless_it_holds_the_parent() {
-        let unfinished = Unfinished::default();
-        let children = [&["0"], &["1"]].map(|parents| unfinished.wait_for(keys(parents)));
-        unfinished.observe(|_| true);
-        unfinished.suspect(|held| held == "1");
+        let open_leases = OpenLeases::default();
+        let children = [&["0"], &["1"]].map(|parents| open_leases.wait_for(keys(parents)));
+        open_leases.observe(|_| true);
+        open_leases.suspect(|held| held == "1");
         assert_eq!(children.each_ref().map(is_woken), [true, false]);
     }
 
     #[test]
     fn who_waits_no_more_is_forgotten() {
-        let unfinished = Unfinished::default();
-        let (left, stays) = (unfinished.wait_for(keys(&["0", "1"])), unfinished.wait_for(keys(&["1"])));
+        let open_leases = OpenLeases::default();
+        let (left, stays) = (open_leases.wait_for(keys(&["0", "1"])), open_leases.wait_for(keys(&["1"])));
         drop(left);
         assert_eq!(
-            unfinished.lock().awaited.keys().collect::<Vec<_>>(),
+            open_leases.lock().awaited.keys().collect::<Vec<_>>(),
             ["1"].map(LeaseKey::from).each_ref()
         );
-        unfinished.learn(&"1".into(), false);
+        open_leases.learn(&"1".into(), false);
         assert!(is_woken(&stays));
         drop(stays);
-        assert!(unfinished.lock().consumers.is_empty() && unfinished.lock().awaited.is_empty());
+        assert!(open_leases.lock().consumers.is_empty() && open_leases.lock().awaited.is_empty());
     }
 }

@@ -190,20 +190,6 @@ fn a_plan_reads_well() {
     assert_eq!(plan.new_leases[0].to_string(), "create 0 at LATEST (2 has to wait for it)");
 }
 
-#[test]
-fn children_start_at_their_oldest_record() {
-    let child = ChildShard::new("2", ["0".into(), "1".into()], HashKeyRange::FULL);
-    let parent = Lease::new("0", Checkpoint::Latest);
-    let planned =
-        plan_child_leases(&parent, std::slice::from_ref(&child), |_| true).expect("both have leases");
-    assert_eq!(planned[0].checkpoint, Checkpoint::TrimHorizon);
-    assert_eq!(planned[0].parents, child.parents);
-    let missing = plan_child_leases(&parent, std::slice::from_ref(&child), |shard| *shard == "0");
-    assert_eq!(missing, Err(ChildError::ParentWithoutLease { child: "2".into(), missing: "1".into() }));
-    let stranger = plan_child_leases(&Lease::new("9", Checkpoint::Latest), &[child], |_| true);
-    assert!(matches!(stranger, Err(ChildError::NotAChild { .. })));
-}
-
 /// A stream of `initial` shards that was split and merged at random: each choice closes the shards it
 /// names and opens their children.
 fn reshard(initial: u128, choices: &[(usize, bool)]) -> Vec<Shard> {

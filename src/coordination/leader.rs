@@ -8,12 +8,12 @@ use futures_util::{StreamExt, stream};
 
 use super::election::resign;
 use crate::coordination::assign::leader::{
-    Handoffs, LeaderPlan, LeaderRules, Move, expired_owners, plan_leader_assignment,
+    Handoffs, LeaderPlan, LeaderRules, LeaseAssignment, expired_owners, plan_leader_assignment,
 };
-use crate::coordination::assign::outlook::Outlook;
-use crate::coordination::rounds::{CONCURRENT_WRITES, LeaseCoordinator};
+use crate::coordination::assign::load_forecast::LoadForecast;
+use crate::coordination::coordinator::{CONCURRENT_WRITES, LeaseCoordinator};
 use crate::coordination::view::View;
-use crate::coordination::worker_metrics::{Heard, WorkerStats, shared_metrics};
+use crate::coordination::worker_metrics::{WorkerLiveness, WorkerStats, shared_metrics};
 use crate::lease::{EntityKind, Item, Lease, WriteOutcome};
 use crate::metrics::{Operation, names};
 use crate::types::{Moment, WorkerId};
@@ -28,16 +28,16 @@ const REBALANCE_RUNS: u32 = 3 * 2;
 
 /// What a leader remembers from run to run.
 #[derive(Debug, Default)]
-pub(crate) struct Leading {
+pub(crate) struct LeaderState {
     /// Whether the last round was a leader's.
     pub(in crate::coordination) is_leader: bool,
     failures: u32,
     handoffs: Handoffs,
     /// What workers told, as of the last scan.
     workers: Vec<WorkerStats>,
-    heard: Heard,
+    heard: WorkerLiveness,
     /// What plans have found out about workers.
-    outlook: Outlook,
+    outlook: LoadForecast,
     /// Workers whose leases ran out or were given back, with when they last told something: they get none
     /// until they tell something new. A row in the table outlives its worker by a minute.
     stopped: BTreeMap<WorkerId, u64>,
@@ -52,7 +52,7 @@ impl LeaseCoordinator {
         if !self.leading.is_leader {
             // What was seen before may be long ago.
             self.view = View::default();
-            self.leading = Leading { is_leader: true, ..Leading::default() };
+            self.leading = LeaderState { is_leader: true, ..LeaderState::default() };
         }
         let scanned = self.scan().await;
         let worker = Arc::clone(&self.worker);
@@ -64,7 +64,7 @@ impl LeaseCoordinator {
                 self.let_others_run().await;
                 self.create_missing_leases().await;
                 self.let_others_run().await;
-                self.take_up_from_view().await;
+                self.accept_assignments_from_view().await;
                 self.let_others_run().await;
                 let is_written = self.assign_to_all().await;
                 self.leading.failures = if is_written { 0 } else { self.leading.failures + 1 };
@@ -82,7 +82,7 @@ impl LeaseCoordinator {
                 .metrics
                 .operation(Operation::LeaseAssignmentManager)
                 .add(names::FORCE_LEADER_RELEASE, 1_u32);
-            self.leading = Leading::default();
+            self.leading = LeaderState::default();
             let now = worker.clock.now();
             resign(&worker, Some(now + worker.coordination.leader_lease_duration())).await;
         }
@@ -208,7 +208,7 @@ impl LeaseCoordinator {
     }
 
     /// A lease was assigned or a handoff begun.
-    fn moved(&mut self, moved: &Move, lease: Lease, sent: Moment) {
+    fn moved(&mut self, moved: &LeaseAssignment, lease: Lease, sent: Moment) {
         let worker = Arc::clone(&self.worker);
         tracing::info!(lease = %lease.key, to = %moved.to, reason = %moved.reason, graceful = moved.is_graceful, "lease assigned");
         // However long the request took: the row is as it was when it landed, and the old owner can only
@@ -218,11 +218,11 @@ impl LeaseCoordinator {
             self.leading.handoffs.begin(lease.key.clone(), now + self.handoff_time());
         }
         self.learn(lease.clone(), now);
-        worker.hub.publish(lease.clone());
+        worker.notifier.publish(lease.clone());
         let is_ours = lease.owner.as_ref() == Some(&worker.id) && !lease.checkpoint.is_shard_end();
         if !moved.is_graceful && is_ours && !self.is_held(&lease.key) {
             // The write that assigned it is as good as one that takes it.
-            self.view.note_taken_up(&lease.key);
+            self.view.acknowledge(&lease.key);
             self.start_consumer(lease, moved.lease.clone(), sent);
         }
     }
@@ -231,7 +231,7 @@ impl LeaseCoordinator {
 /// What became of an attempt to assign a lease.
 enum Written {
     Landed {
-        moved: Box<Move>,
+        moved: Box<LeaseAssignment>,
         lease: Box<Lease>,
         sent: Moment,
     },
@@ -242,7 +242,7 @@ enum Written {
     Failed,
 }
 
-async fn write(worker: &Worker, moved: Move, latest_since: u64) -> Written {
+async fn write(worker: &Worker, moved: LeaseAssignment, latest_since: u64) -> Written {
     let sent = worker.clock.now();
     if !worker.election.may_assign(sent) {
         return Written::NotLeader;

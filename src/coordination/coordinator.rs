@@ -6,18 +6,18 @@ use tokio::runtime::Handle;
 use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 use tokio::task::{self, JoinSet};
 
+use super::duplicate_worker::DuplicateWorkerDetector;
+use super::election::resign;
 use super::health::Purpose;
-use super::holdings::Holding;
-use super::leader::{Leading, resign};
+use super::leader::LeaderState;
 use super::migration::Protocol;
-use super::sync::StreamCare;
-use super::twins::Twins;
+use super::shard_syncer::StreamSync;
 use super::view::{Observed, View};
 use super::worker_metrics::retract;
 use crate::events::Event;
 use crate::lease::{HeldLease, Item, Lease, StoreError};
 use crate::metrics::{Operation, names};
-use crate::shard::{Ending, ShardConsumer, StatusCell};
+use crate::shard::{Ending, HeldLeaseEntry, ShardConsumer, StatusCell};
 use crate::stream_tracker::TrackedStream;
 use crate::types::{LeaseKey, Moment};
 use crate::worker::Worker;
@@ -30,7 +30,7 @@ const ROUND_MIN: Duration = Duration::from_millis(20);
 /// leaves the thread to renewals however often there is a reason to plan again.
 const PAUSE_PER_LEASE: Duration = Duration::from_micros(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Ends of consumers, or rows from the hub, that are taken in at a time.
+/// Ends of consumers, or rows from the notifier, that are taken in at a time.
 const NEWS_AT_ONCE: usize = 1024;
 /// Rows of a scan that are taken in at a time.
 const ROWS_AT_ONCE: usize = 2048;
@@ -40,7 +40,7 @@ const ROWS_AT_ONCE: usize = 2048;
 /// # Expected flow
 ///
 /// A round scans the table, creates leases that are missing, takes what the plan says and deletes
-/// what is finished. News from the hub (a lease freed, ended or created in this process) or from a
+/// what is finished. News from the notifier (a lease freed, ended or created in this process) or from a
 /// consumer that ended start the taking at once, without a scan.
 pub(crate) struct LeaseCoordinator {
     pub(super) worker: Arc<Worker>,
@@ -51,14 +51,14 @@ pub(crate) struct LeaseCoordinator {
     consumers: JoinSet<Ending>,
     consumer_keys: HashMap<task::Id, LeaseKey>,
     /// The streams this worker reads, by the `streamName` of their leases.
-    pub(super) streams: BTreeMap<Option<String>, StreamCare>,
+    pub(super) streams: BTreeMap<Option<String>, StreamSync>,
     reported_unreadable: BTreeSet<String>,
     has_reported_other_mode: bool,
     /// When the last scan that was answered was sent.
     pub(super) scanned: Moment,
     /// The workers that were alive in the last plan.
     pub(super) workers: usize,
-    pub(super) leading: Leading,
+    pub(super) leading: LeaderState,
     /// Whether the index from owners to leases can be read.
     pub(super) has_owner_index: bool,
     pub(super) next_round: Moment,
@@ -69,7 +69,7 @@ pub(crate) struct LeaseCoordinator {
     pub(super) next_cleanup: Moment,
     /// Not before then is a missing table created again.
     pub(super) next_table: Moment,
-    pub(super) twins: Twins,
+    pub(super) duplicate_worker: DuplicateWorkerDetector,
     /// Leases of this worker's whose shards have ended and whose rows are still there.
     pub(super) ended: BTreeSet<LeaseKey>,
 }
@@ -81,7 +81,7 @@ impl LeaseCoordinator {
             user_runtime,
             rng: worker.seeds.rng(),
             view: View::default(),
-            news: worker.hub.listen(),
+            news: worker.notifier.listen(),
             consumers: JoinSet::new(),
             consumer_keys: HashMap::new(),
             streams: BTreeMap::new(),
@@ -89,14 +89,14 @@ impl LeaseCoordinator {
             has_reported_other_mode: false,
             scanned: now,
             workers: 1,
-            leading: Leading::default(),
+            leading: LeaderState::default(),
             has_owner_index: false,
             next_round: now,
             is_something_free: false,
             next_plan: now,
             next_cleanup: now + worker.coordination.lease_cleanup_interval,
             next_table: now,
-            twins: Twins::default(),
+            duplicate_worker: DuplicateWorkerDetector::default(),
             ended: BTreeSet::new(),
             worker,
         };
@@ -166,13 +166,13 @@ impl LeaseCoordinator {
         let (duty, now) = (self.duty(), self.worker.clock.now());
         match duty {
             // It sees no lease but its own.
-            Duty::Follower => self.worker.health.scanned(0, None, now),
-            Duty::Independent | Duty::Leader => self.worker.health.led(true, now),
+            Role::Follower => self.worker.health.scanned(0, None, now),
+            Role::Independent | Role::Leader => self.worker.health.led(true, now),
         }
         match duty {
-            Duty::Independent => self.independent_round().await,
-            Duty::Leader => self.leader_round().await,
-            Duty::Follower => self.follower_round().await,
+            Role::Independent => self.independent_round().await,
+            Role::Leader => self.leader_round().await,
+            Role::Follower => self.follower_round().await,
         }
         self.next_plan = self.after_pause();
         self.next_round = self.next_round.max(self.next_plan).max(self.worker.clock.now() + ROUND_MIN);
@@ -184,13 +184,13 @@ impl LeaseCoordinator {
         self.worker.clock.now() + PAUSE_PER_LEASE.saturating_mul(leases).min(PAUSE_MAX)
     }
 
-    fn duty(&self) -> Duty {
+    fn duty(&self) -> Role {
         if self.worker.protocol.get() != Protocol::Led {
-            Duty::Independent
+            Role::Independent
         } else if self.worker.election.leads(self.worker.clock.now()) {
-            Duty::Leader
+            Role::Leader
         } else {
-            Duty::Follower
+            Role::Follower
         }
     }
 
@@ -198,9 +198,9 @@ impl LeaseCoordinator {
     /// need not scan together.
     fn due_after(&mut self, started: Moment) -> Moment {
         let interval = match self.duty() {
-            Duty::Independent => self.worker.coordination.assignment_interval(self.workers),
-            Duty::Leader => self.worker.coordination.leader_interval(self.view.len()),
-            Duty::Follower => self.worker.coordination.discovery_interval(),
+            Role::Independent => self.worker.coordination.assignment_interval(self.workers),
+            Role::Leader => self.worker.coordination.leader_interval(self.view.len()),
+            Role::Follower => self.worker.coordination.discovery_interval(),
         };
         started + interval.mul_f64(0.9 + 0.2 * self.rng.f64())
     }
@@ -216,7 +216,7 @@ impl LeaseCoordinator {
             let is_tracked = addresses.contains(&Arc::as_ptr(&care.stream));
             if !is_tracked {
                 // From here on nothing of it is taken any more.
-                care.stream.holdings.close();
+                care.stream.consumers.close();
             }
             is_tracked
         });
@@ -229,7 +229,7 @@ impl LeaseCoordinator {
             self.streams.entry(name).or_insert_with(|| {
                 // Its leases were not looked at before.
                 self.next_round = now;
-                StreamCare::new(stream, &self.worker.coordination, now)
+                StreamSync::new(stream, &self.worker.coordination, now)
             });
         }
     }
@@ -316,7 +316,7 @@ impl LeaseCoordinator {
         }
         self.reported_unreadable = unreadable;
         let is_running = |seen: &Observed| !seen.lease.checkpoint.is_shard_end();
-        self.worker.unfinished.observe(|key| self.view.get(key).is_some_and(is_running));
+        self.worker.open_leases.observe(|key| self.view.get(key).is_some_and(is_running));
         Ok(scan.entities)
     }
 
@@ -349,7 +349,7 @@ impl LeaseCoordinator {
         let mut unread = self.view.iter().filter(|observed| {
             !observed.lease.checkpoint.is_shard_end()
                 && observed.is_stale(failover_time, now)
-                && !self.worker.holdings.contains(&observed.lease.key)
+                && !self.worker.held_leases.contains(&observed.lease.key)
         });
         let example = unread.next().map(|observed| observed.lease.key.clone());
         let count = usize::from(example.is_some()) + unread.count();
@@ -358,9 +358,9 @@ impl LeaseCoordinator {
 
     /// Looks through rows as they were just read, of which these are all that name this worker.
     pub(super) fn look_for_twins(&mut self, leases: &[Lease]) {
-        let Self { worker, twins, .. } = self;
+        let Self { worker, duplicate_worker, .. } = self;
         let (now, failover_time) = (worker.clock.now(), worker.coordination.failover_time);
-        let held = worker.holdings.keys();
+        let held = worker.held_leases.keys();
         let ours = leases.iter().filter(|lease| {
             lease.actual_owner() == Some(&worker.id)
                 && !lease.checkpoint.is_shard_end()
@@ -369,17 +369,17 @@ impl LeaseCoordinator {
         let mut named = held.clone();
         for lease in ours {
             named.insert(lease.key.clone());
-            twins.observe(lease, failover_time, now);
+            duplicate_worker.observe(lease, failover_time, now);
         }
-        twins.retain(|key| named.contains(key));
+        duplicate_worker.retain(|key| named.contains(key));
         self.report_twins(now);
     }
 
     fn report_twins(&mut self, now: Moment) {
-        let Self { worker, twins, .. } = self;
+        let Self { worker, duplicate_worker, .. } = self;
         let failover_time = worker.coordination.failover_time;
-        worker.health.set_name_taken(twins.is_suspected(failover_time, now));
-        if twins.is_report_due(failover_time, now) {
+        worker.health.set_name_taken(duplicate_worker.is_suspected(failover_time, now));
+        if duplicate_worker.is_report_due(failover_time, now) {
             tracing::error!(
                 worker_id = %worker.id,
                 "another worker of this application has the same worker_id; give each worker an id of its own"
@@ -409,10 +409,10 @@ impl LeaseCoordinator {
         news.retain(|lease| self.reads(lease));
         for lease in news {
             is_something_free |= lease.owner.is_none() || lease.checkpoint.is_shard_end();
-            is_something_free |=
-                lease.owner.as_ref() == Some(&self.worker.id) && !self.worker.holdings.contains(&lease.key);
+            is_something_free |= lease.owner.as_ref() == Some(&self.worker.id)
+                && !self.worker.held_leases.contains(&lease.key);
             if lease.actual_owner().is_some_and(|owner| *owner != self.worker.id) {
-                self.worker.holdings.lose(&lease);
+                self.worker.held_leases.lose(&lease);
             }
             self.learn(lease, now);
         }
@@ -421,14 +421,14 @@ impl LeaseCoordinator {
 
     /// Takes in one row as it really was at `now`.
     pub(super) fn learn(&mut self, lease: Lease, now: Moment) {
-        self.worker.unfinished.learn(&lease.key, !lease.checkpoint.is_shard_end());
+        self.worker.open_leases.learn(&lease.key, !lease.checkpoint.is_shard_end());
         self.view.learn(lease, now);
     }
 
     fn consumer_ended(&mut self, ended: Result<(task::Id, Ending), task::JoinError>) {
         let id = ended.as_ref().map_or_else(task::JoinError::id, |(id, _)| *id);
         let Some(key) = self.consumer_keys.remove(&id) else { return };
-        let held = self.worker.holdings.remove(&key).map(|holding| Arc::clone(&holding.held));
+        let held = self.worker.held_leases.remove(&key).map(|holding| Arc::clone(&holding.held));
         match ended {
             Ok((_, ending)) => tracing::debug!(lease = %key, ?ending, "shard consumer ended"),
             Err(error) => {
@@ -442,10 +442,10 @@ impl LeaseCoordinator {
         if let Some(held) = held {
             let (lease, now) = (held.lease(), self.worker.clock.now());
             if held.is_lost_to_namesake() {
-                self.twins.stolen(&lease, now);
+                self.duplicate_worker.stolen(&lease, now);
                 self.report_twins(now);
             } else {
-                self.twins.in_doubt(&lease, now);
+                self.duplicate_worker.note_indeterminate(&lease, now);
             }
             if self.reads(&lease) {
                 self.learn(lease, now);
@@ -459,12 +459,12 @@ impl LeaseCoordinator {
             return;
         }
         match self.duty() {
-            Duty::Independent => self.assign().await,
-            Duty::Leader if self.leading.is_leader => {
-                self.take_up_from_view().await;
+            Role::Independent => self.assign().await,
+            Role::Leader if self.leading.is_leader => {
+                self.accept_assignments_from_view().await;
                 self.assign_to_all().await;
             }
-            Duty::Leader | Duty::Follower => self.take_up_from_view().await,
+            Role::Leader | Role::Follower => self.accept_assignments_from_view().await,
         }
     }
 
@@ -489,11 +489,11 @@ impl LeaseCoordinator {
             taken,
             worker.seeds.seed(),
         ));
-        self.twins.taken(held.key());
-        worker.holdings.insert(Holding {
+        self.duplicate_worker.taken(held.key());
+        worker.held_leases.insert(HeldLeaseEntry {
             held: Arc::clone(&held),
             status: Arc::clone(&status),
-            _of_stream: stream.holdings.token(),
+            _of_stream: stream.consumers.token(),
         });
         let consumer = ShardConsumer::new(worker, stream, held, status);
         let task = self.consumers.spawn_on(consumer.run(), &self.user_runtime);
@@ -510,7 +510,7 @@ async fn due(worker: &Worker, moment: Moment) {
 
 /// What a coordinator does in its rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Duty {
+enum Role {
     /// Takes for itself.
     Independent,
     /// Assigns to all.

@@ -79,7 +79,7 @@ pub struct LockView {
 
 /// What a worker does about the lock now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LockMove {
+pub enum ElectionAction {
     /// Nobody is leader: put this.
     Acquire(LeaseWrite),
     /// This worker is leader, and shows that it is alive.
@@ -138,14 +138,20 @@ impl LockView {
     /// What `worker` does at `now`. A lock of its own that it does not hold is from a former life of
     /// the same name, of which there can only be one.
     #[must_use]
-    pub fn plan(&self, worker: &WorkerId, duration: Duration, version: Version, now: Moment) -> LockMove {
+    pub fn plan(
+        &self,
+        worker: &WorkerId,
+        duration: Duration,
+        version: Version,
+        now: Moment,
+    ) -> ElectionAction {
         let mut updates = vec![
             Update::Set(DURATION, Attribute::S(duration.as_millis().to_string())),
             Update::Set(VERSION, Attribute::S(version.0)),
         ];
         let held = self.seen.as_ref().filter(|_| self.held_since.is_some());
         if let Some((row, _)) = held {
-            return LockMove::Heartbeat(write(
+            return ElectionAction::Heartbeat(write(
                 "HeartbeatLock",
                 vec![version_is(row), owner_is(worker)],
                 updates,
@@ -158,13 +164,13 @@ impl LockView {
                 let expires_after = if planted(Bug::LeadsTooEarly) { row.duration / 8 } else { row.duration };
                 let is_free = row.is_released || row.owner == *worker || now.since(*since) > expires_after;
                 if !is_free {
-                    return LockMove::Wait;
+                    return ElectionAction::Wait;
                 }
                 updates.push(Update::Remove(RELEASED));
                 if planted(Bug::LockIgnoresVersion) { Condition::Exists(LEASE_KEY) } else { version_is(row) }
             }
         };
-        LockMove::Acquire(write("AcquireLock", vec![condition], updates))
+        ElectionAction::Acquire(write("AcquireLock", vec![condition], updates))
     }
 
     /// What is known of the row, and since when the lock is held.
@@ -202,7 +208,7 @@ fn owner_is(worker: &WorkerId) -> Condition {
     Condition::Equals(OWNER, Attribute::S(worker.as_str().to_owned()))
 }
 
-impl fmt::Display for LockMove {
+impl fmt::Display for ElectionAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Acquire(write) | Self::Heartbeat(write) => write.fmt(f),
@@ -229,7 +235,7 @@ mod tests {
             view.observe(row.as_ref().and_then(LockRow::from_item), now);
         }
         match view.plan(&worker.into(), DURATION, Version::new(random), now) {
-            LockMove::Acquire(write) | LockMove::Heartbeat(write) => {
+            ElectionAction::Acquire(write) | ElectionAction::Heartbeat(write) => {
                 match table.apply_to_entity(EntityKind::Leader, &write).await.unwrap() {
                     EntityOutcome::Applied(row) => view.written(LockRow::from_item(&row).unwrap(), now),
                     EntityOutcome::Refused(row) => {
@@ -237,7 +243,7 @@ mod tests {
                     }
                 }
             }
-            LockMove::Wait => {}
+            ElectionAction::Wait => {}
         }
     }
 
@@ -301,7 +307,10 @@ mod tests {
         assert_eq!((lock.owner.as_str(), lock.duration), ("wA", Duration::from_secs(120)));
         let mut view = LockView::default();
         view.observe(Some(lock), at(0));
-        assert!(matches!(view.plan(&"b".into(), DURATION, Version::new(1), at(0)), LockMove::Acquire(_)));
+        assert!(matches!(
+            view.plan(&"b".into(), DURATION, Version::new(1), at(0)),
+            ElectionAction::Acquire(_)
+        ));
         assert_eq!(Version::new(u128::MAX).0, "ffffffff-ffff-4fff-bfff-ffffffffffff");
     }
 }

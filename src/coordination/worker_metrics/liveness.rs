@@ -14,9 +14,9 @@ const FRESH: Duration = Duration::from_secs(60);
 /// when a row is first seen, and afterwards whether it changes, so that a worker whose clock is off is
 /// neither left out nor taken for alive.
 #[derive(Debug, Default)]
-pub(crate) struct Heard(BTreeMap<WorkerId, (u64, Option<Moment>)>);
+pub(crate) struct WorkerLiveness(BTreeMap<WorkerId, (u64, Option<Moment>)>);
 
-impl Heard {
+impl WorkerLiveness {
     /// Whether leases can be given to a worker whose row was seen at `now`, and at `wall` by the
     /// leader's clock.
     pub(crate) fn is_active(&mut self, stats: &WorkerStats, wall: SystemTime, now: Moment) -> bool {
@@ -34,7 +34,7 @@ impl Heard {
 mod tests {
     use super::*;
 
-    fn is_active(heard: &mut Heard, updated: u64, wall: u64, now: u64) -> bool {
+    fn is_active(heard: &mut WorkerLiveness, updated: u64, wall: u64, now: u64) -> bool {
         let stats = WorkerStats { updated, ..WorkerStats::new("a".into()) };
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(wall);
         heard.is_active(&stats, wall, Moment::after_origin(Duration::from_secs(now)))
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn a_worker_is_active_while_it_goes_on_telling() {
-        let mut heard = Heard::default();
+        let mut heard = WorkerLiveness::default();
         assert!(is_active(&mut heard, 1000, 1020, 0));
         assert!(is_active(&mut heard, 1000, 1060, 40) && !is_active(&mut heard, 1000, 1061, 41));
         assert!(is_active(&mut heard, 1030, 1130, 110));
@@ -51,10 +51,10 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_off_does_not_matter() {
-        let mut heard = Heard::default();
+        let mut heard = WorkerLiveness::default();
         assert!(!is_active(&mut heard, 1000, 5000, 0), "an old row");
         assert!(is_active(&mut heard, 1030, 5030, 30), "or a slow clock");
-        let mut heard = Heard::default();
+        let mut heard = WorkerLiveness::default();
         assert!(is_active(&mut heard, 9000, 5000, 0));
         assert!(!is_active(&mut heard, 9000, 5061, 61), "a fast clock does not keep the dead alive");
     }

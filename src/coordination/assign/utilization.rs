@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::leader::LeaderRules;
-use super::outlook::Outlook;
+use super::load_forecast::LoadForecast;
 use crate::config::AssignmentStrategy;
 use crate::coordination::view::Observed;
 use crate::coordination::worker_metrics::{WorkerStats, shared_metrics};
@@ -35,7 +35,7 @@ const TRIES: usize = 16;
 const ROUNDING: f64 = 1e-9;
 
 /// The workers that can be given leases, and how busy they would be with what is planned.
-pub(super) struct Fleet<'a> {
+pub(super) struct UtilizationModel<'a> {
     rules: &'a LeaderRules,
     workers: Vec<Candidate<'a>>,
     by_name: BTreeMap<&'a WorkerId, usize>,
@@ -104,10 +104,10 @@ impl PartialOrd for Rank<'_> {
     }
 }
 
-impl<'a> Fleet<'a> {
+impl<'a> UtilizationModel<'a> {
     pub(super) fn new(
         stats: &'a [WorkerStats],
-        outlook: &Outlook,
+        outlook: &LoadForecast,
         running: &[&Observed],
         rules: &'a LeaderRules,
     ) -> Self {
@@ -167,7 +167,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// Ranks the workers, once what they have is counted.
-    pub(super) fn rank(&mut self, outlook: &Outlook) {
+    pub(super) fn rank(&mut self, outlook: &LoadForecast) {
         let fair = self.fair;
         for worker in &mut self.workers {
             if worker.metrics.is_empty() {
@@ -186,7 +186,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// Finds out what throughput costs each worker.
-    fn weigh(&mut self, outlook: &Outlook) {
+    fn weigh(&mut self, outlook: &LoadForecast) {
         if self.fair <= 0.0 {
             return;
         }
@@ -211,7 +211,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// Keeps for the next plan what this one has found out and will change.
-    pub(super) fn keep(&self, outlook: &mut Outlook) {
+    pub(super) fn keep(&self, outlook: &mut LoadForecast) {
         for worker in &self.workers {
             for load in worker.metrics.iter().filter(|load| load.metric != THROUGHPUT) {
                 outlook.learn(worker.name, load.metric, load.cost);

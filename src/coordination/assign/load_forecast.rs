@@ -14,7 +14,7 @@ const SETTLED: f64 = 0.01;
 /// what they tell is a moving average, so that its next plan moves once more what the last one moved
 /// already; and a lease that is too much for a small machine goes round and round.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Outlook(BTreeMap<WorkerId, Worker>);
+pub(crate) struct LoadForecast(BTreeMap<WorkerId, Worker>);
 
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Worker {
@@ -33,7 +33,7 @@ struct Metric {
     cost: Option<f64>,
 }
 
-impl Outlook {
+impl LoadForecast {
     /// Takes note of what workers have told lately. With each new sample the moving average shows half of
     /// what it did not show before.
     pub(crate) fn observe(&mut self, workers: &[WorkerStats]) {

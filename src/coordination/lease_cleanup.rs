@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::cleanup::plan_cleanup;
+use super::coordinator::LeaseCoordinator;
 use super::migration::{Protocol, leads};
-use super::rounds::LeaseCoordinator;
 use crate::events::Event;
 use crate::lease::StoreError;
+use crate::shard_sync::plan_cleanup;
 use crate::types::{LeaseKey, Moment};
 
 impl LeaseCoordinator {

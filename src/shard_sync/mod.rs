@@ -1,0 +1,12 @@
+//! Which leases a stream needs and which it no longer needs. Everything here is pure: the loops that list
+//! shards and write rows are in `coordination` and `shard`.
+
+mod auditor;
+mod child_leases;
+mod cleanup;
+mod plan;
+
+pub(crate) use self::auditor::{Audit, HoleTracker};
+pub(crate) use self::child_leases::{ChildError, plan_child_leases};
+pub(crate) use self::cleanup::plan_cleanup;
+pub(crate) use self::plan::{CreateReason, NewLease, ShardSyncPlan, initial_filter, plan_shard_sync};
