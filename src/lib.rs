@@ -49,12 +49,12 @@ mod checkpoint;
 mod consumer;
 
 mod config;
+mod context;
 mod error;
 mod events;
 mod metrics;
 mod runtime;
 mod stream_tracker;
-mod worker;
 
 mod planted;
 

@@ -8,13 +8,13 @@ use tokio_util::task::AbortOnDropHandle;
 use super::health::{Health, Main, judge, problem_of};
 use crate::config::StreamConfig;
 use crate::coordination::Measure;
+use crate::coordination::Worker;
 use crate::error::{Error, ErrorKind, invalid};
 use crate::events::Events;
 use crate::runtime::Coordination;
 use crate::shard::ShardStatus;
 use crate::stream_tracker::{Removed, StreamStatus, find};
 use crate::types::{StreamId, WorkerId};
-use crate::worker::Worker;
 
 use super::signal::Signals;
 
@@ -91,18 +91,18 @@ impl ConsumerHandle {
         let shards = worker.held_leases.statuses();
         let streams = worker.streams.statuses();
         let measure = Measure {
-            worker: &worker.id,
-            failover_time: worker.coordination.failover_time,
+            worker: &worker.context.id,
+            failover_time: worker.context.coordination.failover_time,
             held: shards.len(),
-            max_leases: worker.management.max_leases,
+            max_leases: worker.context.management.max_leases,
         };
-        let mut problems = worker.health.problems(measure, worker.clock.now());
+        let mut problems = worker.health.problems(measure, worker.context.clock.now());
         problems.extend(shards.iter().filter_map(problem_of));
         let is_in_trouble = !problems.is_empty() || streams.iter().any(|stream| stream.problem.is_some());
-        let health = judge(self.main(), worker.stopping.is_cancelled(), is_in_trouble);
+        let health = judge(self.main(), worker.context.stopping.is_cancelled(), is_in_trouble);
         Status {
-            worker_id: worker.id.clone(),
-            application: worker.application.to_string(),
+            worker_id: worker.context.id.clone(),
+            application: worker.context.application.to_string(),
             streams,
             health,
             problems,
@@ -115,7 +115,7 @@ impl ConsumerHandle {
     /// start, too.
     #[must_use]
     pub fn events(&self) -> Events {
-        self.0.worker.events.listen()
+        self.0.worker.context.events.listen()
     }
 
     /// Reads one more stream from now on, in multi-stream mode. Returns what it is called there.
@@ -138,16 +138,21 @@ impl ConsumerHandle {
     pub async fn add_stream(&self, stream: impl Into<StreamConfig>) -> Result<StreamId, Error> {
         let worker = &self.0.worker;
         check_multi(worker)?;
-        let strategy = worker.management.start_strategy;
-        let wanted = stream.into().complete(true, strategy, &worker.lease_config, &worker.application)?;
+        let strategy = worker.context.management.start_strategy;
+        let wanted = stream.into().complete(
+            true,
+            strategy,
+            &worker.context.lease_config,
+            &worker.context.application,
+        )?;
         let already =
             || invalid(format!("stream {0} is read already, or another called {0}: give the ARN", wanted.id));
         if worker.streams.knows(&wanted.id) {
             return Err(already());
         }
-        let found = find(worker, &wanted, None).await?;
+        let found = find(&worker.context, true, &wanted, None).await?;
         let id = found.id.clone();
-        if worker.stopping.is_cancelled() {
+        if worker.context.stopping.is_cancelled() {
             return Err(Error::new(
                 ErrorKind::Closed,
                 format!("stream {id} is not added: the consumer stops"),
@@ -194,12 +199,12 @@ impl ConsumerHandle {
             }
         };
         tracing::info!(stream = %removed.id, "stream removed");
-        if worker.stopping.is_cancelled() {
+        if worker.context.stopping.is_cancelled() {
             // The coordinator looks at the list no more.
             removed.consumers.close();
         }
-        let timeout = worker.coordination.shutdown_timeout;
-        worker.clock.timeout(timeout, removed.consumers.wait()).await.map_err(|_| {
+        let timeout = worker.context.coordination.shutdown_timeout;
+        worker.context.clock.timeout(timeout, removed.consumers.wait()).await.map_err(|_| {
             let left = worker.held_leases.statuses();
             let left = left.iter().filter(|shard| shard.stream == removed.id).count();
             Error::new(
@@ -230,7 +235,7 @@ impl ConsumerHandle {
     ///
     /// The shutdown goes on when the future is dropped.
     pub async fn shutdown(&self) -> Result<(), Error> {
-        self.0.worker.stopping.cancel();
+        self.0.worker.context.stopping.cancel();
         self.wait().await.map(|_| ())
     }
 
@@ -377,7 +382,7 @@ impl ConsumerHandle {
             format!(
                 "{count} processor(s) did not return within the shutdown timeout of {} ms, among \
                  them those of {shards:?}; their leases will expire after the failover time",
-                worker.coordination.shutdown_timeout.as_millis(),
+                worker.context.coordination.shutdown_timeout.as_millis(),
             ),
         )
     }

@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 use super::builder::{LeaseSource, Parts, StreamSource};
 use super::handle::{ConsumerHandle, Finished, Running, StopReason};
 use crate::config::{CoordinationMode, WantedStream};
+use crate::context::Context;
 use crate::coordination::election::{self, Election};
 use crate::coordination::migration::{self, ClientVersion, ProtocolCell};
-use crate::coordination::{CoordinationHealth, LeaseCoordinator, renewer, worker_metrics};
+use crate::coordination::{CoordinationHealth, LeaseCoordinator, Worker, renewer, worker_metrics};
 use crate::error::{Error, ErrorKind, invalid};
 use crate::events::{Event, EventSink};
 use crate::kinesis::{AwsStream, StreamApi};
@@ -20,10 +21,9 @@ use crate::lease::{DynamoDbLeaseStore, LeaseStore, RelayedStore, StoreError, Tab
 use crate::metrics::{Metrics, Operation, names};
 use crate::retrieval::{RetrievalConfig, WorkerBudget};
 use crate::runtime::{Backoff, Coordination};
-use crate::shard::HeldLeases;
+use crate::shard::{HeldLeases, ShardEnvironment};
 use crate::stream_tracker::{CREATING_PATIENCE, CREATING_PAUSE, Streams, admit, find_waiting, search};
 use crate::types::StreamId;
-use crate::worker::Worker;
 
 /// Tries at making the table ready before `start` fails.
 const TABLE_TRIES: usize = 5;
@@ -80,34 +80,42 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         parts.events.clone(),
         &parts.worker_id,
     ));
-    let worker = Arc::new(Worker {
+    let context = Arc::new(Context {
         id: parts.worker_id,
         application: parts.application.into(),
-        streams: Streams::new(parts.is_multi),
-        factory: parts.factory,
         management: parts.management,
         coordination: parts.coordination,
         lease_config: parts.lease_config,
         store,
         write_pacer,
-        table,
-        api,
-        seeds: parts.seeds,
-        budget: Arc::new(WorkerBudget::new(parts.retrieval.memory_bytes_max)),
-        retrieval: parts.retrieval,
-        held_leases: HeldLeases::default(),
         notifier: parts.notifier,
-        open_leases: OpenLeases::default(),
-        health: CoordinationHealth::default(),
-        protocol: ProtocolCell::default(),
-        election: Election::default(),
-        measures_cpu,
-        seen_workers: worker_metrics::SeenWorkers::default(),
-        wake: Notify::new(),
+        api,
+        clock,
+        seeds: parts.seeds,
         metrics,
         events: parts.events,
         stopping: CancellationToken::new(),
-        clock,
+    });
+    let open_leases = Arc::new(OpenLeases::default());
+    let environment = Arc::new(ShardEnvironment {
+        context: Arc::clone(&context),
+        factory: parts.factory,
+        budget: Arc::new(WorkerBudget::new(parts.retrieval.memory_bytes_max)),
+        retrieval: parts.retrieval,
+        open_leases: Arc::clone(&open_leases),
+    });
+    let worker = Arc::new(Worker {
+        context,
+        streams: Streams::new(parts.is_multi),
+        held_leases: HeldLeases::default(),
+        open_leases,
+        health: CoordinationHealth::default(),
+        protocol: ProtocolCell::default(),
+        election: Election::default(),
+        seen_workers: worker_metrics::SeenWorkers::default(),
+        measures_cpu,
+        table,
+        wake: Notify::new(),
     });
 
     let wanted = parts.streams;
@@ -124,19 +132,19 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
     let prepared = prepared
         .await
         .map_err(|error| Error::new(ErrorKind::Internal, "the start failed").with_source(error))?;
-    let mut report = worker.metrics.operation(Operation::SchedulerInitialize);
+    let mut report = worker.context.metrics.operation(Operation::SchedulerInitialize);
     report.add(names::INITIALIZE_SUCCESS, u64::from(prepared.is_ok()));
     let (version, ()) = prepared?;
 
     let (finished_tx, finished) = watch::channel(None);
     let running = Arc::clone(&worker);
     let worker_of_streams = Arc::clone(&worker);
-    let mut closing = Closing { events: worker.events.clone(), is_complete: false };
+    let mut closing = Closing { events: worker.context.events.clone(), is_complete: false };
     let main = coordination.spawn(async move {
         let metrics_stop = CancellationToken::new();
         let publishing = publisher.run(metrics_stop.clone());
         let working = async {
-            let coordinator = LeaseCoordinator::new(Arc::clone(&running), user_runtime);
+            let coordinator = LeaseCoordinator::new(Arc::clone(&running), environment, user_runtime);
             // Leases are renewed until the last consumer is done with its own.
             let left_behind = tokio::select! {
                 biased;
@@ -149,8 +157,11 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
             metrics_stop.cancel();
             left_behind
         };
-        let waiting = worker_of_streams.stopping.run_until_cancelled(async {
-            tokio::join!(register(&worker_of_streams), find_waiting(&worker_of_streams, started))
+        let waiting = worker_of_streams.context.stopping.run_until_cancelled(async {
+            tokio::join!(
+                register(&worker_of_streams),
+                find_waiting(&worker_of_streams.context, &worker_of_streams.streams, started)
+            )
         });
         let (left_behind, (), _) = tokio::join!(working, publishing, waiting);
         // Nobody waiting is fine.
@@ -187,8 +198,8 @@ impl Drop for Closing {
 /// Makes sure that there is a table, and finds out which protocol its fleet is at.
 async fn prepare_table(worker: &Worker) -> Result<ClientVersion, StoreError> {
     ensure_table(worker).await?;
-    worker.notifier.bind(worker.store.identity());
-    if worker.coordination.mode == CoordinationMode::Independent {
+    worker.context.notifier.bind(worker.context.store.identity());
+    if worker.context.coordination.mode == CoordinationMode::Independent {
         return Ok(ClientVersion::Init);
     }
     migration::initialize(worker).await
@@ -197,7 +208,7 @@ async fn prepare_table(worker: &Worker) -> Result<ClientVersion, StoreError> {
 /// Refuses a table whose leases this consumer would not go on with. If it cannot be read, the rounds look
 /// again, and report it.
 async fn check_table(worker: &Worker) -> Result<(), Error> {
-    let scan = match worker.store.scan().await {
+    let scan = match worker.context.store.scan().await {
         Ok(scan) => scan,
         Err(error) => {
             tracing::warn!(%error, "cannot scan the lease table; trying again");
@@ -213,11 +224,11 @@ async fn check_table(worker: &Worker) -> Result<(), Error> {
 /// the others are read while it is looked for again. While none of several can be found, those that may
 /// be there soon are looked for as long as one alone would be.
 async fn find_streams(worker: &Arc<Worker>, mut wanted: Vec<WantedStream>) -> Result<(), Error> {
-    let deadline = worker.clock.now() + CREATING_PATIENCE;
+    let deadline = worker.context.clock.now() + CREATING_PATIENCE;
     loop {
         let mut failure = None;
         let mut may_come = Vec::new();
-        let mut searches = search(worker, wanted, None);
+        let mut searches = search(&worker.context, worker.streams.is_multi(), wanted, None);
         while let Some((wanted, found)) = searches.next().await {
             match found {
                 Ok(stream) => worker.streams.first_found(&wanted, stream),
@@ -232,11 +243,11 @@ async fn find_streams(worker: &Arc<Worker>, mut wanted: Vec<WantedStream>) -> Re
             }
         }
         let Some(error) = failure.filter(|_| worker.streams.tracked().is_empty()) else { return Ok(()) };
-        if !worker.streams.is_multi() || may_come.is_empty() || worker.clock.now() >= deadline {
+        if !worker.streams.is_multi() || may_come.is_empty() || worker.context.clock.now() >= deadline {
             return Err(error);
         }
         wanted = may_come;
-        worker.clock.sleep(CREATING_PAUSE).await;
+        worker.context.clock.sleep(CREATING_PAUSE).await;
     }
 }
 
@@ -257,12 +268,12 @@ async fn ensure_table(worker: &Worker) -> Result<(), StoreError> {
         Duration::from_millis(100),
         Duration::from_secs(2),
         TABLE_TRIES - 1,
-        worker.seeds.seed(),
+        worker.context.seeds.seed(),
     );
     loop {
-        match worker.store.ensure_table(&worker.table).await {
+        match worker.context.store.ensure_table(&worker.table).await {
             Err(error) if error.is_retryable() => match pauses.next() {
-                Some(pause) => worker.clock.sleep(pause).await,
+                Some(pause) => worker.context.clock.sleep(pause).await,
                 None => return Err(error),
             },
             outcome => return outcome,

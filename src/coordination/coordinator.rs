@@ -6,6 +6,7 @@ use tokio::runtime::Handle;
 use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 use tokio::task::{self, JoinSet};
 
+use super::Worker;
 use super::duplicate_worker::DuplicateWorkerDetector;
 use super::election::resign;
 use super::health::Purpose;
@@ -17,10 +18,9 @@ use super::worker_metrics::retract;
 use crate::events::Event;
 use crate::lease::{HeldLease, Item, Lease, StoreError};
 use crate::metrics::{Operation, names};
-use crate::shard::{Ending, HeldLeaseEntry, ShardConsumer, StatusCell};
+use crate::shard::{Ending, HeldLeaseEntry, ShardConsumer, ShardEnvironment, StatusCell};
 use crate::stream_tracker::TrackedStream;
 use crate::types::{LeaseKey, Moment};
-use crate::worker::Worker;
 
 /// Conditional writes under way at once.
 pub(super) const CONCURRENT_WRITES: usize = 32;
@@ -44,6 +44,7 @@ const ROWS_AT_ONCE: usize = 2048;
 /// consumer that ended start the taking at once, without a scan.
 pub(crate) struct LeaseCoordinator {
     pub(super) worker: Arc<Worker>,
+    shards: Arc<ShardEnvironment>,
     user_runtime: Handle,
     pub(super) rng: fastrand::Rng,
     pub(super) view: View,
@@ -75,13 +76,14 @@ pub(crate) struct LeaseCoordinator {
 }
 
 impl LeaseCoordinator {
-    pub(crate) fn new(worker: Arc<Worker>, user_runtime: Handle) -> Self {
-        let now = worker.clock.now();
+    pub(crate) fn new(worker: Arc<Worker>, shards: Arc<ShardEnvironment>, user_runtime: Handle) -> Self {
+        let now = worker.context.clock.now();
         let mut coordinator = Self {
+            shards,
             user_runtime,
-            rng: worker.seeds.rng(),
+            rng: worker.context.seeds.rng(),
             view: View::default(),
-            news: worker.notifier.listen(),
+            news: worker.context.notifier.listen(),
             consumers: JoinSet::new(),
             consumer_keys: HashMap::new(),
             streams: BTreeMap::new(),
@@ -94,7 +96,7 @@ impl LeaseCoordinator {
             next_round: now,
             is_something_free: false,
             next_plan: now,
-            next_cleanup: now + worker.coordination.lease_cleanup_interval,
+            next_cleanup: now + worker.context.coordination.lease_cleanup_interval,
             next_table: now,
             duplicate_worker: DuplicateWorkerDetector::default(),
             ended: BTreeSet::new(),
@@ -113,7 +115,7 @@ impl LeaseCoordinator {
         loop {
             tokio::select! {
                 biased;
-                () = worker.stopping.cancelled() => break,
+                () = worker.context.stopping.cancelled() => break,
                 // Before the ends of consumers, lest the leases of a removed stream are taken again.
                 () = worker.streams.changed() => self.follow_streams(),
                 () = due(&worker, self.next_plan), if self.is_something_free => {
@@ -131,7 +133,7 @@ impl LeaseCoordinator {
                 }
                 news = self.news.recv() => self.is_something_free |= self.take_news(news),
                 () = worker.wake.notified() => self.round().await,
-                () = worker.clock.sleep_until(self.next_round) => self.round().await,
+                () = worker.context.clock.sleep_until(self.next_round) => self.round().await,
             }
         }
         // Another worker may lead, and assign what this one is about to give back.
@@ -142,7 +144,8 @@ impl LeaseCoordinator {
     /// Every consumer has seen the stop by itself; waits for them, within bounds.
     async fn drain(mut self) -> usize {
         let worker = Arc::clone(&self.worker);
-        let given_back = worker.clock.timeout(worker.coordination.failover_time, self.give_back_unfound());
+        let given_back =
+            worker.context.clock.timeout(worker.context.coordination.failover_time, self.give_back_unfound());
         if given_back.await.is_err() {
             tracing::info!("leases that were assigned to this worker meanwhile are left to the leader");
         }
@@ -151,7 +154,8 @@ impl LeaseCoordinator {
                 self.consumer_ended(ended);
             }
         };
-        let outcome = worker.clock.timeout(worker.coordination.shutdown_timeout, all_ended).await;
+        let outcome =
+            worker.context.clock.timeout(worker.context.coordination.shutdown_timeout, all_ended).await;
         if outcome.is_err() {
             tracing::warn!(
                 left = self.consumers.len(),
@@ -162,8 +166,8 @@ impl LeaseCoordinator {
     }
 
     async fn round(&mut self) {
-        self.next_round = self.due_after(self.worker.clock.now());
-        let (duty, now) = (self.duty(), self.worker.clock.now());
+        self.next_round = self.due_after(self.worker.context.clock.now());
+        let (duty, now) = (self.duty(), self.worker.context.clock.now());
         match duty {
             // It sees no lease but its own.
             Role::Follower => self.worker.health.scanned(0, None, now),
@@ -175,19 +179,20 @@ impl LeaseCoordinator {
             Role::Follower => self.follower_round().await,
         }
         self.next_plan = self.after_pause();
-        self.next_round = self.next_round.max(self.next_plan).max(self.worker.clock.now() + ROUND_MIN);
+        self.next_round =
+            self.next_round.max(self.next_plan).max(self.worker.context.clock.now() + ROUND_MIN);
     }
 
     /// When the next plan may be made after one that was made now.
     fn after_pause(&self) -> Moment {
         let leases = u32::try_from(self.view.len()).unwrap_or(u32::MAX);
-        self.worker.clock.now() + PAUSE_PER_LEASE.saturating_mul(leases).min(PAUSE_MAX)
+        self.worker.context.clock.now() + PAUSE_PER_LEASE.saturating_mul(leases).min(PAUSE_MAX)
     }
 
     fn duty(&self) -> Role {
         if self.worker.protocol.get() != Protocol::Led {
             Role::Independent
-        } else if self.worker.election.leads(self.worker.clock.now()) {
+        } else if self.worker.election.leads(self.worker.context.clock.now()) {
             Role::Leader
         } else {
             Role::Follower
@@ -198,16 +203,16 @@ impl LeaseCoordinator {
     /// need not scan together.
     fn due_after(&mut self, started: Moment) -> Moment {
         let interval = match self.duty() {
-            Role::Independent => self.worker.coordination.assignment_interval(self.workers),
-            Role::Leader => self.worker.coordination.leader_interval(self.view.len()),
-            Role::Follower => self.worker.coordination.discovery_interval(),
+            Role::Independent => self.worker.context.coordination.assignment_interval(self.workers),
+            Role::Leader => self.worker.context.coordination.leader_interval(self.view.len()),
+            Role::Follower => self.worker.context.coordination.discovery_interval(),
         };
         started + interval.mul_f64(0.9 + 0.2 * self.rng.f64())
     }
 
     /// Takes up streams that were added and lets go of those that were removed.
     fn follow_streams(&mut self) {
-        let now = self.worker.clock.now();
+        let now = self.worker.context.clock.now();
         let tracked = self.worker.streams.tracked();
         // One may have been removed and added again.
         let addresses: HashSet<*const TrackedStream> = tracked.iter().map(Arc::as_ptr).collect();
@@ -229,7 +234,7 @@ impl LeaseCoordinator {
             self.streams.entry(name).or_insert_with(|| {
                 // Its leases were not looked at before.
                 self.next_round = now;
-                StreamSync::new(stream, &self.worker.coordination, now)
+                StreamSync::new(stream, &self.worker.context.coordination, now)
             });
         }
     }
@@ -264,7 +269,7 @@ impl LeaseCoordinator {
                 );
                 tracing::warn!(stream = %care.stream.id, reason, "a stream was created again");
                 let stream = care.stream.id.clone();
-                self.worker.events.emit(Event::StreamRecreated { stream, reason: reason.into() });
+                self.worker.context.events.emit(Event::StreamRecreated { stream, reason: reason.into() });
             }
         }
     }
@@ -283,16 +288,16 @@ impl LeaseCoordinator {
             "the table has leases of {}; they are left alone, and what they say is not used",
             if is_multi { "a consumer of a single stream" } else { "a consumer of several streams" }
         );
-        self.worker.events.emit(Event::LeasesOfOtherMode { lease, count });
+        self.worker.context.events.emit(Event::LeasesOfOtherMode { lease, count });
     }
 
     /// Returns the rows that are no leases.
     pub(super) async fn scan(&mut self) -> Result<Vec<Item>, StoreError> {
-        let since = self.worker.clock.now();
+        let since = self.worker.context.clock.now();
         self.worker.health.sent(Purpose::Reading, since);
-        let scan = self.worker.store.scan().await;
-        let now = self.worker.clock.now();
-        let mut report = self.worker.metrics.operation(Operation::TakeLeases);
+        let scan = self.worker.context.store.scan().await;
+        let now = self.worker.context.clock.now();
+        let mut report = self.worker.context.metrics.operation(Operation::TakeLeases);
         report.outcome(names::LIST_LEASES, scan.is_ok(), now.since(since));
         let scan = scan?;
         self.worker.health.answered(Purpose::Reading);
@@ -312,7 +317,7 @@ impl LeaseCoordinator {
         let unreadable: BTreeSet<String> = scan.unreadable.iter().map(ToString::to_string).collect();
         for row in unreadable.difference(&self.reported_unreadable) {
             tracing::error!(row, "a row of the lease table cannot be read and is left alone");
-            self.worker.events.emit(Event::LeaseUnreadable { row: row.as_str().into() });
+            self.worker.context.events.emit(Event::LeaseUnreadable { row: row.as_str().into() });
         }
         self.reported_unreadable = unreadable;
         let is_running = |seen: &Observed| !seen.lease.checkpoint.is_shard_end();
@@ -345,7 +350,7 @@ impl LeaseCoordinator {
 
     /// Notes leases that nobody renews, though their shards have not ended.
     fn look_for_unread(&self, now: Moment) {
-        let failover_time = self.worker.coordination.failover_time;
+        let failover_time = self.worker.context.coordination.failover_time;
         let mut unread = self.view.iter().filter(|observed| {
             !observed.lease.checkpoint.is_shard_end()
                 && observed.is_stale(failover_time, now)
@@ -359,10 +364,10 @@ impl LeaseCoordinator {
     /// Looks through rows as they were just read, of which these are all that name this worker.
     pub(super) fn look_for_twins(&mut self, leases: &[Lease]) {
         let Self { worker, duplicate_worker, .. } = self;
-        let (now, failover_time) = (worker.clock.now(), worker.coordination.failover_time);
+        let (now, failover_time) = (worker.context.clock.now(), worker.context.coordination.failover_time);
         let held = worker.held_leases.keys();
         let ours = leases.iter().filter(|lease| {
-            lease.actual_owner() == Some(&worker.id)
+            lease.actual_owner() == Some(&worker.context.id)
                 && !lease.checkpoint.is_shard_end()
                 && !held.contains(&lease.key)
         });
@@ -377,21 +382,21 @@ impl LeaseCoordinator {
 
     fn report_twins(&mut self, now: Moment) {
         let Self { worker, duplicate_worker, .. } = self;
-        let failover_time = worker.coordination.failover_time;
+        let failover_time = worker.context.coordination.failover_time;
         worker.health.set_name_taken(duplicate_worker.is_suspected(failover_time, now));
         if duplicate_worker.is_report_due(failover_time, now) {
             tracing::error!(
-                worker_id = %worker.id,
+                worker_id = %worker.context.id,
                 "another worker of this application has the same worker_id; give each worker an id of its own"
             );
-            worker.events.emit(Event::DuplicateWorkerId { worker: worker.id.clone() });
+            worker.context.events.emit(Event::DuplicateWorkerId { worker: worker.context.id.clone() });
         }
     }
 
     /// Takes in what workers of this process tell of rows, all such news at once. Whether there may be
     /// something to take now.
     fn take_news(&mut self, first: Result<Lease, RecvError>) -> bool {
-        let now = self.worker.clock.now();
+        let now = self.worker.context.clock.now();
         let mut is_something_free = false;
         let mut has_missed = first.is_err();
         let mut news: Vec<Lease> = first.into_iter().collect();
@@ -409,9 +414,9 @@ impl LeaseCoordinator {
         news.retain(|lease| self.reads(lease));
         for lease in news {
             is_something_free |= lease.owner.is_none() || lease.checkpoint.is_shard_end();
-            is_something_free |= lease.owner.as_ref() == Some(&self.worker.id)
+            is_something_free |= lease.owner.as_ref() == Some(&self.worker.context.id)
                 && !self.worker.held_leases.contains(&lease.key);
-            if lease.actual_owner().is_some_and(|owner| *owner != self.worker.id) {
+            if lease.actual_owner().is_some_and(|owner| *owner != self.worker.context.id) {
                 self.worker.held_leases.lose(&lease);
             }
             self.learn(lease, now);
@@ -435,12 +440,12 @@ impl LeaseCoordinator {
                 // Calls of a processor cannot end a consumer like this, but dropping it can, and so does
                 // the end of the user's runtime. Nobody renews the lease any more.
                 tracing::error!(lease = %key, %error, "a shard consumer failed; its lease runs out");
-                self.worker.coordination_failed("RunShardConsumer", &error);
+                self.worker.context.coordination_failed("RunShardConsumer", &error);
                 held.iter().for_each(|held| held.abandon());
             }
         }
         if let Some(held) = held {
-            let (lease, now) = (held.lease(), self.worker.clock.now());
+            let (lease, now) = (held.lease(), self.worker.context.clock.now());
             if held.is_lost_to_namesake() {
                 self.duplicate_worker.stolen(&lease, now);
                 self.report_twins(now);
@@ -455,7 +460,7 @@ impl LeaseCoordinator {
 
     /// Something may have become free, or this worker's.
     async fn act_on_news(&mut self) {
-        if self.worker.stopping.is_cancelled() {
+        if self.worker.context.stopping.is_cancelled() {
             return;
         }
         match self.duty() {
@@ -473,21 +478,21 @@ impl LeaseCoordinator {
         let Some(care) = self.streams.get(&lease.stream_name) else { return };
         let (worker, stream) = (Arc::clone(&self.worker), Arc::clone(&care.stream));
         let key = lease.key.clone();
-        worker.events.emit(Event::LeaseGained {
+        worker.context.events.emit(Event::LeaseGained {
             lease: key.clone(),
-            previous_owner: previous.owner.filter(|owner| *owner != worker.id),
+            previous_owner: previous.owner.filter(|owner| *owner != worker.context.id),
             checkpoint: lease.checkpoint.clone(),
         });
         let status = Arc::new(StatusCell::new(stream.id.clone(), &lease));
         let held = Arc::new(HeldLease::new(
-            Arc::clone(&worker.store),
-            Arc::clone(&worker.write_pacer),
-            worker.clock.clone(),
-            worker.id.clone(),
-            worker.coordination.failover_time,
+            Arc::clone(&worker.context.store),
+            Arc::clone(&worker.context.write_pacer),
+            worker.context.clock.clone(),
+            worker.context.id.clone(),
+            worker.context.coordination.failover_time,
             lease,
             taken,
-            worker.seeds.seed(),
+            worker.context.seeds.seed(),
         ));
         self.duplicate_worker.taken(held.key());
         worker.held_leases.insert(HeldLeaseEntry {
@@ -495,7 +500,7 @@ impl LeaseCoordinator {
             status: Arc::clone(&status),
             _of_stream: stream.consumers.token(),
         });
-        let consumer = ShardConsumer::new(worker, stream, held, status);
+        let consumer = ShardConsumer::new(Arc::clone(&self.shards), stream, held, status);
         let task = self.consumers.spawn_on(consumer.run(), &self.user_runtime);
         self.consumer_keys.insert(task.id(), key);
     }
@@ -503,8 +508,8 @@ impl LeaseCoordinator {
 
 /// Waits until `moment`, if that is not over yet.
 async fn due(worker: &Worker, moment: Moment) {
-    if worker.clock.now() < moment {
-        worker.clock.sleep_until(moment).await;
+    if worker.context.clock.now() < moment {
+        worker.context.clock.sleep_until(moment).await;
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
+use super::Worker;
 use super::election::resign;
 use crate::coordination::assign::leader::{
     Handoffs, LeaderPlan, LeaderRules, LeaseAssignment, expired_owners, plan_leader_assignment,
@@ -17,7 +18,6 @@ use crate::coordination::worker_metrics::{WorkerLiveness, WorkerStats, shared_me
 use crate::lease::{EntityKind, Item, Lease, WriteOutcome};
 use crate::metrics::{Operation, names};
 use crate::types::{Moment, WorkerId};
-use crate::worker::Worker;
 
 /// Rows of workers long gone that are deleted in one round: there is no hurry.
 const DELETED_AT_ONCE: usize = 8;
@@ -79,19 +79,20 @@ impl LeaseCoordinator {
         if self.leading.failures >= FAILURES_MAX {
             tracing::warn!("giving leadership up after {FAILURES_MAX} failed runs");
             worker
+                .context
                 .metrics
                 .operation(Operation::LeaseAssignmentManager)
                 .add(names::FORCE_LEADER_RELEASE, 1_u32);
             self.leading = LeaderState::default();
-            let now = worker.clock.now();
-            resign(&worker, Some(now + worker.coordination.leader_lease_duration())).await;
+            let now = worker.context.clock.now();
+            resign(&worker, Some(now + worker.context.coordination.leader_lease_duration())).await;
         }
     }
 
     /// The workers that can be given leases; rows of workers that are long gone are deleted.
     async fn note_workers(&mut self, entities: &[Item]) -> Vec<WorkerStats> {
         let worker = Arc::clone(&self.worker);
-        let (wall, now) = (worker.clock.wall(), worker.clock.now());
+        let (wall, now) = (worker.context.clock.wall(), worker.context.clock.now());
         // While a fleet moves its tables, a worker may have a row in each; the newer one counts.
         let mut told: BTreeMap<WorkerId, WorkerStats> = BTreeMap::new();
         let mut invalid = 0_u32;
@@ -114,12 +115,13 @@ impl LeaseCoordinator {
             told.into_values().partition(|stats| heard.is_active(stats, wall, now));
         for stats in silent.iter().filter(|stats| stats.is_abandoned(wall)).take(DELETED_AT_ONCE) {
             let (kind, key) = (EntityKind::WorkerMetricStats, stats.worker.as_str().into());
-            if let Err(error) = worker.store.delete_entity(kind, &key, &[stats.unchanged()]).await {
-                worker.coordination_failed("DeleteWorkerMetrics", &error);
+            if let Err(error) = worker.context.store.delete_entity(kind, &key, &[stats.unchanged()]).await {
+                worker.context.coordination_failed("DeleteWorkerMetrics", &error);
                 break;
             }
         }
         worker
+            .context
             .metrics
             .operation(Operation::LeaseAssignmentManager)
             .add(names::WORKERS_WITH_INVALID_ENTRY, invalid);
@@ -129,10 +131,10 @@ impl LeaseCoordinator {
     /// Plans by what is known and writes what is planned. False if nothing could be written.
     pub(in crate::coordination) async fn assign_to_all(&mut self) -> bool {
         let worker = Arc::clone(&self.worker);
-        let since = worker.clock.now();
+        let since = worker.context.clock.now();
         self.leading.handoffs.note(&self.view, since + self.handoff_time());
         let plan = self.plan_for_all(since);
-        let mut report = worker.metrics.operation(Operation::LeaseAssignmentManager);
+        let mut report = worker.context.metrics.operation(Operation::LeaseAssignmentManager);
         report
             .add(names::TOTAL_LEASES, plan.leases as u64)
             .add(names::NUM_WORKERS, plan.workers as u64)
@@ -148,30 +150,31 @@ impl LeaseCoordinator {
         while let Some(outcome) = written.next().await {
             match outcome {
                 Written::Landed { moved, lease, sent } => self.moved(&moved, *lease, sent),
-                Written::Refused(Some(lease)) => self.learn(*lease, worker.clock.now()),
+                Written::Refused(Some(lease)) => self.learn(*lease, worker.context.clock.now()),
                 Written::Refused(None) | Written::NotLeader => {}
                 Written::Failed => failed += 1,
             }
         }
         report.add(names::FAILED_ASSIGNMENTS, failed as u64);
         let is_written = planned == 0 || failed < planned;
-        report.outcome(names::RUN, is_written, worker.clock.now().since(since));
+        report.outcome(names::RUN, is_written, worker.context.clock.now().since(since));
         is_written
     }
 
     fn handoff_time(&self) -> Duration {
-        self.worker.coordination.leader.graceful_handoff_timeout + self.worker.coordination.failover_time
+        self.worker.context.coordination.leader.graceful_handoff_timeout
+            + self.worker.context.coordination.failover_time
     }
 
     fn plan_for_all(&mut self, now: Moment) -> LeaderPlan {
-        let coordination = &self.worker.coordination;
-        let rules = LeaderRules::new(coordination, self.worker.management.max_leases);
+        let coordination = &self.worker.context.coordination;
+        let rules = LeaderRules::new(coordination, self.worker.context.management.max_leases);
         // Who has renewed since the last look is not known.
         let seen = self.scanned;
         let expired = expired_owners(&self.view, coordination.failover_time, seen);
         // A worker that gives leases back is about to stop, and would be the least busy.
         let mut leaving = self.view.take_released_by();
-        leaving.remove(&self.worker.id);
+        leaving.remove(&self.worker.context.id);
         let leading = &mut self.leading;
         let is_gone =
             |stats: &&WorkerStats| expired.contains(&stats.worker) || leaving.contains(&stats.worker);
@@ -213,13 +216,13 @@ impl LeaseCoordinator {
         tracing::info!(lease = %lease.key, to = %moved.to, reason = %moved.reason, graceful = moved.is_graceful, "lease assigned");
         // However long the request took: the row is as it was when it landed, and the old owner can only
         // know of a handoff since.
-        let now = worker.clock.now();
+        let now = worker.context.clock.now();
         if moved.is_graceful {
             self.leading.handoffs.begin(lease.key.clone(), now + self.handoff_time());
         }
         self.learn(lease.clone(), now);
-        worker.notifier.publish(lease.clone());
-        let is_ours = lease.owner.as_ref() == Some(&worker.id) && !lease.checkpoint.is_shard_end();
+        worker.context.notifier.publish(lease.clone());
+        let is_ours = lease.owner.as_ref() == Some(&worker.context.id) && !lease.checkpoint.is_shard_end();
         if !moved.is_graceful && is_ours && !self.is_held(&lease.key) {
             // The write that assigned it is as good as one that takes it.
             self.view.acknowledge(&lease.key);
@@ -243,17 +246,17 @@ enum Written {
 }
 
 async fn write(worker: &Worker, moved: LeaseAssignment, latest_since: u64) -> Written {
-    let sent = worker.clock.now();
+    let sent = worker.context.clock.now();
     if !worker.election.may_assign(sent) {
         return Written::NotLeader;
     }
     let write = moved.to_write().with_latest_since(&moved.lease, latest_since);
-    match worker.store.apply(&write).await {
+    match worker.context.store.apply(&write).await {
         Ok(WriteOutcome::Applied(lease)) => Written::Landed { moved: Box::new(moved), lease, sent },
         Ok(WriteOutcome::Refused(lease)) => Written::Refused(lease),
         Err(error) => {
             tracing::warn!(lease = %moved.lease.key, %error, "cannot assign a lease; trying again");
-            worker.coordination_failed("AssignLease", &error);
+            worker.context.coordination_failed("AssignLease", &error);
             Written::Failed
         }
     }

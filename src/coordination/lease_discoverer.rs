@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
+use super::Worker;
 use crate::coordination::Purpose;
 use crate::coordination::coordinator::{CONCURRENT_WRITES, LeaseCoordinator};
 use crate::coordination::migration::Protocol;
@@ -13,17 +14,16 @@ use crate::lease::{Lease, LeaseWrite, StoreError, WriteOutcome};
 use crate::metrics::{Operation, names};
 use crate::planted::{Bug, planted};
 use crate::types::{LeaseKey, Moment, WorkerId};
-use crate::worker::Worker;
 
 impl LeaseCoordinator {
     /// Looks into the index of owners and takes up what names this worker.
     pub(in crate::coordination) async fn follower_round(&mut self) {
         self.leading.is_leader = false;
         let worker = Arc::clone(&self.worker);
-        let since = worker.clock.now();
+        let since = worker.context.clock.now();
         let found = self.assigned_to_us().await;
-        let took = worker.clock.now().since(since);
-        let mut report = worker.metrics.operation(Operation::LeaseDiscovery);
+        let took = worker.context.clock.now().since(since);
+        let mut report = worker.context.metrics.operation(Operation::LeaseDiscovery);
         report.outcome(names::RUN, found.is_ok(), took).add(names::LIST_LEASE_KEYS, took);
         match found {
             Ok(leases) => {
@@ -32,7 +32,7 @@ impl LeaseCoordinator {
             }
             Err(error) => self.reading_failed("ListLeaseKeysForWorker", &error).await,
         }
-        worker.health.led(worker.election.leader().is_some(), worker.clock.now());
+        worker.health.led(worker.election.leader().is_some(), worker.context.clock.now());
         self.clean_up_after_itself().await;
         // Consumers that wait for parents cannot tell from a scan when to look.
         worker.open_leases.suspect(|parent| worker.held_leases.contains(parent));
@@ -42,9 +42,9 @@ impl LeaseCoordinator {
     /// the index cannot be read, a scan tells.
     async fn assigned_to_us(&mut self) -> Result<Vec<Lease>, StoreError> {
         let worker = Arc::clone(&self.worker);
-        worker.health.sent(Purpose::Reading, worker.clock.now());
+        worker.health.sent(Purpose::Reading, worker.context.clock.now());
         let Some(keys) = self.keys_by_index().await else {
-            let leases = worker.store.scan().await?.leases;
+            let leases = worker.context.store.scan().await?.leases;
             worker.health.answered(Purpose::Reading);
             self.look_for_twins(&leases);
             return Ok(leases.into_iter().filter(|lease| !self.is_held(&lease.key)).collect());
@@ -57,7 +57,7 @@ impl LeaseCoordinator {
         let rows: Vec<Result<Option<Lease>, StoreError>> = stream::iter(unknown)
             .map(|key| {
                 let worker = Arc::clone(&worker);
-                async move { worker.store.lease(&key).await }
+                async move { worker.context.store.lease(&key).await }
             })
             .buffered(CONCURRENT_WRITES)
             .collect()
@@ -67,7 +67,7 @@ impl LeaseCoordinator {
         for row in rows {
             match row {
                 Ok(lease) => leases.extend(lease),
-                Err(error) => worker.coordination_failed("GetLease", &error),
+                Err(error) => worker.context.coordination_failed("GetLease", &error),
             }
         }
         self.look_for_twins(&leases);
@@ -80,21 +80,21 @@ impl LeaseCoordinator {
     async fn keys_by_index(&mut self) -> Option<BTreeSet<LeaseKey>> {
         let worker = Arc::clone(&self.worker);
         if !self.has_owner_index {
-            let ensured = worker.store.ensure_owner_index().await;
+            let ensured = worker.context.store.ensure_owner_index().await;
             self.has_owner_index = *ensured.as_ref().unwrap_or(&false);
             if let Err(error) = &ensured {
                 tracing::warn!(%error, "cannot make sure of the index of owners; scanning for assigned leases");
-                worker.coordination_failed("CreateLeaseOwnerIndex", error);
+                worker.context.coordination_failed("CreateLeaseOwnerIndex", error);
             }
         }
         if !self.has_owner_index {
             return None;
         }
-        match worker.store.keys_owned_by(&worker.id).await {
+        match worker.context.store.keys_owned_by(&worker.context.id).await {
             Ok(keys) => Some(keys.into_iter().collect()),
             Err(error) => {
                 tracing::warn!(%error, "cannot read the index of owners; scanning for assigned leases");
-                worker.coordination_failed("ListLeaseKeysForWorker", &error);
+                worker.context.coordination_failed("ListLeaseKeysForWorker", &error);
                 self.has_owner_index = false;
                 None
             }
@@ -104,7 +104,7 @@ impl LeaseCoordinator {
     /// Takes up what the last scan shows to be this worker's.
     pub(in crate::coordination) async fn accept_assignments_from_view(&mut self) {
         let worker = Arc::clone(&self.worker);
-        let given = self.view.leases().filter(|lease| is_given_to(&worker.id, lease));
+        let given = self.view.leases().filter(|lease| is_given_to(&worker.context.id, lease));
         let leases = given.filter(|lease| !self.is_held(&lease.key)).cloned().collect();
         self.accept_assignments(leases).await;
     }
@@ -113,11 +113,14 @@ impl LeaseCoordinator {
     /// on. Each is renewed first: only a write shows that it is ours.
     pub(in crate::coordination) async fn accept_assignments(&mut self, leases: Vec<Lease>) -> u64 {
         let worker = Arc::clone(&self.worker);
-        let barred = self.duplicate_worker.barred(worker.coordination.failover_time, worker.clock.now());
-        let given =
-            leases.into_iter().filter(|lease| is_given_to(&worker.id, lease) && !barred.contains(&lease.key));
+        let barred = self
+            .duplicate_worker
+            .barred(worker.context.coordination.failover_time, worker.context.clock.now());
+        let given = leases
+            .into_iter()
+            .filter(|lease| is_given_to(&worker.context.id, lease) && !barred.contains(&lease.key));
         let (ours, others): (Vec<Lease>, Vec<Lease>) = given.partition(|lease| self.reads(lease));
-        let now = worker.clock.now();
+        let now = worker.context.clock.now();
         if ours.is_empty() && worker.held_leases.is_empty() {
             worker.health.answered(Purpose::Renewing);
         }
@@ -133,7 +136,7 @@ impl LeaseCoordinator {
         while let Some(outcome) = renewed.next().await {
             let Some((previous, lease, sent)) = outcome else { continue };
             self.learn(lease.clone(), sent);
-            if !self.is_held(&lease.key) && !worker.stopping.is_cancelled() {
+            if !self.is_held(&lease.key) && !worker.context.stopping.is_cancelled() {
                 started += 1;
                 self.start_consumer(lease, previous, sent);
             }
@@ -150,15 +153,17 @@ impl LeaseCoordinator {
         }
         let worker = Arc::clone(&self.worker);
         let Ok(leases) = self.assigned_to_us().await else { return };
-        let barred = self.duplicate_worker.barred(worker.coordination.failover_time, worker.clock.now());
+        let barred = self
+            .duplicate_worker
+            .barred(worker.context.coordination.failover_time, worker.context.clock.now());
         let is_unfound = |lease: &&Lease| {
-            is_given_to(&worker.id, lease) && self.reads(lease) && !barred.contains(&lease.key)
+            is_given_to(&worker.context.id, lease) && self.reads(lease) && !barred.contains(&lease.key)
         };
         for lease in leases.iter().filter(is_unfound) {
-            match worker.store.apply(&LeaseWrite::release(lease, &worker.id)).await {
-                Ok(WriteOutcome::Applied(lease)) => worker.notifier.publish(*lease),
+            match worker.context.store.apply(&LeaseWrite::release(lease, &worker.context.id)).await {
+                Ok(WriteOutcome::Applied(lease)) => worker.context.notifier.publish(*lease),
                 Ok(WriteOutcome::Refused(_)) => {}
-                Err(error) => return worker.coordination_failed("ReleaseLease", &error),
+                Err(error) => return worker.context.coordination_failed("ReleaseLease", &error),
             }
         }
     }
@@ -169,14 +174,14 @@ impl LeaseCoordinator {
         let worker = &self.worker;
         let is_multi = worker.streams.is_multi();
         for lease in leases.iter().filter(|lease| lease.stream_name.is_some() == is_multi) {
-            match worker.store.apply(&LeaseWrite::release(lease, &worker.id)).await {
+            match worker.context.store.apply(&LeaseWrite::release(lease, &worker.context.id)).await {
                 Ok(WriteOutcome::Applied(lease)) => {
                     tracing::warn!(lease = %lease.key, "the leader assigned a lease of a stream that this worker does not read; it is given back");
-                    worker.notifier.publish(*lease);
+                    worker.context.notifier.publish(*lease);
                 }
                 Ok(WriteOutcome::Refused(_)) => {}
                 Err(error) => {
-                    worker.coordination_failed("ReleaseLease", &error);
+                    worker.context.coordination_failed("ReleaseLease", &error);
                     break;
                 }
             }
@@ -195,10 +200,10 @@ pub(crate) fn is_given_to(worker: &WorkerId, lease: &Lease) -> bool {
 }
 
 async fn renew(worker: &Worker, lease: Lease, latest_since: u64) -> Option<(Lease, Lease, Moment)> {
-    let sent = worker.clock.now();
+    let sent = worker.context.clock.now();
     let write = LeaseWrite::renew(&lease, None).with_latest_since(&lease, latest_since);
     worker.health.sent(Purpose::Renewing, sent);
-    let outcome = worker.store.apply(&write).await;
+    let outcome = worker.context.store.apply(&write).await;
     match &outcome {
         Ok(_) => worker.health.answered(Purpose::Renewing),
         Err(error) => worker.health.failed(Purpose::Renewing, with_causes(error)),
@@ -206,12 +211,12 @@ async fn renew(worker: &Worker, lease: Lease, latest_since: u64) -> Option<(Leas
     match outcome {
         Ok(WriteOutcome::Applied(renewed)) => Some((lease, *renewed, sent)),
         Ok(WriteOutcome::Refused(_)) => {
-            worker.metrics.operation(Operation::LeaseDiscovery).add(names::OWNER_MISMATCH, 1_u32);
+            worker.context.metrics.operation(Operation::LeaseDiscovery).add(names::OWNER_MISMATCH, 1_u32);
             None
         }
         Err(error) => {
             tracing::warn!(lease = %lease.key, %error, "cannot take up a lease; trying again");
-            worker.coordination_failed("TakeUpLease", &error);
+            worker.context.coordination_failed("TakeUpLease", &error);
             None
         }
     }

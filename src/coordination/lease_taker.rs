@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
+use super::Worker;
 use super::assign::independent::{AssignmentPlan, LeaseClaim, Rules, plan_assignment};
 use super::coordinator::{CONCURRENT_WRITES, LeaseCoordinator};
 use super::health::Purpose;
@@ -12,7 +13,6 @@ use crate::error::with_causes;
 use crate::lease::{Lease, LeaseWrite, StoreErrorKind, WriteOutcome};
 use crate::metrics::{Operation, names};
 use crate::types::{LeaseKey, Moment};
-use crate::worker::Worker;
 
 impl LeaseCoordinator {
     pub(super) async fn independent_round(&mut self) {
@@ -30,21 +30,21 @@ impl LeaseCoordinator {
     }
 
     fn plan(&mut self) -> AssignmentPlan {
-        let now = self.worker.clock.now();
+        let now = self.worker.context.clock.now();
         let rules = Rules {
-            worker: self.worker.id.clone(),
-            max_leases: self.worker.management.max_leases,
-            leases_to_acquire: self.worker.management.leases_to_acquire,
-            failover_time: self.worker.coordination.failover_time,
-            priority_lease_assignment: self.worker.coordination.priority_lease_assignment,
-            barred: self.duplicate_worker.barred(self.worker.coordination.failover_time, now),
+            worker: self.worker.context.id.clone(),
+            max_leases: self.worker.context.management.max_leases,
+            leases_to_acquire: self.worker.context.management.leases_to_acquire,
+            failover_time: self.worker.context.coordination.failover_time,
+            priority_lease_assignment: self.worker.context.coordination.priority_lease_assignment,
+            barred: self.duplicate_worker.barred(self.worker.context.coordination.failover_time, now),
         };
         plan_assignment(&self.view, &self.worker.held_leases.keys(), &rules, now, &mut self.rng)
     }
 
     /// Takes what the plan says and starts a consumer for each lease that was won.
     pub(super) async fn assign(&mut self) {
-        if self.worker.stopping.is_cancelled() {
+        if self.worker.context.stopping.is_cancelled() {
             return;
         }
         let mut plan = self.plan();
@@ -52,7 +52,7 @@ impl LeaseCoordinator {
         let worker = Arc::clone(&self.worker);
         if !plan.takes.is_empty() {
             // Leases that cannot be renewed would be lost again.
-            let room = worker.write_pacer.takes(worker.held_leases.keys().len());
+            let room = worker.context.write_pacer.takes(worker.held_leases.keys().len());
             if room < plan.takes.len() {
                 // Those that have waited longest first.
                 let seen: BTreeMap<&LeaseKey, Option<Moment>> =
@@ -61,9 +61,9 @@ impl LeaseCoordinator {
                 plan.takes.truncate(room);
             }
         }
-        let since = worker.clock.now();
+        let since = worker.context.clock.now();
         let (wanted, mut won) = (plan.takes.len() as u64, 0);
-        let mut report = worker.metrics.operation(Operation::TakeLeases);
+        let mut report = worker.context.metrics.operation(Operation::TakeLeases);
         report
             .add(names::TOTAL_LEASES, plan.leases as u64)
             .add(names::NUM_WORKERS, plan.workers as u64)
@@ -91,12 +91,12 @@ impl LeaseCoordinator {
                     self.learn(Lease::clone(&lease), sent);
                     if previous.owner.is_some() {
                         // If the previous owner lives in this process, it need not find out by itself.
-                        worker.notifier.publish(Lease::clone(&lease));
+                        worker.context.notifier.publish(Lease::clone(&lease));
                     }
                     self.start_consumer(*lease, *previous, sent);
                 }
                 Taken::Lost(Some(lease)) if self.reads(&lease) => {
-                    self.learn(*lease, self.worker.clock.now());
+                    self.learn(*lease, self.worker.context.clock.now());
                 }
                 // It is another stream's.
                 Taken::Lost(Some(lease)) => self.view.forget(&lease.key),
@@ -106,7 +106,7 @@ impl LeaseCoordinator {
         report.add(names::TAKEN_LEASES, won).add(names::UNTAKEN_LEASES, wanted - won).outcome(
             names::RUN,
             true,
-            worker.clock.now().since(since),
+            worker.context.clock.now().since(since),
         );
     }
 }
@@ -125,22 +125,27 @@ enum Taken {
 async fn take(worker: &Worker, wanted: LeaseClaim, latest_since: u64) -> Taken {
     let mut previous = wanted.lease.clone();
     let mut is_retry = false;
-    let until = worker.clock.now() + worker.coordination.failover_time / 4;
+    let until = worker.context.clock.now() + worker.context.coordination.failover_time / 4;
     loop {
-        if worker.write_pacer.is_throttled() {
+        if worker.context.write_pacer.is_throttled() {
             // Among the renewals, if that is not for long.
-            let left = until.since(worker.clock.now());
-            let _ = worker.clock.timeout(left, worker.write_pacer.turn(until)).await;
+            let left = until.since(worker.context.clock.now());
+            let _ = worker.context.clock.timeout(left, worker.context.write_pacer.turn(until)).await;
         }
-        let sent = worker.clock.now();
-        let write = LeaseWrite::take(&previous, &worker.id).with_latest_since(&previous, latest_since);
+        let sent = worker.context.clock.now();
+        let write =
+            LeaseWrite::take(&previous, &worker.context.id).with_latest_since(&previous, latest_since);
         worker.health.sent(Purpose::Renewing, sent);
-        let outcome = worker.store.apply(&write).await;
-        let took = worker.clock.now().since(sent);
-        worker.metrics.operation(Operation::TakeLeases).outcome(names::TAKE_LEASE, outcome.is_ok(), took);
+        let outcome = worker.context.store.apply(&write).await;
+        let took = worker.context.clock.now().since(sent);
+        worker.context.metrics.operation(Operation::TakeLeases).outcome(
+            names::TAKE_LEASE,
+            outcome.is_ok(),
+            took,
+        );
         match &outcome {
             Ok(_) => {
-                worker.write_pacer.accepted();
+                worker.context.write_pacer.accepted();
                 worker.health.answered(Purpose::Renewing);
             }
             Err(error) => worker.health.failed(Purpose::Renewing, with_causes(error)),
@@ -159,11 +164,11 @@ async fn take(worker: &Worker, wanted: LeaseClaim, latest_since: u64) -> Taken {
                 return Taken::Lost(lease);
             }
             Err(error) if error.kind() == StoreErrorKind::Throttled && sent < until => {
-                worker.write_pacer.refused(&error);
+                worker.context.write_pacer.refused(&error);
             }
             Err(error) => {
                 tracing::warn!(lease = %previous.key, %error, "cannot take a lease; trying again in the next round");
-                worker.coordination_failed("TakeLease", &error);
+                worker.context.coordination_failed("TakeLease", &error);
                 return Taken::Lost(None);
             }
         }

@@ -17,6 +17,7 @@ pub(crate) mod renewer;
 mod shard_syncer;
 mod table;
 pub(crate) mod view;
+mod worker;
 pub(crate) mod worker_metrics;
 
 #[cfg(test)]
@@ -25,3 +26,4 @@ mod growth_tests;
 
 pub(crate) use self::coordinator::LeaseCoordinator;
 pub(crate) use self::health::{CoordinationHealth, Measure, Purpose};
+pub(crate) use self::worker::Worker;

@@ -46,7 +46,10 @@ impl LeaseCoordinator {
 
     fn report_foreign(&self, stream: &TrackedStream, reason: String) {
         tracing::error!(stream = %stream.id, reason, "leases of another stream");
-        self.worker.events.emit(Event::StreamRecreated { stream: stream.id.clone(), reason: reason.into() });
+        self.worker
+            .context
+            .events
+            .emit(Event::StreamRecreated { stream: stream.id.clone(), reason: reason.into() });
     }
 
     /// Holds the leases of a stream against its shards. `is_older` says that the list was made before the
@@ -58,12 +61,13 @@ impl LeaseCoordinator {
         is_older: bool,
     ) {
         let worker = Arc::clone(&self.worker);
-        let now = worker.clock.now();
+        let now = worker.context.clock.now();
         let index = Shards::new(shards);
         let Some(care) = self.streams.get_mut(&stream.id.serialized().map(ToOwned::to_owned)) else { return };
         let leases = self.view.leases().filter(|lease| stream.has(lease));
         let origins = care.origins.check(leases, &stream.id, &index, is_older);
-        care.next_origin_check = (origins != Origins::Fit).then(|| now + worker.coordination.audit_interval);
+        care.next_origin_check =
+            (origins != Origins::Fit).then(|| now + worker.context.coordination.audit_interval);
         let foreign = match origins {
             Origins::Foreign(foreign) => foreign,
             Origins::Fit => {
@@ -76,10 +80,10 @@ impl LeaseCoordinator {
         if stream.set_foreign_leases(Some(reason.clone())) {
             self.report_foreign(stream, reason);
         }
-        if worker.coordination.on_recreated_stream == OnRecreatedStream::StartOver {
+        if worker.context.coordination.on_recreated_stream == OnRecreatedStream::StartOver {
             for foreign in foreign {
                 if let Err(error) = self.start_over(stream, &index, foreign).await {
-                    worker.coordination_failed("ResetLease", &error);
+                    worker.context.coordination_failed("ResetLease", &error);
                     break;
                 }
             }
@@ -102,18 +106,21 @@ impl LeaseCoordinator {
         };
         let mut row = foreign.lease;
         for _ in 0..2 {
-            match worker.store.apply(&LeaseWrite::reset(&row, &fresh)).await? {
+            match worker.context.store.apply(&LeaseWrite::reset(&row, &fresh)).await? {
                 WriteOutcome::Applied(reset) => {
                     tracing::warn!(lease = %key, checkpoint = %fresh.checkpoint, "lease of an earlier stream reset");
                     // Its holder finds out by the next renewal; this worker at once.
                     worker.held_leases.lose(&reset);
                     if fresh.checkpoint.is_shard_end() {
-                        worker.store.delete_ended(&key).await?;
+                        worker.context.store.delete_ended(&key).await?;
                         self.view.forget(&key);
                     } else {
-                        worker.events.emit(Event::LeaseReset { lease: key, checkpoint: row.checkpoint });
-                        self.learn(Lease::clone(&reset), worker.clock.now());
-                        worker.notifier.publish(*reset);
+                        worker
+                            .context
+                            .events
+                            .emit(Event::LeaseReset { lease: key, checkpoint: row.checkpoint });
+                        self.learn(Lease::clone(&reset), worker.context.clock.now());
+                        worker.context.notifier.publish(*reset);
                     }
                     return Ok(());
                 }
@@ -142,10 +149,10 @@ impl LeaseCoordinator {
         for lease in silent {
             let Some(shard) = shards.get(&lease.shard_id) else { continue };
             let origin = lease_of(shard, lease.checkpoint.clone()).in_stream(&stream.id);
-            match worker.store.apply(&LeaseWrite::update_origin(&lease.key, &origin)).await {
-                Ok(WriteOutcome::Applied(lease)) => self.learn(*lease, worker.clock.now()),
+            match worker.context.store.apply(&LeaseWrite::update_origin(&lease.key, &origin)).await {
+                Ok(WriteOutcome::Applied(lease)) => self.learn(*lease, worker.context.clock.now()),
                 Ok(WriteOutcome::Refused(_)) => {}
-                Err(error) => return worker.coordination_failed("UpdateLease", &error),
+                Err(error) => return worker.context.coordination_failed("UpdateLease", &error),
             }
         }
     }

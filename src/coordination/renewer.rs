@@ -4,6 +4,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
+use super::Worker;
 use super::health::Purpose;
 use crate::error::with_causes;
 use crate::lease::{HeldError, Throughput};
@@ -11,7 +12,6 @@ use crate::metrics::{Operation, names};
 use crate::planted::{Bug, planted};
 use crate::shard::HeldLeaseEntry;
 use crate::types::{LeaseKey, Moment};
-use crate::worker::Worker;
 
 /// Renewals sent at once.
 const CONCURRENT_RENEWALS: usize = 64;
@@ -28,13 +28,13 @@ const THROTTLED_LOOKS: u32 = 4;
 /// While the table throttles writes, leases are looked at four times as often and renewed as late as the
 /// pace of the table allows, those that run out first before the others; checkpoints get what is left.
 pub(crate) async fn run(worker: Arc<Worker>) {
-    let interval = worker.coordination.renew_interval();
+    let interval = worker.context.coordination.renew_interval();
     let mut meters: HashMap<LeaseKey, Meter> = HashMap::new();
     // First come, first served: however many there are, none is renewed twice before another.
     let mut waiting: VecDeque<(Arc<HeldLeaseEntry>, Throughput)> = VecDeque::new();
     let mut under_way = FuturesUnordered::new();
     let mut handing_over = FuturesUnordered::new();
-    let mut next = worker.clock.now() + interval;
+    let mut next = worker.context.clock.now() + interval;
     loop {
         while under_way.len() < CONCURRENT_RENEWALS {
             let Some((holding, throughput)) = waiting.pop_front() else { break };
@@ -48,22 +48,22 @@ pub(crate) async fn run(worker: Arc<Worker>) {
                 }
             }
             Some(()) = handing_over.next() => {}
-            () = worker.clock.sleep_until(next) => {
-                let now = worker.clock.now();
+            () = worker.context.clock.sleep_until(next) => {
+                let now = worker.context.clock.now();
                 let mut held_leases = worker.held_leases.all();
-                worker.write_pacer.note_leases(held_leases.len());
-                let is_throttled = worker.write_pacer.is_throttled();
+                worker.context.write_pacer.note_leases(held_leases.len());
+                let is_throttled = worker.context.write_pacer.is_throttled();
                 next = next.max(now) + if is_throttled { interval / THROTTLED_LOOKS } else { interval };
-                let due_after = worker.write_pacer.renewal_age(interval / 2, held_leases.len());
+                let due_after = worker.context.write_pacer.renewal_age(interval / 2, held_leases.len());
                 held_leases.sort_by_cached_key(|holding| holding.held.renewed());
-                worker.metrics.operation(Operation::RenewAllLeases).add(names::CURRENT_LEASES, held_leases.len() as u64);
+                worker.context.metrics.operation(Operation::RenewAllLeases).add(names::CURRENT_LEASES, held_leases.len() as u64);
                 meters.values_mut().for_each(|meter| meter.is_held = false);
                 for holding in held_leases {
                     let meter = meter(&mut meters, &holding, now);
                     meter.is_held = true;
                     // A checkpoint may have renewed it.
                     worker.health.landed(holding.held.renewed());
-                    let may_take = worker.coordination.leader.graceful_handoff_timeout;
+                    let may_take = worker.context.coordination.leader.graceful_handoff_timeout;
                     let is_overdue = |since| now.since(since) >= may_take || planted(Bug::HandsOverUnasked);
                     if holding.held.handoff_since().is_some_and(is_overdue) {
                         handing_over.push(hand_over(holding));
@@ -91,14 +91,14 @@ async fn hand_over(holding: Arc<HeldLeaseEntry>) {
 }
 
 async fn renew(worker: &Worker, holding: Arc<HeldLeaseEntry>, throughput: Throughput) -> LeaseKey {
-    let since = worker.clock.now();
+    let since = worker.context.clock.now();
     let is_asked = holding.held.is_valid();
     if is_asked {
         worker.health.sent(Purpose::Renewing, since);
     }
     let outcome = holding.held.renew(Some(throughput)).await;
-    let took = worker.clock.now().since(since);
-    let mut report = worker.metrics.operation(Operation::RenewAllLeases);
+    let took = worker.context.clock.now().since(since);
+    let mut report = worker.context.metrics.operation(Operation::RenewAllLeases);
     report.outcome(names::RENEW_LEASE, outcome.is_ok(), took).outcome(names::RUN, outcome.is_ok(), took);
     match outcome {
         Ok(()) => worker.health.answered(Purpose::Renewing),
@@ -112,7 +112,7 @@ async fn renew(worker: &Worker, holding: Arc<HeldLeaseEntry>, throughput: Throug
         Err(error) => {
             tracing::warn!(lease = %holding.held.key(), %error, "lease not renewed; trying again");
             worker.health.failed(Purpose::Renewing, with_causes(&error));
-            worker.coordination_failed("RenewLease", &error);
+            worker.context.coordination_failed("RenewLease", &error);
         }
     }
     holding.held.key().clone()

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
+use super::Worker;
 use super::coordinator::{CONCURRENT_WRITES, LeaseCoordinator};
 use super::origins::OriginTracker;
 use crate::config::CoordinationConfig;
@@ -21,7 +22,6 @@ use crate::shard_sync::{
 };
 use crate::stream_tracker::TrackedStream;
 use crate::types::{HashKeyRange, LeaseKey, Moment, ShardId, StartStrategy};
-use crate::worker::Worker;
 
 /// When to try again after shards could not be listed or leases not be created.
 const RETRY: Duration = Duration::from_secs(1);
@@ -108,7 +108,7 @@ impl LeaseCoordinator {
     /// the same rows.
     pub(super) async fn create_missing_leases(&mut self) {
         let worker = Arc::clone(&self.worker);
-        let mut listings = stream::iter(self.find_needs(worker.clock.now()))
+        let mut listings = stream::iter(self.find_needs(worker.context.clock.now()))
             .map(|mut need| async {
                 let shards = list(&worker, &mut need).await;
                 (need, shards)
@@ -121,7 +121,7 @@ impl LeaseCoordinator {
                     self.check_origins(&need.stream, &shards, is_older).await;
                 }
                 (MissingLeases::Ranges(_) | MissingLeases::Origins { .. }, Err(error)) => {
-                    worker.coordination_failed("ListShards", &error);
+                    worker.context.coordination_failed("ListShards", &error);
                 }
                 (MissingLeases::Vanished(leases), _) => self.put_back(leases).await,
                 (MissingLeases::Rest(leases), _) => {
@@ -175,10 +175,10 @@ impl LeaseCoordinator {
             if view.vanished().any(|lease| care.stream.has(lease)) {
                 need(MissingLeases::SomeLeases, None);
             } else if let Some((rest, scanned)) = rest {
-                let is_fresh = now.since(scanned) < worker.coordination.failover_time;
+                let is_fresh = now.since(scanned) < worker.context.coordination.failover_time;
                 need(if is_fresh { MissingLeases::Rest(rest) } else { MissingLeases::SomeLeases }, None);
             } else if now >= care.next_audit && !planted(Bug::NeverAudits) {
-                care.next_audit = now + worker.coordination.audit_interval;
+                care.next_audit = now + worker.context.coordination.audit_interval;
                 let audit = care.holes.check(leases);
                 audits.push(audit);
                 match audit {
@@ -207,13 +207,14 @@ impl LeaseCoordinator {
         if !audits.is_empty() {
             let count = |which: &[Audit]| audits.iter().filter(|audit| which.contains(audit)).count();
             worker
+                .context
                 .metrics
                 .operation(Operation::PeriodicShardSyncManager)
                 .add(names::STREAMS_WITH_PARTIAL_LEASES, count(&[Audit::Suspected, Audit::SyncNow]))
                 .add(names::STREAMS_TO_SYNC, count(&[Audit::SyncNow]));
         }
         if worker.streams.is_multi() {
-            let mut report = worker.metrics.operation(Operation::MultiStreamTracker);
+            let mut report = worker.context.metrics.operation(Operation::MultiStreamTracker);
             report.add(names::ACTIVE_STREAMS, streams.len());
         }
         needs
@@ -233,7 +234,7 @@ impl LeaseCoordinator {
             Ok(shards) => self.plan_sync(stream, strategy, &shards),
             Err(error) => {
                 tracing::warn!(stream = %stream.id, %error, "cannot list the shards; trying again");
-                worker.coordination_failed("ListShards", &error);
+                worker.context.coordination_failed("ListShards", &error);
                 Err(with_causes(&error))
             }
         };
@@ -251,7 +252,8 @@ impl LeaseCoordinator {
         let worker = Arc::clone(&self.worker);
         // If this worker was held up since the scan, rows may have been created, finished and deleted
         // meanwhile, and would be created again.
-        let is_fresh = worker.clock.now().since(self.scanned) < worker.coordination.failover_time;
+        let is_fresh =
+            worker.context.clock.now().since(self.scanned) < worker.context.coordination.failover_time;
         let (rest, problem) = match planned {
             Ok(plan) if is_fresh => {
                 let rest = self.create(plan, is_empty).await;
@@ -264,8 +266,9 @@ impl LeaseCoordinator {
             Ok(_) => (Vec::new(), Some("its leases could not be created".to_owned())),
             Err(problem) => (Vec::new(), Some(problem)),
         };
-        let now = worker.clock.now();
+        let now = worker.context.clock.now();
         worker
+            .context
             .metrics
             .operation(Operation::ShardSyncTask)
             .add(names::SYNC_SHARDS_SUCCESS, u64::from(problem.is_none()))
@@ -303,11 +306,11 @@ impl LeaseCoordinator {
             }
             let Some(range) = ranges.get(&lease.shard_id) else { continue };
             let write = LeaseWrite::update_hash_range(&lease.key, *range);
-            match worker.store.apply(&write).await {
-                Ok(WriteOutcome::Applied(lease)) => self.learn(*lease, worker.clock.now()),
+            match worker.context.store.apply(&write).await {
+                Ok(WriteOutcome::Applied(lease)) => self.learn(*lease, worker.context.clock.now()),
                 Ok(WriteOutcome::Refused(_)) => {}
                 Err(error) => {
-                    worker.coordination_failed("UpdateHashRange", &error);
+                    worker.context.coordination_failed("UpdateHashRange", &error);
                     break;
                 }
             }
@@ -321,7 +324,7 @@ impl LeaseCoordinator {
         shards: &[Shard],
     ) -> Result<ShardSyncPlan, String> {
         let leases: Vec<&Lease> = self.view.leases().filter(|lease| stream.has(lease)).collect();
-        let ignore = self.worker.coordination.ignore_unexpected_child_shards;
+        let ignore = self.worker.context.coordination.ignore_unexpected_child_shards;
         plan_shard_sync(shards, &leases, strategy, ignore)
             .map(|plan| plan.in_stream(&stream.id, stream.latest_since()))
             .map(|mut plan| {
@@ -331,7 +334,7 @@ impl LeaseCoordinator {
             })
             .map_err(|error| {
                 tracing::warn!(stream = %stream.id, %error, "the list of shards is not consistent; trying again");
-                self.worker.coordination_failed("SyncShards", &error);
+                self.worker.context.coordination_failed("SyncShards", &error);
                 error.to_string()
             })
     }
@@ -363,7 +366,7 @@ impl LeaseCoordinator {
         while let Some(outcome) = outcomes.next().await {
             let new = rest.pop_front();
             match outcome {
-                Some(lease) => self.learn(lease, self.worker.clock.now()),
+                Some(lease) => self.learn(lease, self.worker.context.clock.now()),
                 None => failed.extend(new),
             }
             if !failed.is_empty() && concurrent == 1 {
@@ -392,14 +395,20 @@ async fn list(worker: &Worker, need: &mut SyncRequest) -> Result<Vec<Shard>, Str
         MissingLeases::Vanished(_) | MissingLeases::Rest(_) => return Ok(Vec::new()),
         MissingLeases::SomeLeases | MissingLeases::Ranges(_) => None,
     };
-    let failover_time = worker.coordination.failover_time;
+    let failover_time = worker.context.coordination.failover_time;
     let patience = if worker.streams.is_multi() {
         (failover_time / 4).max(LISTING_MIN).min(failover_time)
     } else {
         failover_time
     };
-    let listing = list_shards(&*worker.api, &worker.clock, &stream.id, filter, worker.seeds.seed());
-    worker.clock.timeout(patience, listing).await.unwrap_or_else(|elapsed| {
+    let listing = list_shards(
+        &*worker.context.api,
+        &worker.context.clock,
+        &stream.id,
+        filter,
+        worker.context.seeds.seed(),
+    );
+    worker.context.clock.timeout(patience, listing).await.unwrap_or_else(|elapsed| {
         let error = StreamError::new(StreamErrorKind::Unavailable, "ListShards", stream.id.to_string());
         Err(error.with_source(elapsed))
     })
@@ -407,10 +416,10 @@ async fn list(worker: &Worker, need: &mut SyncRequest) -> Result<Vec<Shard>, Str
 
 /// Puts a lease; the row if it is there now, whoever put it.
 async fn create(worker: &Worker, lease: Lease, is_again: bool) -> Option<Lease> {
-    let since = worker.clock.now();
-    let created = worker.store.create(&lease).await;
-    let took = worker.clock.now().since(since);
-    let mut report = worker.metrics.operation(Operation::ShardSyncTask);
+    let since = worker.context.clock.now();
+    let created = worker.context.store.create(&lease).await;
+    let took = worker.context.clock.now().since(since);
+    let mut report = worker.context.metrics.operation(Operation::ShardSyncTask);
     report
         .outcome(names::CREATE_LEASE, created.is_ok(), took)
         .add(names::create_lease_success(&lease.checkpoint), u32::from(created.is_ok()));
@@ -419,24 +428,26 @@ async fn create(worker: &Worker, lease: Lease, is_again: bool) -> Option<Lease> 
             let (key, checkpoint) = (lease.key.clone(), lease.checkpoint.clone());
             if is_again {
                 tracing::warn!(lease = %key, %checkpoint, "the row of a lease was deleted; it is created again");
-                worker.events.emit(Event::LeaseRecreated { lease: key, checkpoint });
+                worker.context.events.emit(Event::LeaseRecreated { lease: key, checkpoint });
             } else {
                 tracing::info!(lease = %key, %checkpoint, "lease created");
-                worker.events.emit(Event::LeaseCreated { lease: key, checkpoint });
+                worker.context.events.emit(Event::LeaseCreated { lease: key, checkpoint });
             }
             Some(lease)
         }
         // A scan may have been too old to show it: it is as it was, and perhaps held.
-        Ok(Created::Already) if is_again => worker.store.lease(&lease.key).await.unwrap_or_else(|error| {
-            tracing::warn!(lease = %lease.key, %error, "cannot read a lease; trying again");
-            worker.coordination_failed("GetLease", &error);
-            None
-        }),
+        Ok(Created::Already) if is_again => {
+            worker.context.store.lease(&lease.key).await.unwrap_or_else(|error| {
+                tracing::warn!(lease = %lease.key, %error, "cannot read a lease; trying again");
+                worker.context.coordination_failed("GetLease", &error);
+                None
+            })
+        }
         // As new as it gets; should it be owned already, taking it fails and shows by whom.
         Ok(Created::Already) => Some(lease),
         Err(error) => {
             tracing::warn!(lease = %lease.key, %error, "cannot create a lease; trying again");
-            worker.coordination_failed("CreateLease", &error);
+            worker.context.coordination_failed("CreateLease", &error);
             None
         }
     }

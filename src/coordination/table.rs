@@ -15,18 +15,18 @@ impl LeaseCoordinator {
     pub(super) async fn reading_failed(&mut self, operation: &'static str, error: &StoreError) {
         let worker = Arc::clone(&self.worker);
         tracing::warn!(%error, "cannot read the lease table; trying again");
-        worker.coordination_failed(operation, error);
+        worker.context.coordination_failed(operation, error);
         worker.health.failed(Purpose::Reading, with_causes(error));
         if error.kind() != StoreErrorKind::TableMissing {
             return;
         }
         if worker.health.table_missing() {
             tracing::error!(%error, "the lease table does not exist; creating it again");
-            worker.events.emit(Event::LeaseTableMissing);
+            worker.context.events.emit(Event::LeaseTableMissing);
         }
-        let now = worker.clock.now();
+        let now = worker.context.clock.now();
         if now >= self.next_table {
-            self.next_table = now + worker.coordination.assignment_interval(self.workers);
+            self.next_table = now + worker.context.coordination.assignment_interval(self.workers);
             self.create_table_again().await;
         }
     }
@@ -35,9 +35,11 @@ impl LeaseCoordinator {
     /// again that were in it.
     async fn create_table_again(&mut self) {
         let worker = Arc::clone(&self.worker);
-        let ensured =
-            worker.clock.timeout(worker.coordination.failover_time, worker.store.ensure_table(&worker.table));
-        let failure = match worker.stopping.run_until_cancelled(ensured).await {
+        let ensured = worker.context.clock.timeout(
+            worker.context.coordination.failover_time,
+            worker.context.store.ensure_table(&worker.table),
+        );
+        let failure = match worker.context.stopping.run_until_cancelled(ensured).await {
             Some(Ok(Ok(()))) => None,
             Some(Ok(Err(error))) => Some(error),
             // Another try goes on from there.
@@ -45,17 +47,17 @@ impl LeaseCoordinator {
         };
         if let Some(error) = failure {
             tracing::error!(%error, "cannot create the lease table again; trying again");
-            worker.coordination_failed("CreateLeaseTable", &error);
+            worker.context.coordination_failed("CreateLeaseTable", &error);
             worker.health.failed(Purpose::Reading, with_causes(&error));
             return;
         }
         tracing::info!("the lease table is there again");
         self.has_owner_index = false;
-        self.next_round = worker.clock.now();
-        if worker.coordination.mode == CoordinationMode::Leader
+        self.next_round = worker.context.clock.now();
+        if worker.context.coordination.mode == CoordinationMode::Leader
             && let Err(error) = migration::initialize(&worker).await
         {
-            worker.coordination_failed("UpdateMigrationState", &error);
+            worker.context.coordination_failed("UpdateMigrationState", &error);
         }
     }
 }

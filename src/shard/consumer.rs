@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::ShardEnvironment;
 use super::callbacks::{Callbacks, Panicked};
 use super::fetching::{fetch, millis};
 use super::out_of_range::OutOfRange;
@@ -23,7 +24,6 @@ use crate::processor::ShardRecordProcessor;
 use crate::retrieval::{Batch, Delivery, OutOfRangeRecords, Retrieval};
 use crate::stream_tracker::TrackedStream;
 use crate::types::{ExtendedSequenceNumber, KinesisClientRecord, LeaseKey};
-use crate::worker::Worker;
 
 /// The most user records one call of a processor gets; larger batches are handed on in parts. Each
 /// part may cost its processor a checkpoint, and takes some 4 MiB.
@@ -39,7 +39,7 @@ const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// - A processor that was made hears exactly one last thing: `shard_ended` until it has stored the
 ///   end, or `lease_lost`; except one that panicked, which is dropped.
 pub(crate) struct ShardConsumer {
-    pub(super) worker: Arc<Worker>,
+    pub(super) environment: Arc<ShardEnvironment>,
     pub(super) stream: Arc<TrackedStream>,
     pub(super) held: Arc<HeldLease>,
     pub(super) status: Arc<StatusCell>,
@@ -75,7 +75,7 @@ pub(crate) enum Ending {
 
 impl ShardConsumer {
     pub(crate) fn new(
-        worker: Arc<Worker>,
+        environment: Arc<ShardEnvironment>,
         stream: Arc<TrackedStream>,
         held: Arc<HeldLease>,
         status: Arc<StatusCell>,
@@ -83,13 +83,13 @@ impl ShardConsumer {
         let callbacks = Callbacks {
             stream: stream.id.clone(),
             shard: held.shard_id().clone(),
-            clock: worker.clock.clone(),
-            events: worker.events.clone(),
-            metrics: worker.metrics.clone(),
+            clock: environment.context.clock.clone(),
+            events: environment.context.events.clone(),
+            metrics: environment.context.metrics.clone(),
             status: Arc::clone(&status),
         };
         Self {
-            worker,
+            environment,
             stream,
             held,
             status,
@@ -107,7 +107,7 @@ impl ShardConsumer {
     pub(crate) async fn run(mut self) -> Ending {
         let span = tracing::info_span!(
             "shard",
-            worker = %self.worker.id,
+            worker = %self.environment.context.id,
             stream = %self.stream.id,
             shard = %self.held.shard_id()
         );
@@ -147,19 +147,23 @@ impl ShardConsumer {
         if parents.is_empty() {
             return Input::ParentsEnded;
         }
-        let worker = Arc::clone(&self.worker);
-        let waiter = worker.open_leases.wait_for(parents.clone());
+        let environment = Arc::clone(&self.environment);
+        let waiter = environment.open_leases.wait_for(parents.clone());
         loop {
             let turn = tokio::select! {
                 biased;
                 input = interruption(&self.held, &self.stream.stopping) => return input,
-                turn = worker.open_leases.may_look() => turn,
+                turn = environment.open_leases.may_look() => turn,
             };
             if self.have_ended(&parents).await {
                 return Input::ParentsEnded;
             }
             drop(turn);
-            let poll = self.worker.clock.sleep(self.worker.coordination.parent_shard_poll_interval);
+            let poll = self
+                .environment
+                .context
+                .clock
+                .sleep(self.environment.context.coordination.parent_shard_poll_interval);
             tokio::select! {
                 biased;
                 input = interruption(&self.held, &self.stream.stopping) => return input,
@@ -171,12 +175,12 @@ impl ShardConsumer {
 
     async fn have_ended(&self, parents: &[LeaseKey]) -> bool {
         for parent in parents {
-            match self.worker.store.lease(parent).await {
+            match self.environment.context.store.lease(parent).await {
                 Ok(lease) if lets_children_start(lease.as_ref()) => {}
                 Ok(_) => return false,
                 Err(error) => {
                     tracing::warn!(%parent, %error, "cannot see whether a parent shard has ended");
-                    self.worker.coordination_failed("GetParentLease", &error);
+                    self.environment.context.coordination_failed("GetParentLease", &error);
                     return false;
                 }
             }
@@ -187,26 +191,26 @@ impl ShardConsumer {
     /// Makes the processor; fetching starts meanwhile.
     async fn initialize(&mut self) -> Input {
         let lease = self.held.lease();
-        self.fetching = Some(fetch(&self.worker, &self.stream, &lease, &self.status));
+        self.fetching = Some(fetch(&self.environment, &self.stream, &lease, &self.status));
         let checkpointer = Checkpointer::new(CheckpointerParts {
             held: Arc::clone(&self.held),
             stream: self.stream.id.clone(),
-            application: Arc::clone(&self.worker.application),
-            events: self.worker.events.clone(),
-            metrics: self.worker.metrics.clone(),
-            clock: self.worker.clock.clone(),
+            application: Arc::clone(&self.environment.context.application),
+            events: self.environment.context.events.clone(),
+            metrics: self.environment.context.metrics.clone(),
+            clock: self.environment.context.clock.clone(),
         });
-        let since = self.worker.clock.now();
+        let since = self.environment.context.clock.now();
         let made =
-            self.callbacks.run("initialize", self.worker.factory.initialize(checkpointer.clone())).await;
-        let took = self.worker.clock.now().since(since);
+            self.callbacks.run("initialize", self.environment.factory.initialize(checkpointer.clone())).await;
+        let took = self.environment.context.clock.now().since(since);
         self.report(Operation::InitializeTask).add(names::INITIALIZE_TIME, took);
         let Ok(processor) = made else {
             checkpointer.close().await;
             return Input::Panicked;
         };
         tracing::info!(checkpoint = %lease.checkpoint, "processing starts");
-        self.worker.events.emit(Event::ProcessingStarted {
+        self.environment.context.events.emit(Event::ProcessingStarted {
             stream: self.stream.id.clone(),
             shard: self.held.shard_id().clone(),
             checkpoint: lease.checkpoint.clone(),
@@ -214,7 +218,7 @@ impl ShardConsumer {
         self.running = Some(Running {
             processor,
             checkpointer,
-            deaggregator: Deaggregator::new(match self.worker.retrieval.out_of_range_records {
+            deaggregator: Deaggregator::new(match self.environment.retrieval.out_of_range_records {
                 OutOfRangeRecords::Drop => lease.hash_key_range,
                 OutOfRangeRecords::Deliver => None,
             }),
@@ -231,7 +235,7 @@ impl ShardConsumer {
             let delivery = tokio::select! {
                 biased;
                 input = interruption(&self.held, &self.stream.stopping) => return input,
-                () = self.worker.clock.sleep_until(due.unwrap_or_default()), if due.is_some() => {
+                () = self.environment.context.clock.sleep_until(due.unwrap_or_default()), if due.is_some() => {
                     self.report_out_of_range();
                     continue;
                 }
@@ -269,7 +273,8 @@ impl ShardConsumer {
             self.report(Operation::ProcessTask).add(names::RECORDS_OUT_OF_RANGE, out_of_range);
             self.report_out_of_range();
         }
-        if was_empty && self.worker.coordination.call_process_records_even_for_empty_record_list {
+        if was_empty && self.environment.context.coordination.call_process_records_even_for_empty_record_list
+        {
             self.deliver(Vec::new(), millis_behind_latest).await?;
         }
         for records in parts {
@@ -281,12 +286,12 @@ impl ShardConsumer {
 
     /// Reports what was left out, if it is time.
     fn report_out_of_range(&mut self) {
-        let Some(count) = self.out_of_range.take(self.worker.clock.now()) else { return };
+        let Some(count) = self.out_of_range.take(self.environment.context.clock.now()) else { return };
         tracing::warn!(
             count,
             "user records of KPL aggregates were left out: their hash keys lie outside the shard's"
         );
-        self.worker.events.emit(Event::RecordsOutOfRange {
+        self.environment.context.events.emit(Event::RecordsOutOfRange {
             stream: self.stream.id.clone(),
             shard: self.held.shard_id().clone(),
             count,
@@ -314,7 +319,7 @@ impl ShardConsumer {
             status.records_delivered += count;
             status.bytes_delivered += bytes;
         });
-        let since = self.worker.clock.now();
+        let since = self.environment.context.clock.now();
         let outcome = {
             let mut call = pin!(
                 self.callbacks
@@ -334,7 +339,7 @@ impl ShardConsumer {
                 }
             }
         };
-        let took = self.worker.clock.now().since(since);
+        let took = self.environment.context.clock.now().since(since);
         let behind = millis(millis_behind_latest);
         self.report(Operation::ProcessTask)
             .add(names::RECORDS_PROCESSED, count)
@@ -342,7 +347,11 @@ impl ShardConsumer {
             .add(names::MILLIS_BEHIND_LATEST, behind)
             .add(names::PROCESS_RECORDS_TIME, took)
             .outcome(names::RUN, outcome.is_ok(), took);
-        self.worker.metrics.operation(Operation::ApplicationTracker).add(names::MILLIS_BEHIND_LATEST, behind);
+        self.environment
+            .context
+            .metrics
+            .operation(Operation::ApplicationTracker)
+            .add(names::MILLIS_BEHIND_LATEST, behind);
         match outcome {
             Ok(()) => {
                 self.failures = 0;
@@ -364,7 +373,7 @@ impl ShardConsumer {
         tokio::select! {
             biased;
             input = interruption(&self.held, &self.stream.stopping) => input,
-            () = self.worker.clock.sleep(pause) => Input::PauseOver,
+            () = self.environment.context.clock.sleep(pause) => Input::PauseOver,
         }
     }
 
@@ -378,8 +387,8 @@ impl ShardConsumer {
         match self.held.release().await {
             Ok(lease) => {
                 tracing::info!("lease released");
-                self.worker.events.emit(Event::LeaseReleased { lease: self.held.key().clone() });
-                self.worker.notifier.publish(lease);
+                self.environment.context.events.emit(Event::LeaseReleased { lease: self.held.key().clone() });
+                self.environment.context.notifier.publish(lease);
                 self.released = true;
             }
             Err(error) => tracing::info!(%error, "lease not released; it will expire"),
@@ -394,8 +403,11 @@ impl ShardConsumer {
         match self.held.reset(fresh).await {
             Ok(lease) => {
                 tracing::warn!(%checkpoint, "checkpoint discarded; the shard is read from its oldest record");
-                self.worker.events.emit(Event::LeaseReset { lease: self.held.key().clone(), checkpoint });
-                self.worker.notifier.publish(lease);
+                self.environment
+                    .context
+                    .events
+                    .emit(Event::LeaseReset { lease: self.held.key().clone(), checkpoint });
+                self.environment.context.notifier.publish(lease);
                 self.released = true;
             }
             Err(error) => tracing::warn!(%error, "checkpoint not discarded; the lease will expire"),
@@ -408,25 +420,35 @@ impl ShardConsumer {
         if let Some(running) = self.running.take() {
             running.checkpointer.close().await;
             // If it panics, there is nothing left to do for it.
-            let since = self.worker.clock.now();
+            let since = self.environment.context.clock.now();
             let _ = self.callbacks.run("lease_lost", running.processor.lease_lost()).await;
-            let took = self.worker.clock.now().since(since);
+            let took = self.environment.context.clock.now().since(since);
             self.report(Operation::ShutdownTask).add(names::SHUTDOWN_TIME, took);
         }
         if !self.released {
-            self.worker.events.emit(Event::LeaseLost { lease: self.held.key().clone() });
+            self.environment.context.events.emit(Event::LeaseLost { lease: self.held.key().clone() });
         }
         self.held.abandon();
         Input::FinalCallbackReturned
     }
 
     pub(super) fn report(&self, operation: Operation) -> Report {
-        self.worker.metrics.operation(operation).shard(self.held.shard_id()).stream(&self.stream.id)
+        self.environment
+            .context
+            .metrics
+            .operation(operation)
+            .shard(self.held.shard_id())
+            .stream(&self.stream.id)
     }
 
     pub(super) fn restart_pause(&self) -> Duration {
-        let doubled = self.worker.coordination.task_backoff_time.saturating_mul(1 << self.failures.min(16));
-        doubled.min(RESTART_PAUSE_MAX.max(self.worker.coordination.task_backoff_time))
+        let doubled = self
+            .environment
+            .context
+            .coordination
+            .task_backoff_time
+            .saturating_mul(1 << self.failures.min(16));
+        doubled.min(RESTART_PAUSE_MAX.max(self.environment.context.coordination.task_backoff_time))
     }
 }
 

@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 
 use super::consumer::{ShardConsumer, interruption};
 use super::state::Input;
+use crate::context::Context;
 use crate::events::Event;
 use crate::kinesis::StreamError;
 use crate::kinesis::list::list_shards;
@@ -13,7 +14,6 @@ use crate::metrics::{Operation, names};
 use crate::planted::{Bug, planted};
 use crate::shard_sync::{ChildError, plan_child_leases};
 use crate::types::ShardId;
-use crate::worker::Worker;
 
 impl ShardConsumer {
     /// Creates the children's leases, then tells the processor, until the end is stored.
@@ -28,7 +28,7 @@ impl ShardConsumer {
                 tokio::select! {
                     biased;
                     input = interruption(&self.held, &self.stream.stopping) => return input,
-                    () = self.worker.clock.sleep(pause) => {}
+                    () = self.environment.context.clock.sleep(pause) => {}
                 }
             }
             attempt += 1;
@@ -39,14 +39,14 @@ impl ShardConsumer {
                 && let Err(error) = self.create_child_leases().await
             {
                 tracing::warn!(%error, "the leases of the child shards are not created yet; trying again");
-                self.worker.coordination_failed("CreateChildLeases", error.as_ref());
+                self.environment.context.coordination_failed("CreateChildLeases", error.as_ref());
                 continue;
             }
             let Some(running) = &self.running else { return Input::LeaseGone };
             running.checkpointer.reach_end();
-            let since = self.worker.clock.now();
+            let since = self.environment.context.clock.now();
             let call = self.callbacks.run("shard_ended", running.processor.shard_ended()).await;
-            let took = self.worker.clock.now().since(since);
+            let took = self.environment.context.clock.now().since(since);
             self.report(Operation::ShutdownTask).add(names::SHUTDOWN_TIME, took);
             if self.held.is_valid() && !self.held.lease().checkpoint.is_shard_end() {
                 let outcome = if call.is_ok() { "returned" } else { "panicked" };
@@ -54,7 +54,7 @@ impl ShardConsumer {
                     attempt,
                     "shard_ended() {outcome} without storing the end; call checkpointer.end() in it"
                 );
-                self.worker.events.emit(Event::ShardEndNotStored {
+                self.environment.context.events.emit(Event::ShardEndNotStored {
                     stream: self.stream.id.clone(),
                     shard: self.held.shard_id().clone(),
                     attempts: attempt,
@@ -63,7 +63,7 @@ impl ShardConsumer {
         }
         let children: Vec<_> = self.children.iter().map(|child| child.id.clone()).collect();
         tracing::info!(?children, "shard ended");
-        self.worker.events.emit(Event::ShardEnded {
+        self.environment.context.events.emit(Event::ShardEnded {
             stream: self.stream.id.clone(),
             shard: self.held.shard_id().clone(),
             children,
@@ -73,7 +73,7 @@ impl ShardConsumer {
         {
             tracing::debug!(%error, "the handoff of an ended shard is left to the leader");
         }
-        self.worker.notifier.publish(self.held.lease());
+        self.environment.context.notifier.publish(self.held.lease());
         Input::FinalCallbackReturned
     }
 
@@ -106,16 +106,16 @@ impl ShardConsumer {
         }
         for lease in planned? {
             let lease = lease.in_stream(&self.stream.id);
-            let since = self.worker.clock.now();
-            let created = self.worker.store.create(&lease).await;
-            let took = self.worker.clock.now().since(since);
+            let since = self.environment.context.clock.now();
+            let created = self.environment.context.store.create(&lease).await;
+            let took = self.environment.context.clock.now().since(since);
             self.report(Operation::ShutdownTask)
                 .outcome(names::CREATE_LEASE, created.is_ok(), took)
                 .add(names::create_lease_success(&lease.checkpoint), u32::from(created.is_ok()));
             if created? == Created::Now {
                 let (key, checkpoint) = (lease.key.clone(), lease.checkpoint.clone());
-                self.worker.events.emit(Event::LeaseCreated { lease: key, checkpoint });
-                self.worker.notifier.publish(lease);
+                self.environment.context.events.emit(Event::LeaseCreated { lease: key, checkpoint });
+                self.environment.context.notifier.publish(lease);
             }
         }
         self.held.note_children(self.children.iter().map(|child| child.id.clone()).collect());
@@ -123,12 +123,12 @@ impl ShardConsumer {
     }
 
     async fn listed_shards(&self) -> Result<BTreeSet<ShardId>, StreamError> {
-        let Worker { api, clock, seeds, .. } = &*self.worker;
+        let Context { api, clock, seeds, .. } = &*self.environment.context;
         let shards = list_shards(&**api, clock, &self.stream.id, None, seeds.seed()).await?;
         Ok(shards.into_iter().map(|shard| shard.id).collect())
     }
 
     async fn has_lease(&self, shard: &ShardId) -> Result<bool, StoreError> {
-        Ok(self.worker.store.lease(&self.stream.id.lease_key(shard)).await?.is_some())
+        Ok(self.environment.context.store.lease(&self.stream.id.lease_key(shard)).await?.is_some())
     }
 }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::ShardEnvironment;
 use super::status::StatusCell;
 use crate::error::with_causes;
 use crate::events::{Event, EventSink};
@@ -9,11 +10,10 @@ use crate::lease::Lease;
 use crate::retrieval::{Cause, FetchEvent, FetchObserver, Retrieval, RetrievalSpec, Source, StartPosition};
 use crate::stream_tracker::TrackedStream;
 use crate::types::{ShardId, StartStrategy};
-use crate::worker::Worker;
 
 /// Starts to read the shard of `lease` where it stands.
 pub(super) fn fetch(
-    worker: &Worker,
+    environment: &ShardEnvironment,
     stream: &Arc<TrackedStream>,
     lease: &Lease,
     status: &Arc<StatusCell>,
@@ -23,7 +23,7 @@ pub(super) fn fetch(
         StartStrategy::Latest | StartStrategy::Oldest => None,
     };
     Retrieval::start(RetrievalSpec {
-        api: Arc::clone(&worker.api),
+        api: Arc::clone(&environment.context.api),
         stream: stream.id.clone(),
         shard: lease.shard_id.clone(),
         start: StartPosition {
@@ -34,16 +34,21 @@ pub(super) fn fetch(
             timestamp,
         },
         lease: lease.clone(),
-        on_recreated_stream: worker.coordination.on_recreated_stream,
+        on_recreated_stream: environment.context.coordination.on_recreated_stream,
         source: stream.fan_out.clone().map_or(Source::Polling, Source::FanOut),
-        limit: worker.lease_config.records_per_call(),
-        config: worker.retrieval.clone(),
-        empty_batches: worker.coordination.call_process_records_even_for_empty_record_list,
-        budget: Arc::clone(&worker.budget),
-        clock: worker.clock.clone(),
-        seed: worker.seeds.seed(),
-        metrics: worker.metrics.clone(),
-        observer: observer(Arc::clone(stream), lease.clone(), worker.events.clone(), Arc::clone(status)),
+        limit: environment.context.lease_config.records_per_call(),
+        config: environment.retrieval.clone(),
+        empty_batches: environment.context.coordination.call_process_records_even_for_empty_record_list,
+        budget: Arc::clone(&environment.budget),
+        clock: environment.context.clock.clone(),
+        seed: environment.context.seeds.seed(),
+        metrics: environment.context.metrics.clone(),
+        observer: observer(
+            Arc::clone(stream),
+            lease.clone(),
+            environment.context.events.clone(),
+            Arc::clone(status),
+        ),
     })
 }
 

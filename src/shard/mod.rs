@@ -3,6 +3,7 @@
 mod callbacks;
 mod consumer;
 mod ending;
+mod environment;
 mod fetching;
 mod held_leases;
 mod out_of_range;
@@ -10,6 +11,7 @@ mod state;
 mod status;
 
 pub(crate) use self::consumer::{Ending, ShardConsumer};
+pub(crate) use self::environment::ShardEnvironment;
 pub(crate) use self::held_leases::{HeldLeaseEntry, HeldLeases};
 pub use self::state::ShardState;
 #[cfg(feature = "internals")]

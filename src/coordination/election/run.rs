@@ -3,12 +3,12 @@ use std::time::Duration;
 
 use super::lock::{ElectionAction, LockRow, LockView, Version, key};
 use crate::coordination::Purpose;
+use crate::coordination::Worker;
 use crate::coordination::migration::Protocol;
 use crate::error::with_causes;
 use crate::events::Event;
 use crate::lease::{EntityKind, EntityOutcome, LeaseWrite, StoreError, StoreErrorKind};
 use crate::types::{Moment, WorkerId};
-use crate::worker::Worker;
 
 /// Heartbeats in the time for which a lock is good.
 const HEARTBEATS: u32 = 4;
@@ -55,14 +55,14 @@ pub(crate) async fn current_leader(worker: &Worker) -> Result<Option<WorkerId>, 
     if let Some(leader) = worker.election.leader() {
         return Ok(Some(leader));
     }
-    let row = worker.store.entity(EntityKind::Leader, &key()).await?;
+    let row = worker.context.store.entity(EntityKind::Leader, &key()).await?;
     Ok(row.as_ref().and_then(LockRow::from_item).map(|row| row.owner))
 }
 
 /// Stands for election, and shows that it is alive while it is the leader, for as long as it is polled
 /// and the fleet is run by a leader.
 pub(crate) async fn run(worker: Arc<Worker>) {
-    let mut rng = worker.seeds.rng();
+    let mut rng = worker.context.seeds.rng();
     loop {
         if worker.protocol.get() != Protocol::Led {
             // The fleet was rolled back.
@@ -70,11 +70,11 @@ pub(crate) async fn run(worker: Arc<Worker>) {
             worker.health.answered(Purpose::Leading);
         }
         worker.protocol.until_led().await;
-        if worker.stopping.is_cancelled() {
+        if worker.context.stopping.is_cancelled() {
             // Nothing is acquired any more; what is held is given up by `resign`.
             return std::future::pending().await;
         }
-        let now = worker.clock.now();
+        let now = worker.context.clock.now();
         worker.health.sent(Purpose::Leading, now);
         let next = match stand(&worker, &mut rng).await {
             Ok(next) => {
@@ -84,17 +84,17 @@ pub(crate) async fn run(worker: Arc<Worker>) {
             Err(error) => {
                 worker.health.failed(Purpose::Leading, with_causes(&error));
                 tracing::warn!(%error, "cannot reach the leader's lock; trying again");
-                worker.coordination_failed("LeaderLock", &error);
+                worker.context.coordination_failed("LeaderLock", &error);
                 now + heartbeat(&worker) / 2
             }
         };
-        let pause = next.since(worker.clock.now()).max(PAUSE_MIN);
-        let _ = worker.stopping.run_until_cancelled(worker.clock.sleep(pause)).await;
+        let pause = next.since(worker.context.clock.now()).max(PAUSE_MIN);
+        let _ = worker.context.stopping.run_until_cancelled(worker.context.clock.sleep(pause)).await;
     }
 }
 
 fn heartbeat(worker: &Worker) -> Duration {
-    worker.coordination.leader_lease_duration() / HEARTBEATS
+    worker.context.coordination.leader_lease_duration() / HEARTBEATS
 }
 
 /// One look at the lock, and what follows from it. Returns when to look again.
@@ -102,24 +102,24 @@ async fn stand(worker: &Worker, rng: &mut fastrand::Rng) -> Result<Moment, Store
     let election = &worker.election;
     let _writing = election.writing.lock().await;
     let was_leader = election.lock().leads_until().is_some();
-    let since = worker.clock.now();
+    let since = worker.context.clock.now();
     if election.abstains_until().is_some_and(|until| since < until) {
         return Ok(since + heartbeat(worker));
     }
     if !was_leader {
-        let row = match worker.store.entity(EntityKind::Leader, &key()).await? {
+        let row = match worker.context.store.entity(EntityKind::Leader, &key()).await? {
             Some(row) => Some(LockRow::from_item(&row).ok_or_else(unreadable)?),
             None => None,
         };
-        election.lock().observe(row, worker.clock.now());
+        election.lock().observe(row, worker.context.clock.now());
     }
     let mut next = since + heartbeat(worker);
     // A heartbeat that landed unnoticed is refused the next time, and the lock taken back at once.
     for _ in 0..2 {
-        let sent = worker.clock.now();
-        let duration = worker.coordination.leader_lease_duration();
+        let sent = worker.context.clock.now();
+        let duration = worker.context.coordination.leader_lease_duration();
         let version = Version::new(rng.u128(..));
-        let planned = election.lock().plan(&worker.id, duration, version, sent);
+        let planned = election.lock().plan(&worker.context.id, duration, version, sent);
         match planned {
             ElectionAction::Acquire(write) | ElectionAction::Heartbeat(write) => {
                 if put(worker, &write, sent).await? {
@@ -147,11 +147,11 @@ fn unreadable() -> StoreError {
 
 /// Whether this worker is the leader now.
 async fn put(worker: &Worker, write: &LeaseWrite, sent: Moment) -> Result<bool, StoreError> {
-    let row = match worker.store.apply_to_entity(EntityKind::Leader, write).await? {
+    let row = match worker.context.store.apply_to_entity(EntityKind::Leader, write).await? {
         EntityOutcome::Applied(row) => LockRow::from_item(&row),
         EntityOutcome::Refused(row) => {
             let row = row.as_ref().and_then(LockRow::from_item);
-            worker.election.lock().observe(row, worker.clock.now());
+            worker.election.lock().observe(row, worker.context.clock.now());
             return Ok(false);
         }
     };
@@ -165,11 +165,11 @@ fn tell(worker: &Worker, was_leader: bool) {
     let is_leader = worker.election.lock().leads_until().is_some();
     if is_leader && !was_leader {
         tracing::info!("this worker is the leader now");
-        worker.events.emit(Event::LeadershipGained);
+        worker.context.events.emit(Event::LeadershipGained);
         worker.wake.notify_one();
     } else if was_leader && !is_leader {
         tracing::info!("this worker is the leader no longer");
-        worker.events.emit(Event::LeadershipLost);
+        worker.context.events.emit(Event::LeadershipLost);
     }
 }
 
@@ -179,14 +179,14 @@ pub(crate) async fn resign(worker: &Worker, abstains_until: Option<Moment>) {
     let election = &worker.election;
     *election.abstains_until() = abstains_until;
     let _writing = election.writing.lock().await;
-    let resigned = election.lock().resign(&worker.id);
+    let resigned = election.lock().resign(&worker.context.id);
     let Some(conditions) = resigned else { return };
-    worker.events.emit(Event::LeadershipLost);
-    match worker.store.delete_entity(EntityKind::Leader, &key(), &conditions).await {
+    worker.context.events.emit(Event::LeadershipLost);
+    match worker.context.store.delete_entity(EntityKind::Leader, &key(), &conditions).await {
         Ok(()) => tracing::info!("gave leadership up"),
         Err(error) => {
             tracing::warn!(%error, "cannot give leadership up; it runs out by itself");
-            worker.coordination_failed("ReleaseLock", &error);
+            worker.context.coordination_failed("ReleaseLock", &error);
         }
     }
 }

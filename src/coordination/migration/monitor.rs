@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 use super::shuffle::leads;
 use super::state::{ClientVersion, MigrationState, initial_version, key, store};
 use crate::config::CoordinationMode;
+use crate::coordination::Worker;
 use crate::coordination::worker_metrics::WorkerStats;
 use crate::lease::{EntityKind, EntityOutcome, Item, Lease, StoreError, StoreErrorKind};
 use crate::metrics::{Operation, names};
 use crate::types::{Moment, WorkerId};
-use crate::worker::Worker;
 
 /// How often the row is looked at (KCL's `ClientVersionChangeMonitor`, `MigrationReadyMonitor`).
 const PERIOD: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ const TRIES: usize = 10;
 pub(crate) async fn initialize(worker: &Worker) -> Result<ClientVersion, StoreError> {
     for _ in 0..TRIES {
         let stored = stored(worker).await?;
-        let mode = worker.coordination.mode;
+        let mode = worker.context.coordination.mode;
         let (version, must_store) = initial_version(mode, stored.as_ref().map(|stored| stored.version));
         if !must_store || change(worker, stored.as_ref(), version).await? {
             worker.protocol.set(version.protocol());
@@ -38,13 +38,13 @@ pub(crate) async fn initialize(worker: &Worker) -> Result<ClientVersion, StoreEr
 /// Follows the fleet from one protocol to another, and moves it on when it is ready and this worker
 /// leads it, for as long as it is polled.
 pub(crate) async fn run(worker: Arc<Worker>, version: ClientVersion) {
-    if worker.coordination.mode == CoordinationMode::Independent {
+    if worker.context.coordination.mode == CoordinationMode::Independent {
         return std::future::pending().await;
     }
     let mut version = version;
     let mut ready_since: Option<Moment> = None;
-    let first = PERIOD.mul_f64(0.5 * worker.seeds.rng().f64());
-    worker.clock.sleep(first).await;
+    let first = PERIOD.mul_f64(0.5 * worker.context.seeds.rng().f64());
+    worker.context.clock.sleep(first).await;
     while version.may_change() {
         match stored(&worker).await {
             Ok(Some(state)) if state.version != version => {
@@ -57,35 +57,37 @@ pub(crate) async fn run(worker: Arc<Worker>, version: ClientVersion) {
             Ok(Some(state)) if version == ClientVersion::UpgradeFrom2x => {
                 match is_ready(&worker).await {
                     Ok(ready) => {
-                        let now = worker.clock.now();
+                        let now = worker.context.clock.now();
                         let since = *ready_since.get_or_insert(now);
                         if !ready {
                             ready_since = None;
-                        } else if now.since(since) >= worker.coordination.leader.ready_for {
+                        } else if now.since(since) >= worker.context.coordination.leader.ready_for {
                             match change(&worker, Some(&state), ClientVersion::V3xWithRollback).await {
                                 // Noticed like anybody else's change.
                                 Ok(_) => continue,
-                                Err(error) => worker.coordination_failed("UpdateMigrationState", &error),
+                                Err(error) => {
+                                    worker.context.coordination_failed("UpdateMigrationState", &error)
+                                }
                             }
                         }
                     }
                     Err(error) => {
                         // It may have been unready meanwhile.
                         ready_since = None;
-                        worker.coordination_failed("MigrationReadiness", &error);
+                        worker.context.coordination_failed("MigrationReadiness", &error);
                     }
                 }
             }
             Ok(_) => {}
-            Err(error) => worker.coordination_failed("GetMigrationState", &error),
+            Err(error) => worker.context.coordination_failed("GetMigrationState", &error),
         }
-        worker.clock.sleep(PERIOD).await;
+        worker.context.clock.sleep(PERIOD).await;
     }
     std::future::pending().await
 }
 
 async fn stored(worker: &Worker) -> Result<Option<MigrationState>, StoreError> {
-    let row = worker.store.entity(EntityKind::ClientVersionMigration, &key()).await?;
+    let row = worker.context.store.entity(EntityKind::ClientVersionMigration, &key()).await?;
     row.map(MigrationState::from_item).transpose().map_err(|reason| {
         StoreError::new(StoreErrorKind::Malformed, "GetMigrationState", key().as_str()).with_detail(reason)
     })
@@ -97,10 +99,10 @@ async fn change(
     previous: Option<&MigrationState>,
     version: ClientVersion,
 ) -> Result<bool, StoreError> {
-    let now = worker.clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = worker.context.clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-    let write = store(previous, version, &worker.id, millis);
-    let outcome = worker.store.apply_to_entity(EntityKind::ClientVersionMigration, &write).await?;
+    let write = store(previous, version, &worker.context.id, millis);
+    let outcome = worker.context.store.apply_to_entity(EntityKind::ClientVersionMigration, &write).await?;
     let is_stored = matches!(outcome, EntityOutcome::Applied(_));
     if is_stored {
         tracing::info!(%version, "stored how far the fleet has come");
@@ -111,20 +113,21 @@ async fn change(
 /// Whether this worker leads the fleet by the rules of 2.x and finds it ready to be run by a leader:
 /// the index of owners can be read, and every owner tells how busy it is.
 async fn is_ready(worker: &Worker) -> Result<bool, StoreError> {
-    let scan = worker.store.scan().await?;
+    let scan = worker.context.store.scan().await?;
     // The rows of shards that have ended may name workers that are long gone.
     let running: Vec<&Lease> = scan.leases.iter().filter(|lease| !lease.checkpoint.is_shard_end()).collect();
     let owners: BTreeSet<&WorkerId> = running.iter().filter_map(|lease| lease.owner.as_ref()).collect();
     // Java counts the owners of all rows. Who leads by either count may say that the fleet is ready.
     let of_all = scan.leases.iter().filter_map(|lease| lease.owner.as_ref());
-    if !leads(&worker.id, owners.iter().copied()) && !leads(&worker.id, of_all) {
+    if !leads(&worker.context.id, owners.iter().copied()) && !leads(&worker.context.id, of_all) {
         return Ok(false);
     }
-    let has_index = worker.store.ensure_owner_index().await?;
+    let has_index = worker.context.store.ensure_owner_index().await?;
     // A lease that nobody owns keeps a fleet from being ready, as in KCL.
     let report = running.iter().all(|lease| lease.owner.is_some())
-        && all_report(&scan.entities, &owners, worker.clock.wall());
+        && all_report(&scan.entities, &owners, worker.context.clock.wall());
     worker
+        .context
         .metrics
         .operation(Operation::Migration)
         .add(names::GSI_READY, u64::from(has_index))

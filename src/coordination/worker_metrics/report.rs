@@ -6,10 +6,10 @@ use super::agreement::CpuAgreement;
 use super::cpu::CpuMeter;
 use super::seen::look;
 use super::stats::{CPU, WorkerStats};
+use crate::coordination::Worker;
 use crate::coordination::migration::Protocol;
 use crate::lease::EntityKind;
 use crate::metrics::{Operation, names};
-use crate::worker::Worker;
 
 /// How often the CPU is looked at (`inMemoryWorkerMetricsCaptureFrequencyMillis`).
 const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ const CPU_LIMIT: f64 = 100.0;
 /// wants to know (KCL's `WorkerMetricStatsReporter`). The first report is made at once, because a worker
 /// that has told nothing gets no leases.
 pub(crate) async fn run(worker: Arc<Worker>) {
-    let _ = worker.stopping.run_until_cancelled(tell(&worker)).await;
+    let _ = worker.context.stopping.run_until_cancelled(tell(&worker)).await;
     std::future::pending().await
 }
 
@@ -32,30 +32,31 @@ pub(crate) async fn retract(worker: &Worker) {
     if worker.protocol.get() == Protocol::Independent {
         return;
     }
-    let (kind, key) = (EntityKind::WorkerMetricStats, worker.id.as_str().into());
-    if let Err(error) = worker.store.delete_entity(kind, &key, &[]).await {
+    let (kind, key) = (EntityKind::WorkerMetricStats, worker.context.id.as_str().into());
+    if let Err(error) = worker.context.store.delete_entity(kind, &key, &[]).await {
         tracing::warn!(%error, "cannot tell the leader that this worker stops");
-        worker.coordination_failed("DeleteWorkerMetrics", &error);
+        worker.context.coordination_failed("DeleteWorkerMetrics", &error);
     }
 }
 
 async fn tell(worker: &Worker) {
     worker.protocol.until_reporting().await;
-    let mut stats = WorkerStats::new(worker.id.clone());
+    let mut stats = WorkerStats::new(worker.context.id.clone());
     let (mut agreement, mut heard) = (CpuAgreement::default(), WorkerLiveness::default());
-    let mut meter = if worker.measures_cpu { CpuMeter::detect(&worker.clock).await } else { None };
+    let mut meter = if worker.measures_cpu { CpuMeter::detect(&worker.context.clock).await } else { None };
     if let Some(meter) = &mut meter {
         // Fargate knows nothing of a container in its first second.
-        let first = meter.sample(&worker.clock).await;
-        worker.clock.sleep(if first.is_some() { FIRST_SAMPLE } else { SAMPLE_PERIOD }).await;
+        let first = meter.sample(&worker.context.clock).await;
+        worker.context.clock.sleep(if first.is_some() { FIRST_SAMPLE } else { SAMPLE_PERIOD }).await;
     }
     loop {
         let mut values = Vec::new();
-        let next_report = worker.clock.now() + worker.coordination.leader.worker_metrics_interval;
+        let next_report =
+            worker.context.clock.now() + worker.context.coordination.leader.worker_metrics_interval;
         if let Some(meter) = &mut meter
             && stats.samples.is_empty()
         {
-            values.push(meter.sample(&worker.clock).await);
+            values.push(meter.sample(&worker.context.clock).await);
             stats.push(CPU, average(&values), CPU_LIMIT);
             values.clear();
         }
@@ -71,11 +72,15 @@ async fn tell(worker: &Worker) {
         }
         report(worker, &stats).await;
         match &mut meter {
-            None => worker.clock.sleep_until(next_report).await,
+            None => worker.context.clock.sleep_until(next_report).await,
             Some(meter) => {
-                while worker.clock.now() < next_report {
-                    worker.clock.sleep(SAMPLE_PERIOD.min(next_report.since(worker.clock.now()))).await;
-                    values.push(meter.sample(&worker.clock).await);
+                while worker.context.clock.now() < next_report {
+                    worker
+                        .context
+                        .clock
+                        .sleep(SAMPLE_PERIOD.min(next_report.since(worker.context.clock.now())))
+                        .await;
+                    values.push(meter.sample(&worker.context.clock).await);
                 }
                 stats.push(CPU, average(&values), CPU_LIMIT);
             }
@@ -93,13 +98,17 @@ fn average(values: &[Option<f64>]) -> Option<f64> {
 }
 
 async fn report(worker: &Worker, stats: &WorkerStats) {
-    let since = worker.clock.now();
-    let write = stats.to_write(worker.clock.wall());
-    let outcome = worker.store.apply_to_entity(EntityKind::WorkerMetricStats, &write).await;
-    let took = worker.clock.now().since(since);
-    worker.metrics.operation(Operation::WorkerMetricStatsReporter).outcome(names::RUN, outcome.is_ok(), took);
+    let since = worker.context.clock.now();
+    let write = stats.to_write(worker.context.clock.wall());
+    let outcome = worker.context.store.apply_to_entity(EntityKind::WorkerMetricStats, &write).await;
+    let took = worker.context.clock.now().since(since);
+    worker.context.metrics.operation(Operation::WorkerMetricStatsReporter).outcome(
+        names::RUN,
+        outcome.is_ok(),
+        took,
+    );
     if let Err(error) = outcome {
         tracing::warn!(%error, "cannot tell how busy this worker is; trying again");
-        worker.coordination_failed("UpdateWorkerMetrics", &error);
+        worker.context.coordination_failed("UpdateWorkerMetrics", &error);
     }
 }

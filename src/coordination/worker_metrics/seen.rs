@@ -2,10 +2,10 @@ use std::sync::{Mutex, PoisonError};
 
 use super::agreement::CpuAgreement;
 use super::{WorkerLiveness, WorkerStats};
+use crate::coordination::Worker;
 use crate::coordination::election::current_leader;
 use crate::coordination::migration::Protocol;
 use crate::lease::{EntityKind, StoreError, StoreErrorKind};
-use crate::worker::Worker;
 
 /// The rows of all active workers in the last scan of a leader, until they are looked at.
 #[derive(Debug, Default)]
@@ -28,32 +28,32 @@ pub(super) async fn look(worker: &Worker, agreement: &mut CpuAgreement, heard: &
     if worker.protocol.get() != Protocol::Led {
         return;
     }
-    if worker.election.leads(worker.clock.now()) {
+    if worker.election.leads(worker.context.clock.now()) {
         if let Some(seen) = worker.seen_workers.take() {
-            agreement.look(seen.iter().filter(|stats| stats.worker != worker.id), true);
+            agreement.look(seen.iter().filter(|stats| stats.worker != worker.context.id), true);
         }
         return;
     }
     match leader_row(worker).await {
         Ok(Some(stats)) => {
-            let is_active = heard.is_active(&stats, worker.clock.wall(), worker.clock.now());
+            let is_active = heard.is_active(&stats, worker.context.clock.wall(), worker.context.clock.now());
             agreement.look(is_active.then_some(&stats), false);
         }
         Ok(None) => {}
         Err(error) => {
             tracing::warn!(%error, "cannot see whether the leader reports its CPU; trying again");
-            worker.coordination_failed("GetWorkerMetrics", &error);
+            worker.context.coordination_failed("GetWorkerMetrics", &error);
         }
     }
 }
 
 /// What the leader reports, if there is a leader and it is another worker.
 async fn leader_row(worker: &Worker) -> Result<Option<WorkerStats>, StoreError> {
-    let Some(leader) = current_leader(worker).await?.filter(|leader| *leader != worker.id) else {
+    let Some(leader) = current_leader(worker).await?.filter(|leader| *leader != worker.context.id) else {
         return Ok(None);
     };
     let (kind, key) = (EntityKind::WorkerMetricStats, leader.as_str().into());
-    let Some(row) = worker.store.entity(kind, &key).await? else { return Ok(None) };
+    let Some(row) = worker.context.store.entity(kind, &key).await? else { return Ok(None) };
     WorkerStats::from_item(&row).map_err(|reason| {
         StoreError::new(StoreErrorKind::Malformed, "GetWorkerMetrics", format!("(row {key})"))
             .with_detail(reason)

@@ -1,0 +1,58 @@
+//! What every loop of a worker needs, whatever it does. It knows nothing of coordination, shards or
+//! retrieval.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{CoordinationConfig, LeaseConfig, ManagementConfig};
+use crate::error::with_causes;
+use crate::events::{Event, EventSink};
+use crate::kinesis::StreamApi;
+use crate::lease::{LeaseStore, LocalLeaseNotifier, WritePacer};
+use crate::metrics::Metrics;
+use crate::runtime::{Clock, Seeds};
+use crate::types::WorkerId;
+
+/// One worker: its name, its settings, its ports, and where it reports to.
+pub(crate) struct Context {
+    pub(crate) id: WorkerId,
+    pub(crate) application: Arc<str>,
+
+    pub(crate) management: ManagementConfig,
+    pub(crate) coordination: CoordinationConfig,
+    pub(crate) lease_config: LeaseConfig,
+
+    pub(crate) store: Arc<dyn LeaseStore>,
+    /// Paces the writes to leases while the table throttles them.
+    pub(crate) write_pacer: Arc<WritePacer>,
+    /// Reports changed rows to the other workers of this process.
+    pub(crate) notifier: LocalLeaseNotifier,
+    pub(crate) api: Arc<dyn StreamApi>,
+    pub(crate) clock: Clock,
+    pub(crate) seeds: Seeds,
+
+    pub(crate) metrics: Metrics,
+    pub(crate) events: EventSink,
+    /// Cancelled when the worker is asked to shut down.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Context {
+    /// Emits that a step of coordination failed and will be tried again.
+    pub(crate) fn coordination_failed(&self, operation: &'static str, error: &dyn StdError) {
+        let reason = with_causes(error).into();
+        self.events.emit(Event::CoordinationFailed { operation, reason });
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("id", &self.id)
+            .field("application", &self.application)
+            .finish_non_exhaustive()
+    }
+}
