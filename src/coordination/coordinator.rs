@@ -10,9 +10,9 @@ use super::Worker;
 use super::duplicate_worker::DuplicateWorkerDetector;
 use super::election::resign;
 use super::health::Purpose;
-use super::leader::LeaderState;
+use super::leader_state::LeaderState;
 use super::migration::Protocol;
-use super::shard_syncer::StreamSync;
+use super::shard_syncer::SyncedStream;
 use super::view::{Observed, View};
 use super::worker_metrics::retract;
 use crate::events::Event;
@@ -52,7 +52,7 @@ pub(crate) struct LeaseCoordinator {
     consumers: JoinSet<Ending>,
     consumer_keys: HashMap<task::Id, LeaseKey>,
     /// The streams this worker reads, by the `streamName` of their leases.
-    pub(super) streams: BTreeMap<Option<String>, StreamSync>,
+    pub(super) streams: BTreeMap<Option<String>, SyncedStream>,
     reported_unreadable: BTreeSet<String>,
     has_reported_other_mode: bool,
     /// When the last scan that was answered was sent.
@@ -229,12 +229,14 @@ impl LeaseCoordinator {
         if streams.len() < before {
             view.retain(|lease| streams.contains_key(&lease.stream_name));
         }
+        let coordination = &self.worker.context.coordination;
+        let is_multi = self.worker.streams.is_multi();
         for stream in tracked {
-            let name = stream.id.serialized().map(ToOwned::to_owned);
+            let name = stream.lease_name();
             self.streams.entry(name).or_insert_with(|| {
                 // Its leases were not looked at before.
                 self.next_round = now;
-                StreamSync::new(stream, &self.worker.context.coordination, now)
+                SyncedStream::new(stream, coordination, is_multi, now)
             });
         }
     }
@@ -260,7 +262,7 @@ impl LeaseCoordinator {
                 others.iter().find(is_earlier).copied()
             });
             if let Some(earlier) = earlier
-                && !std::mem::replace(&mut care.has_earlier, true)
+                && care.sync.note_earlier_stream()
             {
                 let reason = format!(
                     "the table has leases of {earlier}, an earlier stream of this name; shards of the new one that \
@@ -465,7 +467,7 @@ impl LeaseCoordinator {
         }
         match self.duty() {
             Role::Independent => self.assign().await,
-            Role::Leader if self.leading.is_leader => {
+            Role::Leader if self.leading.is_leader() => {
                 self.accept_assignments_from_view().await;
                 self.assign_to_all().await;
             }

@@ -1,83 +1,56 @@
 //! A run of the leader: what it does in each round beside what every coordinator does.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
 use super::Worker;
+use super::assign::leader::{LeaderPlan, LeaderRules, LeaseAssignment};
+use super::coordinator::{CONCURRENT_WRITES, LeaseCoordinator};
 use super::election::resign;
-use crate::coordination::assign::leader::{
-    Handoffs, LeaderPlan, LeaderRules, LeaseAssignment, expired_owners, plan_leader_assignment,
-};
-use crate::coordination::assign::load_forecast::LoadForecast;
-use crate::coordination::coordinator::{CONCURRENT_WRITES, LeaseCoordinator};
-use crate::coordination::view::View;
-use crate::coordination::worker_metrics::{WorkerLiveness, WorkerStats, shared_metrics};
+use super::leader_state::LeaderState;
+use super::view::View;
+use crate::context::Context;
 use crate::lease::{EntityKind, Item, Lease, WriteOutcome};
 use crate::metrics::{Operation, names};
-use crate::types::{Moment, WorkerId};
+use crate::types::Moment;
 
 /// Rows of workers long gone that are deleted in one round: there is no hurry.
 const DELETED_AT_ONCE: usize = 8;
-/// Failed runs in a row after which a leader lets another try.
-const FAILURES_MAX: u32 = 3;
-/// Runs of KCL's leader, each of twice the failover time, from one rebalancing to the next.
-const REBALANCE_RUNS: u32 = 3 * 2;
-
-/// What a leader remembers from run to run.
-#[derive(Debug, Default)]
-pub(crate) struct LeaderState {
-    /// Whether the last round was a leader's.
-    pub(in crate::coordination) is_leader: bool,
-    failures: u32,
-    handoffs: Handoffs,
-    /// What workers told, as of the last scan.
-    workers: Vec<WorkerStats>,
-    heard: WorkerLiveness,
-    /// What plans have found out about workers.
-    outlook: LoadForecast,
-    /// Workers whose leases ran out or were given back, with when they last told something: they get none
-    /// until they tell something new. A row in the table outlives its worker by a minute.
-    stopped: BTreeMap<WorkerId, u64>,
-    /// Those that were active when leases were last rebalanced, and when that was.
-    rebalanced: Option<(BTreeSet<WorkerId>, Moment)>,
-}
 
 impl LeaseCoordinator {
     /// Scans, creates what is missing, assigns, and deletes what is finished. After some failures in a row
     /// leadership is given up.
-    pub(in crate::coordination) async fn leader_round(&mut self) {
-        if !self.leading.is_leader {
+    pub(super) async fn leader_round(&mut self) {
+        if !self.leading.is_leader() {
             // What was seen before may be long ago.
             self.view = View::default();
-            self.leading = LeaderState { is_leader: true, ..LeaderState::default() };
+            self.leading = LeaderState::begin();
         }
         let scanned = self.scan().await;
         let worker = Arc::clone(&self.worker);
         match scanned {
             Ok(entities) => {
-                let active = self.note_workers(&entities).await;
-                worker.seen_workers.publish(&active);
-                self.leading.workers = active;
+                self.note_workers(&entities).await;
+                worker.seen_workers.publish(self.leading.workers());
                 self.let_others_run().await;
                 self.create_missing_leases().await;
                 self.let_others_run().await;
                 self.accept_assignments_from_view().await;
                 self.let_others_run().await;
                 let is_written = self.assign_to_all().await;
-                self.leading.failures = if is_written { 0 } else { self.leading.failures + 1 };
+                self.leading.note_run(is_written);
                 self.let_others_run().await;
                 self.clean_up().await;
             }
             Err(error) => {
                 self.reading_failed("ListLeases", &error).await;
-                self.leading.failures += 1;
+                self.leading.note_run(false);
             }
         }
-        if self.leading.failures >= FAILURES_MAX {
-            tracing::warn!("giving leadership up after {FAILURES_MAX} failed runs");
+        if self.leading.must_resign() {
+            tracing::warn!("giving leadership up after several failed runs");
             worker
                 .context
                 .metrics
@@ -89,50 +62,31 @@ impl LeaseCoordinator {
         }
     }
 
-    /// The workers that can be given leases; rows of workers that are long gone are deleted.
-    async fn note_workers(&mut self, entities: &[Item]) -> Vec<WorkerStats> {
+    /// Notes which workers can be given leases, and deletes rows of workers that are long gone.
+    async fn note_workers(&mut self, entities: &[Item]) {
         let worker = Arc::clone(&self.worker);
-        let (wall, now) = (worker.context.clock.wall(), worker.context.clock.now());
-        // While a fleet moves its tables, a worker may have a row in each; the newer one counts.
-        let mut told: BTreeMap<WorkerId, WorkerStats> = BTreeMap::new();
-        let mut invalid = 0_u32;
-        for row in entities {
-            match WorkerStats::from_item(row) {
-                Ok(Some(stats))
-                    if told.get(&stats.worker).is_none_or(|known| known.updated < stats.updated) =>
-                {
-                    told.insert(stats.worker.clone(), stats);
-                }
-                Ok(_) => {}
-                Err(reason) => {
-                    tracing::warn!(reason, "what a worker tells of itself cannot be read");
-                    invalid += 1;
-                }
-            }
+        let Context { clock, store, metrics, .. } = &*worker.context;
+        let rows = self.leading.note_workers(entities, clock.wall(), clock.now());
+        for reason in &rows.invalid {
+            tracing::warn!(reason, "the metrics row of a worker cannot be read");
         }
-        let heard = &mut self.leading.heard;
-        let (active, silent): (Vec<_>, Vec<_>) =
-            told.into_values().partition(|stats| heard.is_active(stats, wall, now));
-        for stats in silent.iter().filter(|stats| stats.is_abandoned(wall)).take(DELETED_AT_ONCE) {
+        for stats in rows.abandoned.iter().take(DELETED_AT_ONCE) {
             let (kind, key) = (EntityKind::WorkerMetricStats, stats.worker.as_str().into());
-            if let Err(error) = worker.context.store.delete_entity(kind, &key, &[stats.unchanged()]).await {
+            if let Err(error) = store.delete_entity(kind, &key, &[stats.unchanged()]).await {
                 worker.context.coordination_failed("DeleteWorkerMetrics", &error);
                 break;
             }
         }
-        worker
-            .context
-            .metrics
+        metrics
             .operation(Operation::LeaseAssignmentManager)
-            .add(names::WORKERS_WITH_INVALID_ENTRY, invalid);
-        active
+            .add(names::WORKERS_WITH_INVALID_ENTRY, rows.invalid.len() as u64);
     }
 
     /// Plans by what is known and writes what is planned. False if nothing could be written.
-    pub(in crate::coordination) async fn assign_to_all(&mut self) -> bool {
+    pub(super) async fn assign_to_all(&mut self) -> bool {
         let worker = Arc::clone(&self.worker);
         let since = worker.context.clock.now();
-        self.leading.handoffs.note(&self.view, since + self.handoff_time());
+        self.leading.note_handoffs(&self.view, since + self.handoff_time());
         let plan = self.plan_for_all(since);
         let mut report = worker.context.metrics.operation(Operation::LeaseAssignmentManager);
         report
@@ -167,47 +121,9 @@ impl LeaseCoordinator {
     }
 
     fn plan_for_all(&mut self, now: Moment) -> LeaderPlan {
-        let coordination = &self.worker.context.coordination;
-        let rules = LeaderRules::new(coordination, self.worker.context.management.max_leases);
-        // Who has renewed since the last look is not known.
-        let seen = self.scanned;
-        let expired = expired_owners(&self.view, coordination.failover_time, seen);
-        // A worker that gives leases back is about to stop, and would be the least busy.
-        let mut leaving = self.view.take_released_by();
-        leaving.remove(&self.worker.context.id);
-        let leading = &mut self.leading;
-        let is_gone =
-            |stats: &&WorkerStats| expired.contains(&stats.worker) || leaving.contains(&stats.worker);
-        for stats in leading.workers.iter().filter(is_gone) {
-            leading.stopped.insert(stats.worker.clone(), stats.updated);
-        }
-        let stopped = &leading.stopped;
-        leading.workers.retain(|stats| stopped.get(&stats.worker) != Some(&stats.updated));
-        let names: BTreeSet<WorkerId> =
-            self.leading.workers.iter().map(|stats| stats.worker.clone()).collect();
-        // What workers tell of their CPUs shows a move only after a while; the throughput of leases, and
-        // their number, at once.
-        let is_measured = !shared_metrics(&self.leading.workers).is_empty();
-        let every = if is_measured { coordination.failover_time * REBALANCE_RUNS } else { Duration::ZERO };
-        let rebalance = self
-            .leading
-            .rebalanced
-            .as_ref()
-            .is_none_or(|(workers, at)| *workers != names || now.since(*at) >= every);
-        if rebalance {
-            self.leading.rebalanced = Some((names, now));
-        }
-        let handoffs = &self.leading.handoffs;
-        plan_leader_assignment(
-            &self.view,
-            &self.leading.workers,
-            &mut self.leading.outlook,
-            handoffs,
-            &rules,
-            rebalance,
-            seen,
-            &mut self.rng,
-        )
+        let Context { id, management, coordination, .. } = &*self.worker.context;
+        let rules = LeaderRules::new(coordination, management.max_leases);
+        self.leading.plan(&mut self.view, id, &rules, self.scanned, now, &mut self.rng)
     }
 
     /// A lease was assigned or a handoff begun.
@@ -218,7 +134,7 @@ impl LeaseCoordinator {
         // know of a handoff since.
         let now = worker.context.clock.now();
         if moved.is_graceful {
-            self.leading.handoffs.begin(lease.key.clone(), now + self.handoff_time());
+            self.leading.handoff_began(lease.key.clone(), now + self.handoff_time());
         }
         self.learn(lease.clone(), now);
         worker.context.notifier.publish(lease.clone());

@@ -18,7 +18,7 @@ use crate::types::{LeaseKey, Moment, WorkerId};
 impl LeaseCoordinator {
     /// Looks into the index of owners and takes up what names this worker.
     pub(in crate::coordination) async fn follower_round(&mut self) {
-        self.leading.is_leader = false;
+        self.leading.follow();
         let worker = Arc::clone(&self.worker);
         let since = worker.context.clock.now();
         let found = self.assigned_to_us().await;

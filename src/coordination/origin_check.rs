@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::coordinator::LeaseCoordinator;
-use super::origins::{ForeignLease, Origins, describe};
+use super::shard_syncer::SyncedStream;
 use crate::config::OnRecreatedStream;
 use crate::events::Event;
 use crate::kinesis::Shard;
 use crate::lease::origin::{Shards, foreign_stream, lease_of, mismatch};
 use crate::lease::{Lease, LeaseWrite, StoreError, WriteOutcome};
+use crate::shard_sync::{ForeignLease, Origins, describe};
 use crate::stream_tracker::TrackedStream;
 use crate::types::Checkpoint;
 
@@ -63,11 +64,9 @@ impl LeaseCoordinator {
         let worker = Arc::clone(&self.worker);
         let now = worker.context.clock.now();
         let index = Shards::new(shards);
-        let Some(care) = self.streams.get_mut(&stream.id.serialized().map(ToOwned::to_owned)) else { return };
+        let Some(SyncedStream { sync, .. }) = self.streams.get_mut(&stream.lease_name()) else { return };
         let leases = self.view.leases().filter(|lease| stream.has(lease));
-        let origins = care.origins.check(leases, &stream.id, &index, is_older);
-        care.next_origin_check =
-            (origins != Origins::Fit).then(|| now + worker.context.coordination.audit_interval);
+        let origins = sync.check_origins(leases, &stream.id, &index, is_older, now);
         let foreign = match origins {
             Origins::Foreign(foreign) => foreign,
             Origins::Fit => {

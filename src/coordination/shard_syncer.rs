@@ -8,95 +8,47 @@ use futures_util::{StreamExt, stream};
 
 use super::Worker;
 use super::coordinator::{CONCURRENT_WRITES, LeaseCoordinator};
-use super::origins::OriginTracker;
 use crate::config::CoordinationConfig;
+use crate::context::Context;
 use crate::error::with_causes;
 use crate::events::Event;
 use crate::kinesis::list::list_shards;
 use crate::kinesis::{Shard, StreamError, StreamErrorKind};
 use crate::lease::{Created, Lease, LeaseWrite, WriteOutcome};
 use crate::metrics::{Operation, names};
-use crate::planted::{Bug, planted};
 use crate::shard_sync::{
-    Audit, CreateReason, HoleTracker, NewLease, ShardSyncPlan, initial_filter, plan_shard_sync,
+    Audit, CreateReason, NewLease, ShardSyncPlan, StreamSync, SyncRequest, SyncRules, initial_filter,
+    plan_shard_sync,
 };
 use crate::stream_tracker::TrackedStream;
-use crate::types::{HashKeyRange, LeaseKey, Moment, ShardId, StartStrategy};
+use crate::types::{HashKeyRange, Moment, ShardId, StartStrategy};
 
-/// When to try again after shards could not be listed or leases not be created.
-const RETRY: Duration = Duration::from_secs(1);
-/// The most that pause grows to for one of several streams.
-const RETRY_MAX: Duration = Duration::from_secs(60);
 /// The least time that a listing of one of several streams may take.
 const LISTING_MIN: Duration = Duration::from_secs(2);
-/// Hash key ranges that are filled in at a time.
-const RANGES_AT_ONCE: usize = 100;
 /// Streams whose shards are listed at once.
 const CONCURRENT_LISTINGS: usize = 8;
 
-/// The care for the leases of one stream.
-pub(super) struct StreamSync {
+/// A stream that this worker reads, and what is known of its leases.
+pub(super) struct SyncedStream {
     pub(super) stream: Arc<TrackedStream>,
-    /// The shards as listed when the stream was found, used if it turns out to have no leases.
-    listed: Option<Vec<Shard>>,
-    holes: HoleTracker,
-    pub(super) origins: OriginTracker,
-    /// When the leases are to be held against the shards of the stream.
-    pub(super) next_origin_check: Option<Moment>,
-    /// Whether the table has leases of an earlier stream of the same name (multi-stream mode).
-    pub(super) has_earlier: bool,
-    /// Leases whose hash key ranges were asked for.
-    ranges_looked_up: BTreeSet<LeaseKey>,
-    next_audit: Moment,
-    /// Leases that could not be created, and how old the scan is by which they were planned.
-    rest: Option<(Vec<NewLease>, Moment)>,
-    /// How often in a row its shards could not be listed or its leases not be created.
-    failures: u32,
-    /// Until then, it does not hold up the other streams with another try.
-    not_before: Moment,
+    pub(super) sync: StreamSync,
 }
 
-/// What the leases of one stream lack.
-struct SyncRequest {
-    stream: Arc<TrackedStream>,
-    since: Moment,
-    lack: MissingLeases,
-    /// The shards, if they are known already.
-    listed: Option<Vec<Shard>>,
-    /// Where shards without a checkpoint start.
-    strategy: StartStrategy,
-}
-
-enum MissingLeases {
-    /// The stream has no leases at all.
-    Everything,
-    /// Some hash keys have not been covered for a while.
-    SomeLeases,
-    /// These leases, which could not be created a moment ago.
-    Rest(Vec<NewLease>),
-    /// These leases do not say which hash keys they cover.
-    Ranges(Vec<Lease>),
-    /// It is to be seen whether the leases are of the stream.
-    Origins { is_older: bool },
-    /// The table is empty, but had these leases before.
-    Vanished(Vec<Lease>),
-}
-
-impl StreamSync {
-    pub(super) fn new(stream: Arc<TrackedStream>, coordination: &CoordinationConfig, now: Moment) -> Self {
-        Self {
-            listed: stream.take_listed(),
-            stream,
-            holes: HoleTracker::new(coordination.audit_confidence_threshold),
-            origins: OriginTracker::new(coordination.audit_confidence_threshold),
-            next_origin_check: None,
-            has_earlier: false,
-            ranges_looked_up: BTreeSet::new(),
-            next_audit: now + coordination.audit_interval,
-            rest: None,
-            failures: 0,
-            not_before: now,
-        }
+impl SyncedStream {
+    pub(super) fn new(
+        stream: Arc<TrackedStream>,
+        coordination: &CoordinationConfig,
+        is_multi: bool,
+        now: Moment,
+    ) -> Self {
+        let rules = SyncRules {
+            audit_interval: coordination.audit_interval,
+            audit_confidence_threshold: coordination.audit_confidence_threshold,
+            failover_time: coordination.failover_time,
+            is_multi,
+        };
+        let sync = StreamSync::new(rules, stream.start_strategy, stream.take_listed(), now);
+        Self { stream, sync }
     }
 }
 
@@ -108,116 +60,80 @@ impl LeaseCoordinator {
     /// the same rows.
     pub(super) async fn create_missing_leases(&mut self) {
         let worker = Arc::clone(&self.worker);
-        let mut listings = stream::iter(self.find_needs(worker.context.clock.now()))
-            .map(|mut need| async {
-                let shards = list(&worker, &mut need).await;
-                (need, shards)
+        let now = worker.context.clock.now();
+        let requests = self.find_requests(now);
+        let mut listings = stream::iter(requests)
+            .map(|(stream, request)| async {
+                let shards = list(&worker, &stream, &request).await;
+                (stream, request, shards)
             })
             .buffer_unordered(CONCURRENT_LISTINGS);
-        while let Some((need, shards)) = listings.next().await {
-            match (need.lack, shards) {
-                (MissingLeases::Ranges(leases), Ok(shards)) => self.fill_in_ranges(leases, &shards).await,
-                (MissingLeases::Origins { is_older }, Ok(shards)) => {
-                    self.check_origins(&need.stream, &shards, is_older).await;
+        while let Some((stream, request, shards)) = listings.next().await {
+            self.carry_out(&stream, request, shards, now).await;
+        }
+    }
+
+    /// Carries out a request, whose listing was sent at `since`.
+    async fn carry_out(
+        &mut self,
+        stream: &Arc<TrackedStream>,
+        request: SyncRequest,
+        shards: Result<Vec<Shard>, StreamError>,
+        since: Moment,
+    ) {
+        match (request, shards) {
+            (SyncRequest::FillRanges(leases), Ok(shards)) => self.fill_in_ranges(leases, &shards).await,
+            (SyncRequest::CheckOrigins { listed }, Ok(shards)) => {
+                self.check_origins(stream, &shards, listed.is_some()).await;
+            }
+            (SyncRequest::FillRanges(_) | SyncRequest::CheckOrigins { .. }, Err(error)) => {
+                self.worker.context.coordination_failed("ListShards", &error);
+            }
+            (SyncRequest::PutBack(leases), _) => self.put_back(leases).await,
+            (SyncRequest::Retry(leases), _) => {
+                self.create_planned(stream, false, Ok(ShardSyncPlan { new_leases: leases }), since).await;
+            }
+            (SyncRequest::CreateFirst { strategy, .. }, shards) => {
+                self.sync_shards(stream, true, strategy, shards, since).await;
+            }
+            (SyncRequest::CreateMissing { strategy }, shards) => {
+                if let Ok(shards) = &shards {
+                    self.check_origins(stream, shards, false).await;
                 }
-                (MissingLeases::Ranges(_) | MissingLeases::Origins { .. }, Err(error)) => {
-                    worker.context.coordination_failed("ListShards", &error);
-                }
-                (MissingLeases::Vanished(leases), _) => self.put_back(leases).await,
-                (MissingLeases::Rest(leases), _) => {
-                    let plan = ShardSyncPlan { new_leases: leases };
-                    self.carry_out(&need.stream, false, Ok(plan), need.since).await;
-                }
-                (lack, shards) => {
-                    let is_empty = matches!(lack, MissingLeases::Everything);
-                    if let Ok(shards) = &shards
-                        && !is_empty
-                    {
-                        self.check_origins(&need.stream, shards, false).await;
-                    }
-                    self.sync_shards(&need.stream, is_empty, need.strategy, shards, need.since).await;
-                }
+                self.sync_shards(stream, false, strategy, shards, since).await;
             }
         }
     }
 
     /// Looks through the leases, stream by stream.
-    fn find_needs(&mut self, now: Moment) -> Vec<SyncRequest> {
+    fn find_requests(&mut self, now: Moment) -> Vec<(Arc<TrackedStream>, SyncRequest)> {
         let Self { worker, view, streams, .. } = self;
         let by_stream = view.by_stream();
-        let mut needs = Vec::new();
+        let mut requests = Vec::new();
         let mut audits = Vec::new();
-        for (name, care) in &mut *streams {
-            let listed = care.listed.take();
-            // All of a stream that was created again is new to the application.
-            let strategy = if care.has_earlier { StartStrategy::Oldest } else { care.stream.start_strategy };
-            let mut need = |lack, listed| {
-                let stream = Arc::clone(&care.stream);
-                needs.push(SyncRequest { stream, since: now, lack, listed, strategy });
-            };
-            let Some(leases) = by_stream.get(&name.as_deref()) else {
-                let vanished: Vec<Lease> =
-                    view.vanished().filter(|lease| care.stream.has(lease)).cloned().collect();
-                if !vanished.is_empty() {
-                    need(MissingLeases::Vanished(vanished), None);
-                } else if now >= care.not_before && !care.stream.shares_table() {
-                    need(MissingLeases::Everything, listed.filter(|_| !care.has_earlier));
-                }
-                continue;
-            };
-            if listed.is_some() {
-                need(MissingLeases::Origins { is_older: true }, listed);
-            } else if care.next_origin_check.is_some_and(|at| now >= at) {
-                care.next_origin_check = None;
-                need(MissingLeases::Origins { is_older: false }, None);
-            }
-            let rest = care.rest.take_if(|_| now >= care.next_audit);
-            if view.vanished().any(|lease| care.stream.has(lease)) {
-                need(MissingLeases::SomeLeases, None);
-            } else if let Some((rest, scanned)) = rest {
-                let is_fresh = now.since(scanned) < worker.context.coordination.failover_time;
-                need(if is_fresh { MissingLeases::Rest(rest) } else { MissingLeases::SomeLeases }, None);
-            } else if now >= care.next_audit && !planted(Bug::NeverAudits) {
-                care.next_audit = now + worker.context.coordination.audit_interval;
-                let audit = care.holes.check(leases);
-                audits.push(audit);
-                match audit {
-                    Audit::SyncNow => need(MissingLeases::SomeLeases, None),
-                    Audit::RangesMissing => {
-                        let lacking = leases.iter().filter(|lease| {
-                            lease.hash_key_range.is_none()
-                                && !lease.checkpoint.is_shard_end()
-                                && !care.ranges_looked_up.contains(&lease.key)
-                        });
-                        // As many as do not hold the round up; the next audit finds the others lacking.
-                        let lacking: Vec<Lease> = lacking.take(RANGES_AT_ONCE).copied().cloned().collect();
-                        if !lacking.is_empty() {
-                            need(MissingLeases::Ranges(lacking), None);
-                        }
-                    }
-                    Audit::Covered | Audit::Suspected => {}
-                }
-                if matches!(audit, Audit::Covered | Audit::RangesMissing) {
-                    // Whatever this worker could not do, another may have done.
-                    care.stream.set_problem(None);
-                    care.failures = 0;
-                }
+        for (name, SyncedStream { stream, sync }) in &mut *streams {
+            let leases = by_stream.get(&name.as_deref()).map_or(&[][..], Vec::as_slice);
+            let vanished = view.vanished().filter(|lease| stream.has(lease));
+            let steps = sync.handle_scan(leases, vanished, stream.shares_table(), now);
+            requests.extend(steps.requests.into_iter().map(|request| (Arc::clone(stream), request)));
+            audits.extend(steps.audit);
+            if matches!(steps.audit, Some(Audit::Covered | Audit::RangesMissing)) {
+                // What this worker could not create, another may have.
+                stream.set_problem(None);
             }
         }
+        let Context { metrics, .. } = &*worker.context;
         if !audits.is_empty() {
             let count = |which: &[Audit]| audits.iter().filter(|audit| which.contains(audit)).count();
-            worker
-                .context
-                .metrics
+            metrics
                 .operation(Operation::PeriodicShardSyncManager)
                 .add(names::STREAMS_WITH_PARTIAL_LEASES, count(&[Audit::Suspected, Audit::SyncNow]))
                 .add(names::STREAMS_TO_SYNC, count(&[Audit::SyncNow]));
         }
         if worker.streams.is_multi() {
-            let mut report = worker.context.metrics.operation(Operation::MultiStreamTracker);
-            report.add(names::ACTIVE_STREAMS, streams.len());
+            metrics.operation(Operation::MultiStreamTracker).add(names::ACTIVE_STREAMS, streams.len());
         }
-        needs
+        requests
     }
 
     /// Creates the leases that one stream lacks.
@@ -238,11 +154,11 @@ impl LeaseCoordinator {
                 Err(with_causes(&error))
             }
         };
-        self.carry_out(stream, is_empty, planned, since).await;
+        self.create_planned(stream, is_empty, planned, since).await;
     }
 
     /// Creates the leases that were planned for one stream.
-    async fn carry_out(
+    async fn create_planned(
         &mut self,
         stream: &TrackedStream,
         is_empty: bool,
@@ -273,19 +189,10 @@ impl LeaseCoordinator {
             .operation(Operation::ShardSyncTask)
             .add(names::SYNC_SHARDS_SUCCESS, u64::from(problem.is_none()))
             .outcome(names::RUN, problem.is_none(), now.since(since));
-        if let Some(care) = self.streams.get_mut(&stream.id.serialized().map(ToOwned::to_owned)) {
-            care.rest = (!rest.is_empty()).then_some((rest, self.scanned));
-            match &problem {
-                None => care.failures = 0,
-                Some(_) => {
-                    care.next_audit = now + RETRY;
-                    if worker.streams.is_multi() {
-                        care.next_audit = now + (RETRY * (1 << care.failures.min(6))).min(RETRY_MAX);
-                        care.not_before = care.next_audit;
-                    }
-                    care.failures = care.failures.saturating_add(1);
-                    self.next_round = self.next_round.min(care.next_audit);
-                }
+        if let Some(SyncedStream { sync, .. }) = self.streams.get_mut(&stream.lease_name()) {
+            sync.handle_created(rest, self.scanned);
+            if problem.is_some() {
+                self.next_round = self.next_round.min(sync.handle_failure(now));
             }
         }
         stream.set_problem(problem);
@@ -301,8 +208,8 @@ impl LeaseCoordinator {
             .map(|shard| (&shard.id, shard.hash_key_range))
             .collect();
         for lease in &lacking {
-            if let Some(care) = self.streams.get_mut(&lease.stream_name) {
-                care.ranges_looked_up.insert(lease.key.clone());
+            if let Some(SyncedStream { sync, .. }) = self.streams.get_mut(&lease.stream_name) {
+                sync.note_range_lookup(&lease.key);
             }
             let Some(range) = ranges.get(&lease.shard_id) else { continue };
             let write = LeaseWrite::update_hash_range(&lease.key, *range);
@@ -381,19 +288,21 @@ impl LeaseCoordinator {
 
 /// Lists the shards of a stream, unless they are known already. What is listed too long after the scan
 /// is of no use; and while it is waited for, other streams wait.
-async fn list(worker: &Worker, need: &mut SyncRequest) -> Result<Vec<Shard>, StreamError> {
-    let stream = &need.stream;
-    let filter = match need.lack {
-        MissingLeases::Everything => match need.listed.take() {
-            Some(shards) => return Ok(shards),
-            None => Some(initial_filter(need.strategy, Some(stream.started))),
-        },
-        MissingLeases::Origins { .. } => match need.listed.take() {
-            Some(shards) => return Ok(shards),
-            None => None,
-        },
-        MissingLeases::Vanished(_) | MissingLeases::Rest(_) => return Ok(Vec::new()),
-        MissingLeases::SomeLeases | MissingLeases::Ranges(_) => None,
+async fn list(
+    worker: &Worker,
+    stream: &TrackedStream,
+    request: &SyncRequest,
+) -> Result<Vec<Shard>, StreamError> {
+    let filter = match request {
+        SyncRequest::CreateFirst { listed: Some(shards), .. }
+        | SyncRequest::CheckOrigins { listed: Some(shards) } => return Ok(shards.clone()),
+        SyncRequest::CreateFirst { listed: None, strategy } => {
+            Some(initial_filter(*strategy, Some(stream.started)))
+        }
+        SyncRequest::PutBack(_) | SyncRequest::Retry(_) => return Ok(Vec::new()),
+        SyncRequest::CheckOrigins { listed: None }
+        | SyncRequest::CreateMissing { .. }
+        | SyncRequest::FillRanges(_) => None,
     };
     let failover_time = worker.context.coordination.failover_time;
     let patience = if worker.streams.is_multi() {

@@ -72,6 +72,11 @@ impl TrackedStream {
         self.id.serialized() == lease.stream_name.as_deref()
     }
 
+    /// The `streamName` of its leases, in multi-stream mode.
+    pub(crate) fn lease_name(&self) -> Option<String> {
+        self.id.serialized().map(ToOwned::to_owned)
+    }
+
     /// What `LATEST` means for leases that do not say it, in milliseconds of the epoch.
     pub(crate) fn latest_since(&self) -> u64 {
         let since_epoch = self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
