@@ -73,9 +73,10 @@ pub use crate::config::{
 pub use crate::consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Health, Status, StopReason};
 pub use crate::error::{Error, ErrorKind};
 pub use crate::events::{Event, Events};
+pub use crate::kinesis::KinesisProtocol;
 pub use crate::metrics::{MetricsConfig, MetricsDimension, MetricsLevel};
 pub use crate::processor::{ShardRecordProcessor, ShardRecordProcessorFactory};
-pub use crate::retrieval::{KinesisProtocol, OnRefusedCheckpoint, OutOfRangeRecords, RetrievalConfig};
+pub use crate::retrieval::{OnRefusedCheckpoint, OutOfRangeRecords, RetrievalConfig};
 pub use crate::shard::{ShardState, ShardStatus};
 pub use crate::stream_tracker::StreamStatus;
 pub use crate::types::{

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
-use super::{ConsumerDescription, StreamError, StreamErrorKind, Subscription};
+use super::{StreamConsumerDescription, StreamError, StreamErrorKind, Subscription};
 use crate::types::{ConsumerArn, HashKeyRange, Record, SequenceNumber, ShardId, StreamId};
 
 /// The part of the Kinesis API a consumer reads through: implemented over the AWS SDK, and by the
@@ -54,7 +54,7 @@ pub trait StreamApi: Send + Sync + fmt::Debug {
         &self,
         stream_arn: &str,
         name: &str,
-    ) -> Result<ConsumerDescription, StreamError> {
+    ) -> Result<StreamConsumerDescription, StreamError> {
         let _ = name;
         Err(no_fan_out("DescribeStreamConsumer", stream_arn))
     }
@@ -64,7 +64,7 @@ pub trait StreamApi: Send + Sync + fmt::Debug {
         &self,
         stream_arn: &str,
         name: &str,
-    ) -> Result<ConsumerDescription, StreamError> {
+    ) -> Result<StreamConsumerDescription, StreamError> {
         let _ = name;
         Err(no_fan_out("RegisterStreamConsumer", stream_arn))
     }

@@ -4,6 +4,7 @@ mod api;
 mod aws;
 mod error;
 pub(crate) mod list;
+mod protocol;
 pub(crate) mod registration;
 mod subscription;
 
@@ -16,4 +17,7 @@ pub(crate) use self::aws::AwsStream;
 #[cfg(feature = "internals")]
 pub(crate) use self::aws::page_from_cbor;
 pub use self::error::{StreamError, StreamErrorKind};
-pub use self::subscription::{ConsumerDescription, ConsumerStatus, Subscription, SubscriptionEvent};
+pub use self::protocol::KinesisProtocol;
+pub use self::subscription::{
+    StreamConsumerDescription, StreamConsumerStatus, Subscription, SubscriptionEvent,
+};

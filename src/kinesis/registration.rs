@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use super::{ConsumerStatus, StreamApi, StreamError, StreamErrorKind};
+use super::{StreamApi, StreamConsumerStatus, StreamError, StreamErrorKind};
 use crate::runtime::{Backoff, Clock};
 use crate::types::{ConsumerArn, Moment, StreamId};
 
@@ -125,12 +125,14 @@ impl FanOutRegistration {
         for _ in 0..STATUS_POLLS_MAX {
             let described = self.retried(|| self.api.describe_consumer(&stream_arn, &self.name)).await;
             match described {
-                Ok(consumer) if consumer.status == ConsumerStatus::Active => return Ok(consumer.arn),
+                Ok(consumer) if consumer.status == StreamConsumerStatus::Active => return Ok(consumer.arn),
                 // Not yet, or not any more and soon to be registered again.
                 Ok(_) => self.clock.sleep(STATUS_POLL).await,
                 Err(error) if error.kind() == StreamErrorKind::NotFound => {
                     match self.retried(|| self.api.register_consumer(&stream_arn, &self.name)).await {
-                        Ok(consumer) if consumer.status == ConsumerStatus::Active => return Ok(consumer.arn),
+                        Ok(consumer) if consumer.status == StreamConsumerStatus::Active => {
+                            return Ok(consumer.arn);
+                        }
                         // Another worker was faster, or the last answer was lost.
                         Err(error) if error.kind() == StreamErrorKind::InUse => {}
                         outcome => drop(outcome?),

@@ -41,17 +41,17 @@ pub struct SubscriptionEvent {
 /// A consumer registered with a stream (`ConsumerDescription` of the Kinesis API).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ConsumerDescription {
+pub struct StreamConsumerDescription {
     /// What subscriptions are made with.
     pub arn: ConsumerArn,
     /// Whether it can be used.
-    pub status: ConsumerStatus,
+    pub status: StreamConsumerStatus,
 }
 
-impl ConsumerDescription {
+impl StreamConsumerDescription {
     /// A description of the consumer `arn`.
     #[must_use]
-    pub fn new(arn: impl Into<ConsumerArn>, status: ConsumerStatus) -> Self {
+    pub fn new(arn: impl Into<ConsumerArn>, status: StreamConsumerStatus) -> Self {
         Self { arn: arn.into(), status }
     }
 }
@@ -59,7 +59,7 @@ impl ConsumerDescription {
 /// Whether a registered consumer can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum ConsumerStatus {
+pub enum StreamConsumerStatus {
     /// `CREATING`: soon.
     Creating,
     /// `ACTIVE`: now.

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::{Batch, Delivery, Ended};
+use super::{Batch, Delivery, ReadOutcome};
 
 /// How much of a shard may wait for its processor. More is fetched if nothing waits, or if what waits
 /// is below all of these.
@@ -16,22 +16,22 @@ pub(super) struct Limits {
 }
 
 /// A bounded queue of batches from a fetching task to the one who takes them.
-pub(super) fn buffer(limits: Limits) -> (Inlet, Outlet) {
+pub(super) fn buffer(limits: Limits) -> (BatchSender, BatchReceiver) {
     let shared = Arc::new(Shared {
         queue: Mutex::new(Queue::new(limits)),
         wanted: Notify::new(),
         arrived: Notify::new(),
     });
-    (Inlet(Arc::clone(&shared)), Outlet(shared))
+    (BatchSender(Arc::clone(&shared)), BatchReceiver(shared))
 }
 
 /// The fetching task's end. Dropping it without [`end`](Self::end) breaks the buffer off.
 #[derive(Debug)]
-pub(super) struct Inlet(Arc<Shared>);
+pub(super) struct BatchSender(Arc<Shared>);
 
 /// The consumer's end.
 #[derive(Debug)]
-pub(super) struct Outlet(Arc<Shared>);
+pub(super) struct BatchReceiver(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -49,16 +49,16 @@ struct Queue {
     bytes: u64,
     records: usize,
     is_awaited: bool,
-    end: Option<End>,
+    end: Option<BufferEnd>,
 }
 
 #[derive(Debug)]
-enum End {
-    Reading(Ended),
-    Broken,
+enum BufferEnd {
+    Finished(ReadOutcome),
+    TaskFailed,
 }
 
-impl Inlet {
+impl BatchSender {
     /// Waits until another batch should be fetched.
     pub(super) async fn room(&self) {
         while !self.0.lock().has_room() {
@@ -74,19 +74,19 @@ impl Inlet {
     }
 
     /// Queues the end of reading.
-    pub(super) fn end(self, ended: Ended) {
-        self.0.lock().end = Some(End::Reading(ended));
+    pub(super) fn end(self, outcome: ReadOutcome) {
+        self.0.lock().end = Some(BufferEnd::Finished(outcome));
     }
 }
 
-impl Drop for Inlet {
+impl Drop for BatchSender {
     fn drop(&mut self) {
-        self.0.lock().end.get_or_insert(End::Broken);
+        self.0.lock().end.get_or_insert(BufferEnd::TaskFailed);
         self.0.arrived.notify_one();
     }
 }
 
-impl Outlet {
+impl BatchReceiver {
     /// Waits for the next delivery.
     pub(super) async fn next(&mut self) -> Delivery {
         loop {
@@ -132,9 +132,13 @@ impl Queue {
         }
         self.is_awaited = true;
         self.end.as_ref().map(|end| match end {
-            End::Reading(Ended::Shard(children)) => Delivery::ShardEnd { children: children.clone() },
-            End::Reading(Ended::StartsOver(fresh)) => Delivery::StartOver { fresh: fresh.clone() },
-            End::Broken => Delivery::Broken,
+            BufferEnd::Finished(ReadOutcome::ShardEnd(children)) => {
+                Delivery::ShardEnd { children: children.clone() }
+            }
+            BufferEnd::Finished(ReadOutcome::StartOver(fresh)) => {
+                Delivery::StartOver { fresh: fresh.clone() }
+            }
+            BufferEnd::TaskFailed => Delivery::FetchTaskFailed,
         })
     }
 }

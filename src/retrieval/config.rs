@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::buffer::Limits;
 use crate::config::{check, check_duration};
 use crate::error::Error;
+use crate::kinesis::KinesisProtocol;
 
 /// How records are fetched. The defaults are KCL's unless stated.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,24 +71,6 @@ impl Default for RetrievalConfig {
             memory_bytes_max: 96 << 20,
         }
     }
-}
-
-/// How GetRecords is spoken with Kinesis.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum KinesisProtocol {
-    /// The CBOR form of the API, as the SDK for Java does: records come as they are rather than in
-    /// base64, and payloads are slices of the response, so a page costs a fraction of the time and
-    /// three quarters of the network. An endpoint that does not understand it is spoken to in JSON
-    /// from the second request on.
-    ///
-    /// The payload of a record kept beyond its batch keeps the whole page in memory; copy what is to
-    /// be kept for long. Interceptors of the SDK client see requests and responses as they are sent,
-    /// but no records in the output of the operation.
-    #[default]
-    Cbor,
-    /// The JSON form, read by the SDK for Rust.
-    Json,
 }
 
 /// What to do about a lease whose checkpoint the stream refuses.

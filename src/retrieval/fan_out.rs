@@ -2,14 +2,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::budget::cost;
-use super::buffer::Inlet;
+use super::buffer::BatchSender;
 use super::inquiry::{Finding, Inquiry};
 use super::observe::{FetchEvent, FetchMetrics};
 use super::pacing::Backoff;
-use super::polling::{Poller, UNEXPLAINED_MAX};
+use super::polling::{Poller, PollerExit, UNEXPLAINED_MAX};
 use super::position::Position;
-use super::resubscribing::SubscriptionPacer;
-use super::{Batch, Ended, MemoryPermit, RetrievalSpec};
+use super::subscription_pacer::SubscriptionPacer;
+use super::{Batch, MemoryPermit, ReadOutcome, RetrievalSpec};
 use crate::kinesis::registration::FanOutRegistration;
 use crate::kinesis::{
     ChildShard, IteratorPosition, StreamError, StreamErrorKind, Subscription, SubscriptionEvent,
@@ -50,14 +50,14 @@ pub(super) async fn read(
     spec: &RetrievalSpec,
     fan_out: &FanOut,
     mut position: Position,
-    inlet: &Inlet,
-) -> Ended {
+    sender: &BatchSender,
+) -> ReadOutcome {
     let mut subscriber = Subscriber::new(spec, fan_out);
     let mut probe_after = PROBE_MIN;
     loop {
-        let error = match subscriber.run(&mut position, inlet).await {
-            Left::Ended(ended) => return ended,
-            Left::Unavailable(error) => error,
+        let error = match subscriber.run(&mut position, sender).await {
+            SubscriberExit::Finished(outcome) => return outcome,
+            SubscriberExit::Unavailable(error) => error,
         };
         if !std::mem::replace(&mut subscriber.has_fallen_back, true) {
             spec.observer.observe(FetchEvent::FellBackToPolling { error: &error });
@@ -68,9 +68,9 @@ pub(super) async fn read(
             position = Position::Start(IteratorPosition::Latest);
         }
         let until = spec.clock.now() + probe_after;
-        position = match Poller::new(spec, position).run_until(until, inlet).await {
-            Ok(ended) => return ended,
-            Err(reached) => reached,
+        position = match Poller::new(spec, position).run_until(until, sender).await {
+            PollerExit::Finished(outcome) => return outcome,
+            PollerExit::TimeUp(reached) => reached,
         };
         probe_after = (probe_after * 2).min(PROBE_MAX);
     }
@@ -95,17 +95,17 @@ struct Subscriber<'a> {
 }
 
 /// Why a subscriber stopped.
-enum Left {
-    Ended(Ended),
-    /// There were only failures for long enough; this is the last.
+enum SubscriberExit {
+    Finished(ReadOutcome),
+    /// Fan-out has failed for too long; this is the last failure.
     Unavailable(StreamError),
 }
 
-/// How a subscription ended in good order.
-enum Over {
-    /// The service ended it after five minutes, or nobody took its events: another continues.
-    Continues,
-    Ended(Ended),
+/// How a subscription ended without an error.
+enum SubscriptionEnd {
+    /// The service ended it after five minutes, or no events were taken from it: subscribe again.
+    Renew,
+    Finished(ReadOutcome),
 }
 
 impl<'a> Subscriber<'a> {
@@ -124,35 +124,35 @@ impl<'a> Subscriber<'a> {
     }
 
     /// Subscribes again and again, until the shard ends or fan-out is taken to be unavailable.
-    async fn run(&mut self, position: &mut Position, inlet: &Inlet) -> Left {
+    async fn run(&mut self, position: &mut Position, sender: &BatchSender) -> SubscriberExit {
         loop {
             // While there is no room for records, a subscription would only be in the way.
-            drop(self.room(inlet).await);
+            drop(self.room(sender).await);
             self.spec.clock.sleep_until(self.pacer.next_subscription()).await;
             let outcome = match self.subscribe(position).await {
-                Ok((subscription, sent)) => self.receive(subscription, sent, position, inlet).await,
+                Ok((subscription, sent)) => self.receive(subscription, sent, position, sender).await,
                 Err(error) => Err(error),
             };
             let error = match outcome {
-                Ok(Over::Continues) => {
+                Ok(SubscriptionEnd::Renew) => {
                     if planted(Bug::RenewsAtTheTip) {
                         *position = Position::Start(IteratorPosition::Latest);
                     }
                     continue;
                 }
-                Ok(Over::Ended(ended)) => return Left::Ended(ended),
+                Ok(SubscriptionEnd::Finished(outcome)) => return SubscriberExit::Finished(outcome),
                 Err(error) => error,
             };
             let mut backoff = Backoff::after(error.kind());
             let mut refusal = None;
             match self.inquire(&error, position).await {
-                Finding::Ended(ended) => return Left::Ended(ended),
+                Finding::Finished(outcome) => return SubscriberExit::Finished(outcome),
                 Finding::Refused(refused) => {
-                    backoff = Backoff::LASTING;
+                    backoff = Backoff::PERSISTENT;
                     refusal = Some(refused);
                 }
                 Finding::Unexplained if is_refusal(&error) && self.pacer.failures() >= UNEXPLAINED_MAX => {
-                    backoff = Backoff::LASTING;
+                    backoff = Backoff::PERSISTENT;
                 }
                 Finding::Unexplained => {}
             }
@@ -164,7 +164,7 @@ impl<'a> Subscriber<'a> {
                 self.spec.observer.observe(FetchEvent::Refused { refusal, failures, retry_in });
             }
             if self.is_out_of_patience(now) {
-                return Left::Unavailable(error);
+                return SubscriberExit::Unavailable(error);
             }
             if refusal.is_none() {
                 let failed = FetchEvent::Failed { error: &error, failures, retry_in, at_checkpoint };
@@ -257,16 +257,16 @@ impl<'a> Subscriber<'a> {
         subscription: Box<dyn Subscription>,
         subscribed: SystemTime,
         position: &mut Position,
-        inlet: &Inlet,
-    ) -> Result<Over, StreamError> {
+        sender: &BatchSender,
+    ) -> Result<SubscriptionEnd, StreamError> {
         let (mut subscription, mut events) = (Some(subscription), 0_u64);
         loop {
-            let Some(open) = &mut subscription else { return Ok(Over::Continues) };
-            let room = self.spec.clock.timeout(STALL_MAX, self.room(inlet)).await;
-            let Ok(mut memory) = room else { return Ok(Over::Continues) };
+            let Some(open) = &mut subscription else { return Ok(SubscriptionEnd::Renew) };
+            let room = self.spec.clock.timeout(STALL_MAX, self.room(sender)).await;
+            let Ok(mut memory) = room else { return Ok(SubscriptionEnd::Renew) };
             let event = match self.spec.clock.timeout(SILENCE_MAX, open.next()).await {
                 Ok(Some(event)) => event?,
-                Ok(None) if events > 0 => return Ok(Over::Continues),
+                Ok(None) if events > 0 => return Ok(SubscriptionEnd::Renew),
                 // Even an idle shard has events: whatever ended this, it was not its time.
                 Ok(None) => {
                     let error = self.spec.error(StreamErrorKind::Unavailable, SUBSCRIBE_TO_SHARD);
@@ -293,11 +293,11 @@ impl<'a> Subscriber<'a> {
                     }
                 };
             }
-            if let Some(children) = self.accept(event, subscribed, memory, position, inlet)? {
-                return Ok(Over::Ended(Ended::Shard(children)));
+            if let Some(children) = self.accept(event, subscribed, memory, position, sender)? {
+                return Ok(SubscriptionEnd::Finished(ReadOutcome::ShardEnd(children)));
             }
-            if is_at_tip && let Some(ended) = self.inquiry.caught_up(self.spec, position).await {
-                return Ok(Over::Ended(ended));
+            if is_at_tip && let Some(outcome) = self.inquiry.caught_up(self.spec, position).await {
+                return Ok(SubscriptionEnd::Finished(outcome));
             }
         }
     }
@@ -310,7 +310,7 @@ impl<'a> Subscriber<'a> {
         subscribed: SystemTime,
         permit: MemoryPermit,
         position: &mut Position,
-        inlet: &Inlet,
+        sender: &BatchSender,
     ) -> Result<Option<Vec<ChildShard>>, StreamError> {
         let SubscriptionEvent { records, continuation, millis_behind_latest, child_shards } = event;
         let is_end = continuation.is_none();
@@ -343,14 +343,14 @@ impl<'a> Subscriber<'a> {
         let fetched = FetchEvent::Fetched { records: records.len(), millis_behind_latest, is_below };
         self.spec.observer.observe(fetched);
         if !records.is_empty() || self.spec.empty_batches {
-            inlet.push(Batch { records, millis_behind_latest, permit });
+            sender.push(Batch { records, millis_behind_latest, permit });
         }
         Ok(is_end.then_some(child_shards))
     }
 
     /// Waits until another event should be fetched, and takes memory for it.
-    async fn room(&self, inlet: &Inlet) -> MemoryPermit {
-        inlet.room().await;
+    async fn room(&self, sender: &BatchSender) -> MemoryPermit {
+        sender.room().await;
         self.spec.budget.reserve(self.event_cost).await
     }
 }

@@ -6,7 +6,7 @@ use super::gap::{Gap, gap};
 use super::observe::FetchEvent;
 use super::position::Position;
 use super::refusal::{Cause, Refusal, Verdict, judge, judge_restart};
-use super::{Ended, RetrievalSpec};
+use super::{ReadOutcome, RetrievalSpec};
 use crate::config::OnRecreatedStream;
 use crate::kinesis::list::list_shards;
 use crate::kinesis::{Shard, StreamErrorKind};
@@ -33,7 +33,7 @@ pub(super) struct Inquiry {
 #[derive(Debug)]
 pub(super) enum Finding {
     /// Reading is over.
-    Ended(Ended),
+    Finished(ReadOutcome),
     /// It will be the same until somebody has done something.
     Refused(Box<Refusal>),
     /// Try again.
@@ -69,7 +69,11 @@ impl Inquiry {
 
     /// Nothing follows `position` at the moment. If sequence numbers have begun again and the settings say
     /// so, the shard is to be read anew, unless it is the very shard of the lease.
-    pub(super) async fn caught_up(&mut self, spec: &RetrievalSpec, position: &Position) -> Option<Ended> {
+    pub(super) async fn caught_up(
+        &mut self,
+        spec: &RetrievalSpec,
+        position: &Position,
+    ) -> Option<ReadOutcome> {
         let is_wanted = spec.config.on_refused_checkpoint == OnRefusedCheckpoint::ReadFromOldest
             || spec.on_recreated_stream == OnRecreatedStream::StartOver;
         if !self.is_below || !is_wanted || self.has_asked {
@@ -78,7 +82,7 @@ impl Inquiry {
         let shards = list(spec).await?;
         self.has_asked = true;
         judge_restart(position, &spec.lease, &spec.stream, &shards)?;
-        fresh(spec, Some(&shards)).map(|fresh| Ended::StartsOver(Box::new(fresh)))
+        fresh(spec, Some(&shards)).map(|fresh| ReadOutcome::StartOver(Box::new(fresh)))
     }
 
     /// A request to open the shard at `position` was refused, or one to read on did not find it. A single
@@ -103,14 +107,14 @@ impl Inquiry {
             Verdict::Unexplained => return Finding::Unexplained,
             Verdict::Expired => {
                 spec.observer.observe(FetchEvent::Expired { oldest: None });
-                return Finding::Ended(Ended::Shard(Vec::new()));
+                return Finding::Finished(ReadOutcome::ShardEnd(Vec::new()));
             }
-            Verdict::AtEnd { children } => return Finding::Ended(Ended::Shard(children)),
+            Verdict::AtEnd { children } => return Finding::Finished(ReadOutcome::ShardEnd(children)),
             Verdict::OtherStream(mismatch) => Cause::OtherStream(mismatch),
             Verdict::RefusedPosition => Cause::Position,
         };
         match fresh(spec, shards.as_deref()).filter(|_| starts_over(spec, &cause)) {
-            Some(fresh) => Finding::Ended(Ended::StartsOver(Box::new(fresh))),
+            Some(fresh) => Finding::Finished(ReadOutcome::StartOver(Box::new(fresh))),
             None => Finding::Refused(Box::new(Refusal::new(cause, position, &spec.lease, &spec.stream))),
         }
     }

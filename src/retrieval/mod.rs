@@ -2,7 +2,7 @@
 //!
 //! One [`Retrieval`] per lease fetches ahead of the processor, within limits per shard
 //! ([`RetrievalConfig`]) and per worker ([`WorkerBudget`]). The decisions are pure: where to open the
-//! shard (`position`) and when to ask again (`pacing`, `resubscribing`); the loops that carry them out
+//! shard (`position`) and when to ask again (`pacing`, `subscription_pacer`); the loops that carry them out
 //! are `polling` and `fan_out`.
 
 mod config;
@@ -23,7 +23,7 @@ mod polling;
 mod refusal;
 
 mod fan_out;
-mod resubscribing;
+mod subscription_pacer;
 
 #[cfg(test)]
 mod fake_shard;
@@ -40,8 +40,8 @@ use std::sync::Arc;
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::budget::{MemoryPermit, WorkerBudget};
-use self::buffer::Inlet;
-pub use self::config::{KinesisProtocol, OnRefusedCheckpoint, OutOfRangeRecords, RetrievalConfig};
+use self::buffer::BatchSender;
+pub use self::config::{OnRefusedCheckpoint, OutOfRangeRecords, RetrievalConfig};
 pub(crate) use self::fan_out::FanOut;
 pub(crate) use self::observe::{FetchEvent, FetchObserver};
 use self::polling::Poller;
@@ -100,7 +100,7 @@ pub(crate) enum Source {
 ///   soon as nothing more will be taken: what waits here is memory other shards lack.
 #[derive(Debug)]
 pub(crate) struct Retrieval {
-    outlet: buffer::Outlet,
+    receiver: buffer::BatchReceiver,
     _fetching: AbortOnDropHandle<()>,
 }
 
@@ -115,18 +115,19 @@ pub(crate) enum Delivery {
     /// The lease does not go with the shard, and by the settings the shard is to be read as `fresh` says:
     /// write that to the row, and give the lease up.
     StartOver { fresh: Box<Lease> },
-    /// Fetching broke off because the `StreamApi` panicked or the runtime shuts down. Start another retrieval from the last
-    /// processed position.
-    Broken,
+    /// The fetch task stopped because the `StreamApi` panicked or the runtime is shutting down. Start
+    /// another retrieval from the last processed position.
+    FetchTaskFailed,
 }
 
-/// How reading a shard came to its end.
+/// How reading a shard ended.
 #[derive(Debug, Clone)]
-enum Ended {
-    /// There is nothing more in the shard. These shards follow it: none if the stream no longer has it.
-    Shard(Vec<ChildShard>),
-    /// The shard is to be read anew, by this lease.
-    StartsOver(Box<Lease>),
+enum ReadOutcome {
+    /// The shard has no more records. These are its child shards: none if the stream no longer has the
+    /// shard.
+    ShardEnd(Vec<ChildShard>),
+    /// The shard must be read again from the start of this lease.
+    StartOver(Box<Lease>),
 }
 
 /// The records of one page, and the memory they count for.
@@ -143,12 +144,12 @@ pub(crate) struct Batch {
 impl Retrieval {
     /// Starts fetching on a task of its own, on the current runtime.
     pub(crate) fn start(spec: RetrievalSpec) -> Self {
-        let (inlet, outlet) = buffer::buffer(spec.config.buffer_limits());
-        let fetching = tokio::spawn(fetch(spec, inlet));
-        Self { outlet, _fetching: AbortOnDropHandle::new(fetching) }
+        let (sender, receiver) = buffer::buffer(spec.config.buffer_limits());
+        let fetching = tokio::spawn(fetch(spec, sender));
+        Self { receiver, _fetching: AbortOnDropHandle::new(fetching) }
     }
 
-    /// Waits for what comes next. After the end of the shard, and after `Broken`, it returns the same
+    /// Waits for what comes next. After the end of the shard, and after `FetchTaskFailed`, it returns the same
     /// again.
     ///
     /// Drop the batch before asking for the next: with the budget exhausted, no page is fetched until
@@ -158,23 +159,23 @@ impl Retrieval {
     ///
     /// Nothing is lost if the future is dropped.
     pub(crate) async fn next(&mut self) -> Delivery {
-        self.outlet.next().await
+        self.receiver.next().await
     }
 }
 
 /// Reads the shard to its end.
-async fn fetch(spec: RetrievalSpec, inlet: Inlet) {
+async fn fetch(spec: RetrievalSpec, sender: BatchSender) {
     let Some(position) = Position::new(&spec.start) else {
-        return inlet.end(Ended::Shard(Vec::new()));
+        return sender.end(ReadOutcome::ShardEnd(Vec::new()));
     };
     if spec.start.is_timestamp_missing() {
         spec.observer.observe(FetchEvent::TimestampMissing);
     }
-    let ended = match &spec.source {
-        Source::Polling => Poller::new(&spec, position).run(&inlet).await,
-        Source::FanOut(fan_out) => fan_out::read(&spec, fan_out, position, &inlet).await,
+    let outcome = match &spec.source {
+        Source::Polling => Poller::new(&spec, position).run(&sender).await,
+        Source::FanOut(fan_out) => fan_out::read(&spec, fan_out, position, &sender).await,
     };
-    inlet.end(ended);
+    sender.end(outcome);
 }
 
 impl RetrievalSpec {

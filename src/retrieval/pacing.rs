@@ -25,8 +25,8 @@ pub(super) struct Pacer {
     reads_allowed: Moment,
     /// When the bytes read so far are paid for.
     bytes_allowed: Moment,
-    /// When the pause after the last read is over.
-    rested: Moment,
+    /// When the pause after the last read ends.
+    pause_until: Moment,
     /// The pause after a page that is not behind: short after records, doubling with every page
     /// without.
     pause: Duration,
@@ -54,21 +54,21 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// For what passes by itself: throttling, outages, expired iterators.
-    pub(super) const PASSING: Self = Self {
+    pub(super) const TRANSIENT: Self = Self {
         floor: Duration::from_millis(100),
         first: Duration::from_millis(200),
         max: Duration::from_secs(10),
     };
 
     /// For what somebody has to fix.
-    pub(super) const LASTING: Self =
+    pub(super) const PERSISTENT: Self =
         Self { floor: Duration::from_secs(5), first: Duration::from_secs(10), max: Duration::from_secs(60) };
 
     /// Unless more is known of the failure than its kind.
     pub(super) fn after(kind: StreamErrorKind) -> Self {
         match kind {
-            StreamErrorKind::Denied => Self::LASTING,
-            _ => Self::PASSING,
+            StreamErrorKind::Denied => Self::PERSISTENT,
+            _ => Self::TRANSIENT,
         }
     }
 
@@ -91,7 +91,7 @@ impl Pacer {
             started: Moment::ORIGIN,
             reads_allowed: Moment::ORIGIN,
             bytes_allowed: Moment::ORIGIN,
-            rested: Moment::ORIGIN,
+            pause_until: Moment::ORIGIN,
             pause: config.idle_time_between_reads,
             failures: 0,
         }
@@ -99,7 +99,7 @@ impl Pacer {
 
     /// The moment from which on the next read may be sent; it may have passed.
     pub(super) fn next_read(&self) -> Moment {
-        self.reads_allowed.max(self.bytes_allowed).max(self.rested)
+        self.reads_allowed.max(self.bytes_allowed).max(self.pause_until)
     }
 
     /// A read is sent.
@@ -119,14 +119,14 @@ impl Pacer {
         let is_active = page.has_records || page.is_behind;
         self.pause = if is_active { self.idle / ACTIVE_SPEEDUP } else { self.pause * 2 };
         self.pause = self.pause.max(IDLE_MIN).min(self.idle);
-        self.rested = if page.is_behind { now } else { self.started + self.pause };
+        self.pause_until = if page.is_behind { now } else { self.started + self.pause };
     }
 
     /// The read, or what had to precede it, failed. Returns how long to stay away.
     pub(super) fn read_failed(&mut self, now: Moment, backoff: Backoff, rng: &mut fastrand::Rng) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let delay = backoff.delay(self.failures, rng);
-        self.rested = now + delay;
+        self.pause_until = now + delay;
         self.next_read().since(now)
     }
 
@@ -212,7 +212,7 @@ mod tests {
                 bytes_per_second: None,
                 ..RetrievalConfig::default()
             });
-            let mut delays = (1..=100).map(|_| pacer.read_failed(at(0), Backoff::PASSING, &mut rng));
+            let mut delays = (1..=100).map(|_| pacer.read_failed(at(0), Backoff::TRANSIENT, &mut rng));
             for limit in [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000] {
                 let delay = delays.next().expect("more").as_millis();
                 assert!((100..=limit).contains(&delay), "{delay} of {limit}, seed {seed}");
@@ -221,9 +221,9 @@ mod tests {
 
             pacer.page_read(at(0), EMPTY_BEHIND);
             assert_eq!(pacer.failures(), 0);
-            let delay = pacer.read_failed(at(0), Backoff::PASSING, &mut rng);
+            let delay = pacer.read_failed(at(0), Backoff::TRANSIENT, &mut rng);
             assert!(delay <= Duration::from_millis(200), "a success forgets the failures before it");
-            let delay = pacer.read_failed(at(0), Backoff::LASTING, &mut rng);
+            let delay = pacer.read_failed(at(0), Backoff::PERSISTENT, &mut rng);
             assert!((5..=60).contains(&delay.as_secs()));
         }
     }
@@ -233,7 +233,7 @@ mod tests {
         let mut pacer = Pacer::new(&RetrievalConfig::default());
         pacer.read_started(at(0));
         pacer.page_read(at(0), TEN_MIB_BEHIND);
-        let delay = pacer.read_failed(at(0), Backoff::PASSING, &mut fastrand::Rng::with_seed(1));
+        let delay = pacer.read_failed(at(0), Backoff::TRANSIENT, &mut fastrand::Rng::with_seed(1));
         assert_eq!(delay, Duration::from_secs(5));
     }
 }

@@ -1,13 +1,13 @@
 use std::time::{Duration, SystemTime};
 
 use super::budget::{cost, payload};
-use super::buffer::Inlet;
+use super::buffer::BatchSender;
 use super::estimate::PageEstimate;
 use super::inquiry::{Finding, Inquiry};
 use super::observe::{FetchEvent, FetchMetrics};
 use super::pacing::{Backoff, Pacer, PageSummary};
 use super::position::Position;
-use super::{Batch, Ended, MemoryPermit, RetrievalSpec};
+use super::{Batch, MemoryPermit, ReadOutcome, RetrievalSpec};
 use crate::kinesis::{
     IteratorPosition, RecordsPage, ShardIterator, StreamError, StreamErrorKind, ends_consistently,
 };
@@ -40,6 +40,13 @@ pub(super) struct Poller<'a> {
     is_at_tip: bool,
 }
 
+/// Why [`Poller::run_until`] stopped.
+pub(super) enum PollerExit {
+    Finished(ReadOutcome),
+    /// The time is up; this is the position reached.
+    TimeUp(Position),
+}
+
 impl<'a> Poller<'a> {
     /// Reads from `position` on.
     pub(super) fn new(spec: &'a RetrievalSpec, position: Position) -> Self {
@@ -57,37 +64,37 @@ impl<'a> Poller<'a> {
     }
 
     /// Reads to the end.
-    pub(super) async fn run(mut self, inlet: &Inlet) -> Ended {
+    pub(super) async fn run(mut self, sender: &BatchSender) -> ReadOutcome {
         loop {
-            if let Some(ended) = self.turn(inlet).await {
-                return ended;
+            if let Some(outcome) = self.step(sender).await {
+                return outcome;
             }
         }
     }
 
-    /// The same, but stops between two pages once it is `until`, and returns the position reached.
-    pub(super) async fn run_until(mut self, until: Moment, inlet: &Inlet) -> Result<Ended, Position> {
+    /// Reads until `until`, and stops between two pages then.
+    pub(super) async fn run_until(mut self, until: Moment, sender: &BatchSender) -> PollerExit {
         loop {
-            if let Some(ended) = self.turn(inlet).await {
-                return Ok(ended);
+            if let Some(outcome) = self.step(sender).await {
+                return PollerExit::Finished(outcome);
             }
             if self.spec.clock.now() >= until {
-                return Err(self.position);
+                return PollerExit::TimeUp(self.position);
             }
         }
     }
 
-    /// Reads one page, or fails to. Returns how reading ended if it is over.
-    async fn turn(&mut self, inlet: &Inlet) -> Option<Ended> {
-        inlet.room().await;
+    /// Reads one page, or fails to. Returns the outcome if reading has ended.
+    async fn step(&mut self, sender: &BatchSender) -> Option<ReadOutcome> {
+        sender.room().await;
         self.spec.clock.sleep_until(self.pacer.next_read()).await;
         // Reserved last, and given back while backing off, so that others can use it.
         let wanted = self.estimate.bytes();
         let memory = self.spec.budget.reserve(wanted).await;
         let asked = self.spec.clock.wall();
-        match self.read().await.and_then(|page| self.accept(page, asked, memory, inlet)) {
+        match self.read().await.and_then(|page| self.accept(page, asked, memory, sender)) {
             Ok(None) if self.is_at_tip => self.inquiry.caught_up(self.spec, &self.position).await,
-            Ok(ended) => ended,
+            Ok(outcome) => outcome,
             Err(error) => self.recover(&error).await,
         }
     }
@@ -147,8 +154,8 @@ impl<'a> Poller<'a> {
         page: RecordsPage,
         asked: SystemTime,
         mut memory: MemoryPermit,
-        inlet: &Inlet,
-    ) -> Result<Option<Ended>, StreamError> {
+        sender: &BatchSender,
+    ) -> Result<Option<ReadOutcome>, StreamError> {
         if !ends_consistently(page.next_iterator.is_none(), &page.child_shards) {
             return Err(self.error(StreamErrorKind::Malformed, GET_RECORDS));
         }
@@ -181,22 +188,22 @@ impl<'a> Poller<'a> {
         let fetched = FetchEvent::Fetched { records: records.len(), millis_behind_latest, is_below };
         self.spec.observer.observe(fetched);
         if summary.has_records || self.spec.empty_batches {
-            inlet.push(Batch { records, millis_behind_latest, permit: memory });
+            sender.push(Batch { records, millis_behind_latest, permit: memory });
         }
         match next_iterator {
             Some(_) if planted(Bug::EmptyPageEndsShard) && !summary.has_records && !is_at_tip => {
-                Ok(Some(Ended::Shard(child_shards)))
+                Ok(Some(ReadOutcome::ShardEnd(child_shards)))
             }
             Some(iterator) => {
                 self.iterator = Some((iterator, now));
                 Ok(None)
             }
-            None => Ok(Some(Ended::Shard(child_shards))),
+            None => Ok(Some(ReadOutcome::ShardEnd(child_shards))),
         }
     }
 
     /// Prepares another attempt after a failure, unless that turns out to be the end.
-    async fn recover(&mut self, error: &StreamError) -> Option<Ended> {
+    async fn recover(&mut self, error: &StreamError) -> Option<ReadOutcome> {
         let mut backoff = Backoff::after(error.kind());
         let mut refusal = None;
         let is_opening = self.iterator.is_none();
@@ -213,13 +220,13 @@ impl<'a> Poller<'a> {
             kind @ (StreamErrorKind::InvalidArgument | StreamErrorKind::NotFound) => {
                 self.iterator = None;
                 match self.inquiry.refused(self.spec, &self.position, kind).await {
-                    Finding::Ended(ended) => return Some(ended),
+                    Finding::Finished(outcome) => return Some(outcome),
                     Finding::Refused(refused) => {
-                        backoff = Backoff::LASTING;
+                        backoff = Backoff::PERSISTENT;
                         refusal = Some(refused);
                     }
                     Finding::Unexplained if self.pacer.failures() >= UNEXPLAINED_MAX => {
-                        backoff = Backoff::LASTING;
+                        backoff = Backoff::PERSISTENT;
                     }
                     Finding::Unexplained => {}
                 }

@@ -446,8 +446,8 @@ async fn a_stream_api_that_panics_is_reported_instead_of_waited_for() {
     let bench = Bench::new();
     bench.shard.state().records_scripts.push_back(Script::Panic);
     let mut retrieval = bench.start();
-    assert!(matches!(next(&mut retrieval).await, Delivery::Broken));
-    assert!(matches!(next(&mut retrieval).await, Delivery::Broken));
+    assert!(matches!(next(&mut retrieval).await, Delivery::FetchTaskFailed));
+    assert!(matches!(next(&mut retrieval).await, Delivery::FetchTaskFailed));
     assert_eq!(bench.budget.free(), 128 * MIB);
 }
 

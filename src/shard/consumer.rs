@@ -252,7 +252,7 @@ impl ShardConsumer {
                     return Input::LastRecordDelivered;
                 }
                 Delivery::StartOver { fresh } => return self.start_over(&fresh).await,
-                Delivery::Broken => return Input::Panicked,
+                Delivery::FetchTaskFailed => return Input::Panicked,
             }
         }
     }

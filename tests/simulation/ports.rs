@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use kinesis_consumer::kinesis::{
-    ConsumerDescription, IteratorPosition, RecordsPage, ShardIterator, ShardPage, ShardPageRequest,
-    StreamApi, StreamDescription, StreamError, Subscription, SubscriptionEvent,
+    IteratorPosition, RecordsPage, ShardIterator, ShardPage, ShardPageRequest, StreamApi,
+    StreamConsumerDescription, StreamDescription, StreamError, Subscription, SubscriptionEvent,
 };
 use kinesis_consumer::lease::{
     Condition, Created, EntityKind, EntityOutcome, FaultyLeaseStore, Item, Lease, LeaseScan, LeaseStore,
@@ -193,11 +193,19 @@ impl StreamApi for MeteredStream {
         Ok(page)
     }
 
-    async fn describe_consumer(&self, arn: &str, name: &str) -> Result<ConsumerDescription, StreamError> {
+    async fn describe_consumer(
+        &self,
+        arn: &str,
+        name: &str,
+    ) -> Result<StreamConsumerDescription, StreamError> {
         StreamApi::describe_consumer(&self.stream, arn, name).await
     }
 
-    async fn register_consumer(&self, arn: &str, name: &str) -> Result<ConsumerDescription, StreamError> {
+    async fn register_consumer(
+        &self,
+        arn: &str,
+        name: &str,
+    ) -> Result<StreamConsumerDescription, StreamError> {
         StreamApi::register_consumer(&self.stream, arn, name).await
     }
 

@@ -7,7 +7,8 @@ use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
 use aws_sdk_kinesis::types as sdk;
 
 use crate::kinesis::{
-    ChildShard, ConsumerDescription, ConsumerStatus, RecordsPage, Shard, StreamDescription, SubscriptionEvent,
+    ChildShard, RecordsPage, Shard, StreamConsumerDescription, StreamConsumerStatus, StreamDescription,
+    SubscriptionEvent,
 };
 use crate::types::{EncryptionType, HashKeyRange, Record, ShardId};
 
@@ -55,14 +56,14 @@ pub(super) fn event(event: sdk::SubscribeToShardEvent) -> Option<SubscriptionEve
     })
 }
 
-pub(super) fn consumer(arn: String, status: &sdk::ConsumerStatus) -> ConsumerDescription {
+pub(super) fn consumer(arn: String, status: &sdk::ConsumerStatus) -> StreamConsumerDescription {
     let status = match status {
-        sdk::ConsumerStatus::Active => ConsumerStatus::Active,
-        sdk::ConsumerStatus::Deleting => ConsumerStatus::Deleting,
+        sdk::ConsumerStatus::Active => StreamConsumerStatus::Active,
+        sdk::ConsumerStatus::Deleting => StreamConsumerStatus::Deleting,
         // One that is new to this SDK: not usable yet, so it is looked at again.
-        _ => ConsumerStatus::Creating,
+        _ => StreamConsumerStatus::Creating,
     };
-    ConsumerDescription::new(arn, status)
+    StreamConsumerDescription::new(arn, status)
 }
 
 fn record(record: sdk::Record) -> Option<Record> {

@@ -1,8 +1,8 @@
 //! The Kinesis service behind the port.
 
 mod cbor;
+mod cbor_interceptor;
 mod convert;
-mod exchange;
 mod failure;
 #[cfg(test)]
 #[cfg(feature = "local")]
@@ -23,14 +23,14 @@ use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{self as sdk, ShardFilterType, ShardIteratorType};
 use bytes::Bytes;
 
-use self::exchange::Exchange;
+use self::cbor_interceptor::CborInterceptor;
 use self::failure::Request;
 use self::subscription::AwsSubscription;
 use super::{
-    ConsumerDescription, IteratorPosition, RecordsPage, ShardFilter, ShardIterator, ShardPage,
-    ShardPageRequest, StreamApi, StreamDescription, StreamError, Subscription,
+    IteratorPosition, RecordsPage, ShardFilter, ShardIterator, ShardPage, ShardPageRequest, StreamApi,
+    StreamConsumerDescription, StreamDescription, StreamError, Subscription,
 };
-use crate::retrieval::KinesisProtocol;
+use crate::kinesis::KinesisProtocol;
 use crate::runtime::Clock;
 use crate::types::{ConsumerArn, ShardId, StreamId};
 
@@ -42,7 +42,7 @@ pub(crate) struct AwsStream {
     request_timeout: Duration,
     /// Whether records are asked for in CBOR. Not any more once the endpoint has shown that it only
     /// answers in JSON.
-    speaks_cbor: AtomicBool,
+    uses_cbor: AtomicBool,
 }
 
 impl AwsStream {
@@ -58,7 +58,7 @@ impl AwsStream {
             client: Client::from_conf(single_attempt),
             clock,
             request_timeout,
-            speaks_cbor: AtomicBool::new(protocol == KinesisProtocol::Cbor),
+            uses_cbor: AtomicBool::new(protocol == KinesisProtocol::Cbor),
         }
     }
 
@@ -70,13 +70,14 @@ impl AwsStream {
         limit: u32,
         stream_arn: Option<&str>,
     ) -> Option<Result<RecordsPage, StreamError>> {
-        let exchange = Exchange::new(cbor::CONTENT_TYPE, cbor::request(iterator, limit, stream_arn));
+        let interceptor =
+            CborInterceptor::new(cbor::CONTENT_TYPE, cbor::request(iterator, limit, stream_arn));
         // The members are there for the SDK's own use of them, as in choosing the endpoint.
         let call = self.client.get_records().shard_iterator(iterator.as_str());
         let call = call.set_stream_arn(stream_arn.map(ToOwned::to_owned)).limit(limit.cast_signed());
         let answered = self.clock.timeout(self.request_timeout, async {
-            let answer = call.customize().interceptor(exchange.clone()).send().await;
-            match exchange.response() {
+            let answer = call.customize().interceptor(interceptor.clone()).send().await;
+            match interceptor.response() {
                 Some(raw) => Answer::Cbor(raw.status, raw.read().await),
                 None => Answer::Sdk(Box::new(answer)),
             }
@@ -205,15 +206,15 @@ impl StreamApi for AwsStream {
         limit: u32,
     ) -> Result<RecordsPage, StreamError> {
         let request = Request::new("GetRecords", stream);
-        let spoke_cbor = self.speaks_cbor.load(Ordering::Relaxed);
-        if spoke_cbor && let Some(answer) = self.records_in_cbor(request, iterator, limit, stream.arn()).await
+        let used_cbor = self.uses_cbor.load(Ordering::Relaxed);
+        if used_cbor && let Some(answer) = self.records_in_cbor(request, iterator, limit, stream.arn()).await
         {
             return answer;
         }
         let call = self.client.get_records().shard_iterator(iterator.as_str()).set_stream_arn(arn(stream));
         let call = call.limit(limit.cast_signed());
         let answer = self.send(request, call.send()).await?;
-        if spoke_cbor && self.speaks_cbor.swap(false, Ordering::Relaxed) {
+        if used_cbor && self.uses_cbor.swap(false, Ordering::Relaxed) {
             tracing::warn!(
                 "the Kinesis endpoint does not answer in CBOR as expected; using JSON from now on"
             );
@@ -225,7 +226,7 @@ impl StreamApi for AwsStream {
         &self,
         stream_arn: &str,
         name: &str,
-    ) -> Result<ConsumerDescription, StreamError> {
+    ) -> Result<StreamConsumerDescription, StreamError> {
         let request = Request::about("DescribeStreamConsumer", &stream_arn);
         let call = self.client.describe_stream_consumer().stream_arn(stream_arn).consumer_name(name);
         let answer = self.send(request, call.send()).await?;
@@ -237,7 +238,7 @@ impl StreamApi for AwsStream {
         &self,
         stream_arn: &str,
         name: &str,
-    ) -> Result<ConsumerDescription, StreamError> {
+    ) -> Result<StreamConsumerDescription, StreamError> {
         let request = Request::about("RegisterStreamConsumer", &stream_arn);
         let call = self.client.register_stream_consumer().stream_arn(stream_arn).consumer_name(name);
         let answer = self.send(request, call.send()).await?;

@@ -9,8 +9,8 @@ use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
 
 use super::AwsStream;
+use crate::kinesis::KinesisProtocol;
 use crate::kinesis::{IteratorPosition, RecordsPage, StreamApi, StreamErrorKind};
-use crate::retrieval::KinesisProtocol;
 use crate::runtime::Clock;
 use crate::testing::{HttpFault, LocalAws};
 use crate::types::StreamId;

@@ -8,9 +8,9 @@ use super::kinesis::SimulatedKinesis;
 use super::list::{ListFilter, Listing};
 use super::live::SimulatedSubscription;
 use crate::kinesis::{
-    ConsumerDescription, ConsumerStatus, IteratorPosition, RecordsPage, ShardFilter, ShardIterator,
-    ShardPage, ShardPageRequest, StreamApi, StreamDescription, StreamError, StreamErrorKind, Subscription,
-    SubscriptionEvent,
+    IteratorPosition, RecordsPage, ShardFilter, ShardIterator, ShardPage, ShardPageRequest, StreamApi,
+    StreamConsumerDescription, StreamConsumerStatus, StreamDescription, StreamError, StreamErrorKind,
+    Subscription, SubscriptionEvent,
 };
 use crate::types::{ConsumerArn, ShardId, StreamId};
 
@@ -95,14 +95,15 @@ impl StreamApi for SimulatedKinesis {
         &self,
         stream_arn: &str,
         name: &str,
-    ) -> Result<ConsumerDescription, StreamError> {
+    ) -> Result<StreamConsumerDescription, StreamError> {
         let stream = stream_named(stream_arn);
         let call = Call { operation: "DescribeStreamConsumer", stream, shard: None };
         self.answer(call, |_| {
             self.look(|service, now| {
                 let (consumer, is_active) = service.consumer(now, stream, name)?;
-                let status = if is_active { ConsumerStatus::Active } else { ConsumerStatus::Creating };
-                Ok(ConsumerDescription::new(consumer.arn, status))
+                let status =
+                    if is_active { StreamConsumerStatus::Active } else { StreamConsumerStatus::Creating };
+                Ok(StreamConsumerDescription::new(consumer.arn, status))
             })
         })
         .await
@@ -112,11 +113,11 @@ impl StreamApi for SimulatedKinesis {
         &self,
         stream_arn: &str,
         name: &str,
-    ) -> Result<ConsumerDescription, StreamError> {
+    ) -> Result<StreamConsumerDescription, StreamError> {
         let stream = stream_named(stream_arn);
         let call = Call { operation: "RegisterStreamConsumer", stream, shard: None };
         // Even one that is active at once is first announced so.
-        let describe = |arn: String| ConsumerDescription::new(arn, ConsumerStatus::Creating);
+        let describe = |arn: String| StreamConsumerDescription::new(arn, StreamConsumerStatus::Creating);
         self.answer(call, |_| self.register_consumer(stream, name).map(describe)).await
     }
 

@@ -11,8 +11,8 @@ const EXCLUSIVE: Duration = Duration::from_secs(5);
 pub(super) struct SubscriptionPacer {
     /// When the last subscription was made.
     subscribed: Option<Moment>,
-    /// When the pause after the last failure is over.
-    rested: Moment,
+    /// When the pause after the last failure ends.
+    pause_until: Moment,
     /// Failures since the last event, and when the first of them was.
     failures: u32,
     failing_since: Option<Moment>,
@@ -22,7 +22,7 @@ impl SubscriptionPacer {
     /// The moment from which on the next subscription may be asked for; it may have passed.
     pub(super) fn next_subscription(&self) -> Moment {
         let exclusive = self.subscribed.map_or(Moment::ORIGIN, |subscribed| subscribed + EXCLUSIVE);
-        self.rested.max(exclusive)
+        self.pause_until.max(exclusive)
     }
 
     /// A subscription was made.
@@ -39,7 +39,7 @@ impl SubscriptionPacer {
     pub(super) fn failed(&mut self, now: Moment, backoff: Backoff, rng: &mut fastrand::Rng) -> Duration {
         self.failures = self.failures.saturating_add(1);
         self.failing_since.get_or_insert(now);
-        self.rested = now + backoff.delay(self.failures, rng);
+        self.pause_until = now + backoff.delay(self.failures, rng);
         self.next_subscription().since(now)
     }
 
@@ -75,7 +75,7 @@ mod tests {
     fn failures_are_counted_and_timed_until_an_event_comes() {
         let (mut pacer, mut rng) = (SubscriptionPacer::default(), fastrand::Rng::with_seed(1));
         for second in 0..60 {
-            let pause = pacer.failed(at(second), Backoff::PASSING, &mut rng);
+            let pause = pacer.failed(at(second), Backoff::TRANSIENT, &mut rng);
             assert!((Duration::from_millis(100)..=Duration::from_secs(10)).contains(&pause), "{pause:?}");
         }
         assert_eq!((pacer.failures(), pacer.failing_for(at(60))), (60, Duration::from_secs(60)));
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn what_somebody_must_fix_is_tried_seldom() {
         let (mut pacer, mut rng) = (SubscriptionPacer::default(), fastrand::Rng::with_seed(1));
-        let pause = pacer.failed(at(0), Backoff::LASTING, &mut rng);
+        let pause = pacer.failed(at(0), Backoff::PERSISTENT, &mut rng);
         assert!(pause >= Duration::from_secs(5), "{pause:?}");
     }
 }

@@ -15,7 +15,7 @@ const RESPONSE_BYTES_MAX: usize = 64 << 20;
 /// Sends another body than the SDK made, in another format, and keeps the response from it. Signing,
 /// endpoint, credentials and connection stay the SDK's.
 #[derive(Debug, Clone)]
-pub(super) struct Exchange {
+pub(super) struct CborInterceptor {
     content_type: &'static str,
     request: Bytes,
     response: Arc<Mutex<Option<RawResponse>>>,
@@ -28,7 +28,7 @@ pub(super) struct RawResponse {
     body: SdkBody,
 }
 
-impl Exchange {
+impl CborInterceptor {
     pub(super) fn new(content_type: &'static str, request: Vec<u8>) -> Self {
         Self { content_type, request: request.into(), response: Arc::default() }
     }
@@ -39,9 +39,9 @@ impl Exchange {
     }
 }
 
-impl Intercept for Exchange {
+impl Intercept for CborInterceptor {
     fn name(&self) -> &'static str {
-        "kinesis-consumer exchange"
+        "kinesis-consumer interceptor"
     }
 
     fn modify_before_signing(
