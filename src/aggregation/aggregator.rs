@@ -11,9 +11,9 @@ use super::messages::{AggregatedRecord, UserRecord};
 
 /// Packs user records into KPL aggregates.
 ///
-/// All user records of an aggregate must belong to the same shard; a consumer leaves out the ones
-/// whose hash key lies outside the range of the shard it finds them in. Adding only records with one
-/// partition key (or one explicit hash key) is the way to be sure.
+/// All user records of an aggregate must belong to the same shard: a consumer drops those whose hash key
+/// is outside the range of the shard in which it finds them. To be sure, add only records with one
+/// partition key, or with one explicit hash key.
 ///
 /// ```
 /// use kinesis_consumer::aggregation::{Added, Aggregator};
@@ -31,27 +31,26 @@ use super::messages::{AggregatedRecord, UserRecord};
 /// ```
 pub struct Aggregator {
     bytes_max: usize,
-    /// Of the message so far.
+    /// The size of the message so far.
     message_bytes: usize,
     partition_keys: Table,
     explicit_hash_keys: Table,
     records: Vec<UserRecord>,
 }
 
-/// What became of a user record offered to an [`Aggregator`].
+/// The result of offering a user record to an [`Aggregator`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "the record may not have been added"]
 pub enum Added {
-    /// It is in the aggregate.
+    /// The record was added.
     Yes,
-    /// Not added: the aggregate has no room left. [`finish`](Aggregator::finish) it and offer the
-    /// record again.
+    /// Not added: the aggregate is full. [`finish`](Aggregator::finish) it and offer the record again.
     Full,
-    /// Not added: it does not fit even an empty aggregate. Put it as a record of its own.
+    /// Not added: the record does not fit even into an empty aggregate. Put it as a plain record.
     TooLarge,
 }
 
-/// A finished aggregate: what to put into the stream.
+/// A finished aggregate, to be put into the stream.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Aggregate {
@@ -61,15 +60,15 @@ pub struct Aggregate {
     pub explicit_hash_key: Option<u128>,
     /// The payload.
     pub data: Bytes,
-    /// How many user records are in it.
+    /// The number of user records in it.
     pub user_records: usize,
 }
 
 impl Aggregator {
-    /// What a Kinesis record may hold in a stream with default settings: 1 MiB.
+    /// The maximum size of a Kinesis record in a stream with default settings: 1 MiB.
     pub const BYTES_MAX_DEFAULT: usize = 1 << 20;
 
-    /// What a Kinesis record may hold in a stream that allows large records: 10 MiB.
+    /// The maximum size of a Kinesis record in a stream that allows large records: 10 MiB.
     pub const BYTES_MAX_LARGE: usize = 10 << 20;
 
     /// An aggregator for records of up to [`BYTES_MAX_DEFAULT`](Self::BYTES_MAX_DEFAULT).
@@ -79,7 +78,7 @@ impl Aggregator {
     }
 
     /// An aggregator for records whose payload and partition key together have at most `bytes_max`
-    /// bytes; more than [`BYTES_MAX_LARGE`](Self::BYTES_MAX_LARGE) is taken as that.
+    /// bytes, capped at [`BYTES_MAX_LARGE`](Self::BYTES_MAX_LARGE).
     #[must_use]
     pub fn with_bytes_max(bytes_max: usize) -> Self {
         Self {
@@ -91,7 +90,7 @@ impl Aggregator {
         }
     }
 
-    /// Adds a user record, if there is room for it. Kinesis wants partition keys of 1 to 256
+    /// Adds a user record, if there is room for it. Kinesis requires partition keys of 1 to 256
     /// characters; this is not checked.
     pub fn add(&mut self, partition_key: &str, explicit_hash_key: Option<u128>, data: &[u8]) -> Added {
         let explicit_hash_key = explicit_hash_key.map(|key| key.to_string());
@@ -128,13 +127,13 @@ impl Aggregator {
         Added::Yes
     }
 
-    /// How many bytes the aggregate would have if it were finished now, 0 if it is empty.
+    /// The size in bytes of the aggregate if it were finished now; 0 if it is empty.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
         if self.records.is_empty() { 0 } else { MAGIC.len() + self.message_bytes + DIGEST_BYTES }
     }
 
-    /// How many user records have been added.
+    /// The number of user records added.
     #[must_use]
     pub fn len(&self) -> usize {
         self.records.len()
@@ -146,13 +145,13 @@ impl Aggregator {
         self.records.is_empty()
     }
 
-    /// Takes the aggregate out and leaves the aggregator empty; `None` if no record was added.
+    /// Returns the aggregate and leaves the aggregator empty; `None` if no record was added.
     pub fn finish(&mut self) -> Option<Aggregate> {
         let len = self.encoded_len();
         let Self { partition_keys, explicit_hash_keys, records, .. } =
             std::mem::replace(self, Self::with_bytes_max(self.bytes_max));
         let explicit_hash_key = records.first()?.explicit_hash_key_index.and_then(|_| {
-            // The first record's, if it has one, is the first of the table.
+            // The hash key of the first record, if it has one, is the first of the table.
             explicit_hash_keys.keys.first()?.parse().ok()
         });
         let partition_key = partition_keys.keys.first()?.clone();
@@ -171,7 +170,7 @@ impl Aggregator {
     }
 }
 
-/// Shows sizes; never what is in the records.
+/// Shows sizes, never contents.
 impl fmt::Debug for Aggregator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Aggregator")
@@ -182,7 +181,7 @@ impl fmt::Debug for Aggregator {
     }
 }
 
-/// Shows sizes; never what is in the records.
+/// Shows sizes, never contents.
 impl fmt::Debug for Aggregate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Aggregate")
@@ -198,7 +197,7 @@ impl Default for Aggregator {
     }
 }
 
-/// The bytes of a length-delimited field with a one-byte tag.
+/// The size of a length-delimited field with a one-byte tag.
 fn delimited_bytes(len: usize) -> usize {
     1 + encoded_len_varint(len as u64) + len
 }
@@ -211,7 +210,7 @@ struct Table {
 }
 
 impl Table {
-    /// Where `key` is or would be, and how many bytes the message would grow by for it.
+    /// The index that `key` has or would get, and the bytes by which it would enlarge the message.
     fn place(&self, key: &str) -> (u64, usize) {
         match self.places.get(key) {
             Some(&place) => (place, 0),

@@ -1,43 +1,44 @@
 use std::fmt;
 
-/// What became of a page of Kinesis records.
+/// What happened to a page of Kinesis records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Kinesis records that came in.
+    /// Kinesis records read.
     pub records: u64,
-    /// Those of them that were KPL aggregates and were taken apart.
+    /// Those of them that were KPL aggregates and were de-aggregated.
     pub aggregates: u64,
     /// Records delivered: user records and plain ones.
     pub user_records: u64,
     /// Payload bytes delivered.
     pub bytes: u64,
-    /// Records not delivered because they lie at or before the position to resume after. An
-    /// aggregate wholly before it counts as one.
+    /// Records not delivered because they are at or before the position to resume after. An aggregate
+    /// entirely before it counts as one.
     pub already_processed: u64,
-    /// User records not delivered because their hash key lies outside the shard's range: the producer
+    /// User records not delivered because their hash key is outside the range of the shard: the producer
     /// has sent them again to the shard they belong to.
     pub out_of_range: u64,
-    /// Of those out of range, the ones no shard can hold: an explicit hash key that is negative or
-    /// not below 2^128. Their producer is faulty.
+    /// Those of the records out of range that no shard can hold, because their explicit hash key is
+    /// negative or not below 2^128. Their producer is faulty.
     pub unreachable: u64,
     malformed: [u64; Malformation::ALL.len()],
 }
 
 impl Counts {
-    /// How many Kinesis records start like an aggregate and were delivered whole because of `kind`.
+    /// The number of Kinesis records that start like an aggregate and were delivered whole because of
+    /// `kind`.
     #[must_use]
     pub fn malformed(&self, kind: Malformation) -> u64 {
         self.malformed[kind as usize]
     }
 
-    /// How many Kinesis records start like an aggregate and were delivered whole.
+    /// The number of Kinesis records that start like an aggregate and were delivered whole.
     #[must_use]
     pub fn malformed_total(&self) -> u64 {
         self.malformed.iter().sum()
     }
 
-    /// Of a page of so many Kinesis records that have not been looked at.
+    /// The counts of a page of this many Kinesis records before they are processed.
     pub(super) fn of_page(records: usize) -> Self {
         Self { records: records as u64, ..Self::default() }
     }
@@ -59,7 +60,7 @@ pub enum Malformation {
     Protobuf,
     /// A required field is missing.
     MissingField,
-    /// A user record points outside the tables of keys.
+    /// A user record refers to a key outside the tables.
     TableIndex,
     /// The explicit hash key of a user record is not a number.
     HashKey,

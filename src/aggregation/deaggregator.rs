@@ -7,7 +7,7 @@ use super::md5::{DIGEST_BYTES, Hasher};
 use super::{Counts, MAGIC, Malformation};
 use crate::types::{ExtendedSequenceNumber, HashKeyRange, KinesisClientRecord, Record};
 
-/// Takes the KPL aggregates of one shard apart.
+/// De-aggregates the KPL records of one shard.
 ///
 /// ```
 /// use std::num::NonZeroUsize;
@@ -36,7 +36,7 @@ pub struct Deaggregator {
 }
 
 impl Deaggregator {
-    /// A de-aggregator for a shard with `range`: user records with hash keys outside it are left out.
+    /// A de-aggregator for a shard with `range`: user records with hash keys outside it are dropped.
     /// `None` stands for every hash key.
     #[must_use]
     pub fn new(range: Option<HashKeyRange>) -> Self {
@@ -47,12 +47,12 @@ impl Deaggregator {
         Self { range: range.unwrap_or(HashKeyRange::FULL), hasher }
     }
 
-    /// Takes a page of Kinesis records apart, leaving out the user records up to and including
-    /// `after`, and hands the rest on in their order, in batches of at most `batch_records_max`.
+    /// De-aggregates a page of Kinesis records, drops the user records up to and including `after`, and
+    /// returns the rest in order, in batches of at most `batch_records_max`.
     ///
-    /// Checks and indexes the whole page before it returns, which takes CPU time in proportion to the
-    /// page's bytes: about 15 ms for one aggregate of 10 MiB, some times that if it is made to cost as
-    /// much as it can. Payloads are slices of the records given.
+    /// The whole page is checked and indexed before this returns. That takes CPU time in proportion to
+    /// the bytes of the page: about 15 ms for one aggregate of 10 MiB, and a small multiple of that for
+    /// a maliciously built one. Payloads are slices of the records given.
     pub fn deaggregate(
         &self,
         records: Vec<Record>,
@@ -90,7 +90,7 @@ impl Deaggregator {
         }
     }
 
-    /// Plans by what can be told from the outside of each record, its digest included.
+    /// Plans by what is known without reading the messages, digests included.
     fn verify(&self, records: &[Record], after: Option<&ExtendedSequenceNumber>) -> Vec<Plan> {
         let mut plans: Vec<Plan> = records.iter().map(|record| Plan::new(record, after)).collect();
         let mut messages = Vec::with_capacity(records.len());
@@ -116,20 +116,20 @@ impl Deaggregator {
 /// What to do with a Kinesis record.
 struct Plan {
     fate: Fate,
-    /// How many user records at its start are left out, because they have been processed or handed on.
+    /// The number of user records to drop at its start, because they were processed or delivered.
     skip: usize,
 }
 
 enum Fate {
-    /// It is left out.
+    /// Drop it.
     Drop,
-    /// It is delivered as it is.
+    /// Deliver it as it is.
     Plain,
-    /// It is delivered as it is, though it starts like an aggregate.
+    /// Deliver it as it is, although it starts like an aggregate.
     Malformed(Malformation),
-    /// It is an aggregate as far as can be told without reading the message.
+    /// It is probably an aggregate; the message was not read yet.
     Verified,
-    /// Its user records are delivered.
+    /// Deliver its user records.
     Aggregate(Parts),
 }
 
@@ -150,7 +150,7 @@ impl Plan {
         Self { fate, skip }
     }
 
-    /// Decides what becomes of each user record, and counts it.
+    /// Decides what to do with each user record, and counts it.
     fn settle(&mut self, record: &Record, index: &mut Index, counts: &mut Counts) {
         if let Fate::Aggregate(parts) = &mut self.fate {
             self.skip = self.skip.min(parts.entries.len());
@@ -176,35 +176,35 @@ impl Plan {
     }
 }
 
-/// The message and the digest of what looks like an aggregate.
+/// The message and the digest of a probable aggregate.
 fn split(data: &[u8]) -> Option<(&[u8], &[u8; DIGEST_BYTES])> {
     data.strip_prefix(&MAGIC)?.split_last_chunk().filter(|(message, _)| !message.is_empty())
 }
 
-/// The records of a page in order, batch by batch; no batch is empty.
+/// The records of a page in order, in batches that are never empty.
 ///
-/// Until it is handed on, a user record costs 16 bytes, however many of them an aggregate claims to
-/// hold.
+/// Until it is delivered, a user record uses 16 bytes, however many of them an aggregate claims to
+/// contain.
 #[must_use = "the records are in the batches"]
 pub struct Batches {
     records: std::vec::IntoIter<Record>,
     plans: std::vec::IntoIter<Plan>,
     index: Index,
     batch_records_max: usize,
-    /// How many records are still to be handed on.
+    /// The number of records not returned yet.
     remaining: u64,
     counts: Counts,
 }
 
 impl Batches {
-    /// What becomes of the page, batches not yet asked for included.
+    /// What happened to the page, including batches not returned yet.
     #[must_use]
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
 }
 
-/// Shows how many records there are; nothing of what is in them.
+/// Shows the number of records, never their contents.
 impl fmt::Debug for Batches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batches")

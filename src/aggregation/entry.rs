@@ -11,12 +11,12 @@ const TAGS: Tag = Tag::delimited(4);
 
 const TAG_KEY: Tag = Tag::delimited(1);
 
-/// A user record, as positions in the Kinesis record it came in.
+/// A user record, as positions in the Kinesis record that contains it.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
-    /// Its partition key's place in the aggregate's table, or [`Entry::LEFT_OUT`].
+    /// The index of its partition key in the table of the aggregate, or [`Entry::DROPPED`].
     pub(super) partition_key: u32,
-    /// Its explicit hash key's place in the aggregate's table, or [`Entry::NONE`].
+    /// The index of its explicit hash key in the table of the aggregate, or [`Entry::NONE`].
     pub(super) explicit_hash_key: u32,
     pub(super) data: Span,
 }
@@ -26,15 +26,15 @@ impl Entry {
     pub(super) const NONE: u32 = u32::MAX;
 
     /// A user record that is not delivered.
-    pub(super) const LEFT_OUT: u32 = u32::MAX;
+    pub(super) const DROPPED: u32 = u32::MAX;
 
-    /// Reads a user record, tag and length included, as producers write most of them: a partition key
-    /// index and data of less than 16 KiB, in this order, and nothing else. `None` if `message`, which
-    /// ends at `end`, goes on with something else; else the record and what follows it.
+    /// Reads a user record, tag and length included, in the form most producers write: a partition key
+    /// index and data of less than 16 KiB, in this order, and nothing else. Returns the record and the
+    /// position after it, or `None` if `message`, which ends at `end`, continues with anything else.
     #[inline]
     pub(super) fn read_usual(message: &[u8], end: u32) -> Option<(Self, &[u8])> {
         let (record_len, record) = read_short_varint(message.strip_prefix(&RECORDS.short())?)?;
-        // What follows is found first, so that the processor can begin with it.
+        // The next position is computed first, so that the CPU can start on it.
         let after = record.get(record_len as usize..)?;
         let (partition_key, rest) = read_short_varint(record.strip_prefix(&PARTITION_KEY_INDEX.short())?)?;
         let (len, data) = read_short_varint(rest.strip_prefix(&DATA.short())?)?;
@@ -63,7 +63,7 @@ impl Entry {
     }
 }
 
-/// A varint of one or two bytes, and what follows it.
+/// A varint of one or two bytes, and the position after it.
 #[inline]
 fn read_short_varint(bytes: &[u8]) -> Option<(u32, &[u8])> {
     match *bytes {

@@ -1,15 +1,15 @@
-/// What the text of an explicit hash key stands for.
+/// Parses explicit hash keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HashKey {
     /// A hash key.
     Valid(u128),
-    /// A number that is no hash key: negative, or not below 2^128.
+    /// A number outside the hash key space: negative, or not below 2^128.
     Unreachable,
 }
 
-/// Reads an explicit hash key as Java's `BigInteger` does, which is what KCL uses: an optional sign
-/// and at least one decimal digit of any script of the Basic Multilingual Plane. `None` if it is not
-/// a number.
+/// Parses an explicit hash key as Java's `BigInteger` does, which is what KCL uses: an optional sign and
+/// at least one decimal digit of any script of the Basic Multilingual Plane. `None` if it is not a
+/// number.
 pub(super) fn parse_hash_key(text: &str) -> Option<HashKey> {
     let (negative, digits) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
@@ -38,8 +38,8 @@ fn digit_value(character: char) -> Option<u128> {
     ZEROS.iter().find_map(|&zero| (zero..zero + 10).contains(&code).then(|| u128::from(code - zero)))
 }
 
-/// The zeros of the scripts that have decimal digits (Unicode category Nd, up to U+FFFF); the other
-/// nine digits follow each.
+/// The zeros of the scripts that have decimal digits (Unicode category Nd, up to U+FFFF); the other nine
+/// digits follow each zero.
 const ZEROS: [u32; 36] = [
     0x0660, 0x06F0, 0x07C0, 0x0966, 0x09E6, 0x0A66, 0x0AE6, 0x0B66, 0x0BE6, 0x0C66, 0x0CE6, 0x0D66, 0x0DE6,
     0x0E50, 0x0ED0, 0x0F20, 0x1040, 0x1090, 0x17E0, 0x1810, 0x1946, 0x19D0, 0x1A80, 0x1A90, 0x1B50, 0x1BB0,

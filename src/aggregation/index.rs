@@ -13,53 +13,53 @@ use crate::types::{
 const PARTITION_KEY_TABLE: Tag = Tag::delimited(1);
 const EXPLICIT_HASH_KEY_TABLE: Tag = Tag::delimited(2);
 
-/// How many partition keys are hashed at a time: enough to fill the lanes, few enough to cost no
-/// memory to speak of.
+/// The number of partition keys hashed at a time: enough to fill the lanes, and few enough to use almost
+/// no memory.
 const HASHED_AT_ONCE: usize = 384;
 
-/// The user records of a page's aggregates, as positions in the records: what is kept of an
-/// aggregate from the time it is read until its records are handed on. 16 bytes for each user record,
-/// 8 for each partition key, 12 for each explicit hash key.
+/// The user records of a page's aggregates, as positions in the Kinesis records. This is what is kept of
+/// an aggregate between reading it and delivering its records: 16 bytes per user record, 8 per partition
+/// key, 12 per explicit hash key.
 #[derive(Default)]
 pub(super) struct Index {
     entries: Vec<Entry>,
     partition_keys: Vec<PartitionKeySlot>,
     explicit_hash_keys: Vec<ExplicitHashKeySlot>,
-    /// How many of the partition keys are not inline.
+    /// The number of partition keys that are not inline.
     unusual: usize,
-    /// The partition keys that are neither text nor short.
+    /// The partition keys that are neither valid UTF-8 nor short.
     kept: Vec<PartitionKey>,
 }
 
-/// Which part of an [`Index`] is one aggregate's.
+/// The part of an [`Index`] that belongs to one aggregate.
 pub(super) struct Parts {
     pub(super) entries: Range<usize>,
     partition_keys: Range<usize>,
     explicit_hash_keys: Range<usize>,
-    /// Whether no user record has an explicit hash key or is left out, and every partition key is inline.
+    /// Whether no user record has an explicit hash key or is dropped, and every partition key is inline.
     plain: bool,
 }
 
 /// An entry of a table of partition keys.
 #[derive(Clone, Copy)]
 struct PartitionKeySlot {
-    /// Depends on the kind.
+    /// Its meaning depends on the kind.
     at: u32,
     len: u8,
     kind: Kind,
     place: Place,
 }
 
-/// What becomes of a partition key, at a bounded cost for each user record that has it.
+/// How a partition key is delivered, at a bounded cost for each user record that has it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// It is copied into user records from `at` on.
+    /// It is at `at`, and copied into user records.
     Inline,
-    /// Longer text: user records have a slice of the record. Its length stands at `at`.
+    /// Longer text: user records have a slice of the record. Its length is at `at`.
     Slice,
-    /// Not text, from `at` on: it is made text for every batch that has it.
+    /// Not valid UTF-8, at `at`: it is converted for every batch that has it.
     Lossy,
-    /// Not text, and long: it was made text once, and is number `at` of those kept.
+    /// Not valid UTF-8, and long: it was converted once, and has the index `at` among those kept.
     Kept,
 }
 
@@ -70,20 +70,20 @@ struct ExplicitHashKeySlot {
     place: Place,
 }
 
-/// Where a hash key stands to the shard's range.
+/// The position of a hash key relative to the range of the shard.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// No user record needs to know.
+    /// No user record needs it.
     Unasked,
-    /// A user record needs to know.
+    /// A user record needs it; it is not computed yet.
     Asked,
     Inside,
     Outside,
-    /// It is not a hash key any shard can hold.
+    /// Outside the hash key space, so no shard can hold it.
     Unreachable,
 }
 
-/// How the user records of an aggregate fared.
+/// What happened to the user records of an aggregate.
 #[derive(Default)]
 pub(super) struct Settled {
     pub(super) delivered: u64,
@@ -93,7 +93,7 @@ pub(super) struct Settled {
 }
 
 impl Index {
-    /// Reads an aggregate; leaves nothing behind of one that is malformed.
+    /// Reads an aggregate; a malformed one leaves nothing in the index.
     pub(super) fn read(&mut self, data: &[u8], range: &HashKeyRange) -> Result<Parts, Malformation> {
         let before = [self.entries.len(), self.partition_keys.len(), self.explicit_hash_keys.len()];
         let (unusual, kept) = (self.unusual, self.kept.len());
@@ -138,7 +138,7 @@ impl Index {
         }
     }
 
-    /// Reads user records up to the first that is unusual, or to the first other field.
+    /// Reads user records up to the first unusual one, or to the first other field.
     fn read_usual_records(&mut self, reader: &mut Reader<'_>) {
         let end = reader.end();
         let mut rest = reader.rest();
@@ -161,7 +161,7 @@ impl Index {
         self.partition_keys.push(PartitionKeySlot { at, len, kind, place: Place::Unasked });
     }
 
-    /// Follows the user records' references into the tables, which may stand behind them.
+    /// Checks the user records' references into the tables, which may come after them.
     fn resolve(&mut self, data: &[u8], parts: &Parts, range: &HashKeyRange) -> Result<(), Malformation> {
         let partition_keys = &mut self.partition_keys[parts.partition_keys.clone()];
         let explicit_hash_keys = &mut self.explicit_hash_keys[parts.explicit_hash_keys.clone()];
@@ -186,8 +186,8 @@ impl Index {
         Ok(())
     }
 
-    /// Finds out where the partition keys that user records are placed by stand to `range`, given all
-    /// aggregates read.
+    /// Determines, once all aggregates are read, which of the partition keys that place user records are
+    /// within `range`.
     pub(super) fn place_partition_keys<'a>(
         &mut self,
         aggregates: impl Iterator<Item = (&'a Payload, &'a Parts)>,
@@ -223,7 +223,7 @@ impl Index {
         hash(&mut asked, &mut texts, &mut self.partition_keys);
     }
 
-    /// Leaves out the user records outside the range, and the first `skip` of the aggregate.
+    /// Drops the user records outside the range, and the first `skip` of the aggregate.
     pub(super) fn settle(&mut self, parts: &mut Parts, skip: usize) -> Settled {
         let partition_keys = &self.partition_keys[parts.partition_keys.clone()];
         let explicit_hash_keys = &self.explicit_hash_keys[parts.explicit_hash_keys.clone()];
@@ -242,7 +242,7 @@ impl Index {
                 Place::Outside | Place::Unreachable => {
                     settled.out_of_range += 1;
                     settled.unreachable += u64::from(place == Place::Unreachable);
-                    entry.partition_key = Entry::LEFT_OUT;
+                    entry.partition_key = Entry::DROPPED;
                     parts.plain = false;
                 }
             }
@@ -262,16 +262,16 @@ impl Index {
         let slots = &self.partition_keys[parts.partition_keys.clone()];
         let data = &record.data;
         match record.sequence_number.words() {
-            // The usual aggregate has a loop of its own: with nothing to choose for every record, the
-            // compiler writes it straight into the batch.
+            // The usual aggregate has its own loop: without branches per record, the compiler writes
+            // records straight into the batch.
             Some(words) if parts.plain => batch.extend(entries.map(|(entry, number)| {
                 let partition_key = slots[entry.partition_key as usize].inline(data);
                 user_record(record, SequenceNumber::from_words(words), entry, number, partition_key, None)
             })),
             _ => {
-                // Made once for all user records that share it.
+                // Created once for all user records that share it.
                 let mut made: BTreeMap<u32, PartitionKey> = BTreeMap::new();
-                batch.extend(entries.filter(|(entry, _)| entry.partition_key != Entry::LEFT_OUT).map(
+                batch.extend(entries.filter(|(entry, _)| entry.partition_key != Entry::DROPPED).map(
                     |(entry, number)| {
                         let slot = &slots[entry.partition_key as usize];
                         let partition_key = match slot.kind {
@@ -309,7 +309,7 @@ fn user_record(
             sequence_number,
             approximate_arrival_timestamp: outer.approximate_arrival_timestamp,
             encryption_type: outer.encryption_type,
-            // Last, so that what it is made of stays in registers: nothing that follows can fail.
+            // Written last, so that its parts stay in registers: nothing after it can fail.
             data: outer.data.part(entry.data.range()),
         },
         sub_sequence_number: number,
@@ -339,7 +339,7 @@ impl PartitionKeySlot {
         PartitionKey::inline(data, self.at as usize, self.len)
     }
 
-    /// Where a key that is not kept lies.
+    /// The position of a key that is not kept.
     fn range(&self, data: &[u8]) -> Range<usize> {
         let at = self.at as usize;
         match self.kind {
@@ -349,18 +349,18 @@ impl PartitionKeySlot {
     }
 }
 
-/// The key with U+FFFD for what is not UTF-8.
+/// The key, with U+FFFD for invalid UTF-8.
 fn lossy(text: &[u8]) -> PartitionKey {
     String::from_utf8_lossy(text).into_owned().into()
 }
 
-/// Adds `key` to `kept` and returns its place there.
+/// Adds `key` to `kept` and returns its index.
 fn keep(kept: &mut Vec<PartitionKey>, key: PartitionKey) -> u32 {
     kept.push(key);
     u32::try_from(kept.len() - 1).expect("fewer keys than a page of records has bytes")
 }
 
-/// Most keys are ASCII, which is quickly seen.
+/// Most keys are ASCII, which is checked fast.
 fn is_utf8(text: &[u8]) -> bool {
     text.is_ascii() || std::str::from_utf8(text).is_ok()
 }

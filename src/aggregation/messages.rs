@@ -1,5 +1,5 @@
-//! The KPL's message as `prost` types: how aggregates are encoded, and in tests the independent
-//! reading the hand-written one is checked against.
+//! The KPL's message as `prost` types: used to encode aggregates, and in tests as the independent parser
+//! against which the hand-written one is checked.
 
 /// The message between the magic bytes and the digest.
 #[derive(Clone, PartialEq, prost::Message)]

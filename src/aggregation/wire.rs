@@ -1,12 +1,12 @@
 use super::Malformation;
 
-/// How deep messages and groups may nest (protobuf's own limit).
+/// The maximum nesting depth of messages and groups (protobuf's own limit).
 const DEPTH_MAX: u32 = 100;
 
 /// A varint has at most ten bytes.
 const VARINT_BYTES_MAX: usize = 10;
 
-/// A field's number and wire type, as they stand on the wire: `number << 3 | wire type`.
+/// A field's number and wire type, as encoded: `number << 3 | wire type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tag(u32);
 
@@ -21,31 +21,31 @@ impl Tag {
         Self(number << 3)
     }
 
-    /// How the tag of a field with a number below 16 is usually written.
+    /// The usual encoding of the tag of a field with a number below 16.
     #[expect(clippy::cast_possible_truncation, reason = "one byte for numbers below 16")]
     pub(super) const fn short(self) -> [u8; 1] {
         [self.0 as u8]
     }
 }
 
-/// Where a length-delimited field's content lies in the record.
+/// The position of a length-delimited field's content in the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) start: u32,
     pub(super) len: u32,
 }
 
-/// Reads protobuf's wire format as the Java implementation does: where the format leaves room (tags
-/// and lengths of more than 32 bits, say), what Java makes of it counts, because KCL in Java is who
-/// we must agree with.
+/// Reads protobuf's wire format as the Java implementation does. Where the format leaves room, for
+/// example for tags and lengths of more than 32 bits, Java's behaviour counts, because the results must
+/// agree with KCL in Java.
 ///
-/// Holds everything up to the end of the (sub-)message being read, so positions are always positions
-/// in the whole record.
+/// Holds everything up to the end of the (sub-)message being read, so positions are always positions in
+/// the whole record.
 #[derive(Debug, Clone)]
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// How many messages and groups are around this one.
+    /// The number of messages and groups around this one.
     depth: u32,
 }
 
@@ -57,19 +57,19 @@ impl<'a> Reader<'a> {
         Self { bytes, at: start.min(bytes.len()), depth: 0 }
     }
 
-    /// What has not been read of the message.
+    /// The unread rest of the message.
     #[inline]
     pub(super) fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.at..).unwrap_or_default()
     }
 
-    /// Goes on where the last `rest` bytes of the message begin.
+    /// Continues where the last `rest` bytes of the message begin.
     #[inline]
     pub(super) fn skip_to(&mut self, rest: &[u8]) {
         self.at = self.bytes.len().saturating_sub(rest.len());
     }
 
-    /// Where it has come to.
+    /// The current position.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "records are shorter than 2^32")]
     pub(super) fn at(&self) -> u32 {
@@ -95,8 +95,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The low 32 bits of a varint: no field of the KPL's needs more, and Java ignores the rest of
-    /// those that have them.
+    /// The low 32 bits of a varint: no field of the KPL's messages needs more, and Java ignores the
+    /// other bits.
     #[inline]
     pub(super) fn varint(&mut self) -> Result<u32> {
         match self.bytes.get(self.at) {
@@ -141,7 +141,7 @@ impl<'a> Reader<'a> {
         Ok(Self { bytes: &self.bytes[..self.at], at: span.start as usize, depth })
     }
 
-    /// Passes over a field nobody asked for, whose tag has been read.
+    /// Skips an unknown field, whose tag has been read.
     #[cold]
     pub(super) fn skip(&mut self, tag: Tag) -> Result<()> {
         let mut open_groups = Vec::new();

@@ -7,13 +7,13 @@ use async_trait::async_trait;
 use super::{StreamConsumerDescription, StreamError, StreamErrorKind, Subscription};
 use crate::types::{ConsumerArn, HashKeyRange, Record, SequenceNumber, ShardId, StreamId};
 
-/// The part of the Kinesis API a consumer reads through: implemented over the AWS SDK, and by the
-/// simulated stream of [`testing`](crate::testing).
+/// The part of the Kinesis API that a consumer uses. It is implemented over the AWS SDK, and by the
+/// simulated stream in [`testing`](crate::testing).
 ///
 /// # Guarantees an implementation gives
 ///
-/// Each method is one request: no retries, no paging, and it returns within the request timeout it
-/// was built with. Retrying, pacing and paging belong to the callers, which treat every error by its
+/// Each method is one request: it does not retry or page, and it returns within the request timeout it
+/// was built with. Retrying, pacing and paging belong to the callers, which handle every error by its
 /// [`kind`](StreamError::kind).
 ///
 /// # Cancel safety
@@ -47,7 +47,7 @@ pub trait StreamApi: Send + Sync + fmt::Debug {
         limit: u32,
     ) -> Result<RecordsPage, StreamError>;
 
-    // An implementation without enhanced fan-out leaves out the rest: its shards are polled.
+    // An implementation without enhanced fan-out omits the remaining methods: its shards are polled.
 
     /// DescribeStreamConsumer, by the stream's ARN and the consumer's name; `NotFound` if there is none.
     async fn describe_consumer(
@@ -74,8 +74,8 @@ pub trait StreamApi: Send + Sync + fmt::Debug {
         Err(no_fan_out("DeregisterStreamConsumer", consumer.as_str()))
     }
 
-    /// SubscribeToShard: takes over from an earlier subscription of this consumer to the shard, but is
-    /// refused with `InUse` within five seconds of the last that succeeded.
+    /// SubscribeToShard. Replaces an earlier subscription of this consumer to the shard, but is refused
+    /// with `InUse` within five seconds of the last one that succeeded.
     async fn subscribe(
         &self,
         stream: &StreamId,
@@ -93,13 +93,13 @@ fn no_fan_out(operation: &'static str, subject: &str) -> StreamError {
         .with_source("this StreamApi has no enhanced fan-out")
 }
 
-/// What DescribeStreamSummary says of a stream.
+/// The result of DescribeStreamSummary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamDescription {
     /// The stream's ARN.
     pub arn: String,
-    /// How many shards are open.
+    /// The number of open shards.
     pub open_shards: u32,
     /// When the stream was created.
     pub created: SystemTime,
@@ -121,7 +121,7 @@ pub struct Shard {
     pub id: ShardId,
     /// The shards it was split or merged from: none, one or two. They may have expired.
     pub parents: BTreeSet<ShardId>,
-    /// The hash keys whose records it holds.
+    /// The range of hash keys whose records it holds.
     pub hash_key_range: HashKeyRange,
     /// Its first sequence number.
     pub starting_sequence_number: SequenceNumber,
@@ -165,14 +165,13 @@ pub enum ShardFilter {
     AtTimestamp(SystemTime),
 }
 
-/// Which page of ListShards is wanted.
+/// Which page of ListShards to return.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ShardPageRequest {
-    /// The first page: of all shards, or of those a filter keeps.
+    /// The first page: of all shards, or of those that match a filter.
     First(Option<ShardFilter>),
-    /// The page after one that carried this token. The service wants neither stream nor filter
-    /// repeated here.
+    /// The page after one that returned this token. The service does not accept a stream or filter here.
     Next(String),
 }
 
@@ -187,7 +186,7 @@ pub struct ShardPage {
 }
 
 impl ShardPage {
-    /// A page with `shards`, followed by another if there is a token.
+    /// A page with `shards`; `next_token` if more pages follow.
     #[must_use]
     pub fn new(shards: Vec<Shard>, next_token: Option<String>) -> Self {
         Self { shards, next_token }
@@ -210,12 +209,12 @@ pub enum IteratorPosition {
     After(SequenceNumber),
 }
 
-/// An opaque position the service hands out; valid for five minutes.
+/// An opaque position returned by the service; valid for five minutes.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ShardIterator(String);
 
 impl ShardIterator {
-    /// The text the service sent.
+    /// The iterator as the service sent it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -234,21 +233,21 @@ impl fmt::Debug for ShardIterator {
     }
 }
 
-/// What one GetRecords call returned.
+/// The result of one GetRecords call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordsPage {
-    /// Records in sequence order, possibly none even though more follow.
+    /// Records in sequence order; may be empty even though more records follow.
     pub records: Vec<Record>,
-    /// Where to go on; `None` at the end of a closed shard.
+    /// Where to continue; `None` at the end of a closed shard.
     pub next_iterator: Option<ShardIterator>,
     /// How far the page is behind the newest record, in milliseconds.
     pub millis_behind_latest: Option<i64>,
-    /// At the end of a closed shard: the shards that follow it.
+    /// At the end of a closed shard: its child shards.
     pub child_shards: Vec<ChildShard>,
 }
 
-/// A shard that follows a closed one (`ChildShard` of the Kinesis API).
+/// A child of a closed shard (`ChildShard` of the Kinesis API).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub struct ChildShard {
@@ -256,13 +255,13 @@ pub struct ChildShard {
     pub id: ShardId,
     /// All its parents: one after a split, two after a merge.
     pub parents: BTreeSet<ShardId>,
-    /// The hash keys whose records it holds.
+    /// The range of hash keys whose records it holds.
     pub hash_key_range: HashKeyRange,
 }
 
-/// Whether an answer either goes on and has no children, or ends the shard and names children that
-/// name their parents. Others have been seen from the service, and taking one for the end of the shard
-/// would lose the rest of it (KCL's `DataRetrievalUtil`).
+/// Whether a response is consistent: it either continues and has no children, or ends the shard and
+/// names children with their parents. The service has been seen to return other responses. Treating one
+/// as the end of the shard would lose the rest of it (KCL's `DataRetrievalUtil`).
 pub(crate) fn ends_consistently(is_end: bool, children: &[ChildShard]) -> bool {
     is_end != children.is_empty() && children.iter().all(|child| !child.parents.is_empty())
 }

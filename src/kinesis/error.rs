@@ -1,7 +1,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-/// Why a request to the stream failed, sorted by what the caller does next.
+/// Why a request to the stream failed, by what the caller does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum StreamErrorKind {
@@ -15,15 +15,15 @@ pub enum StreamErrorKind {
     NotFound,
     /// `ResourceInUse`: the stream is being created, changed or deleted; retry later.
     InUse,
-    /// `AccessDenied` and other refusals of credentials or keys: somebody must fix permissions.
+    /// `AccessDenied` and other refusals of credentials or keys: the permissions must be fixed.
     Denied,
-    /// No answer in time, no connection, or a 5xx: retry.
+    /// No response in time, no connection, or a 5xx: retry.
     Unavailable,
-    /// The answer could not be understood.
+    /// The response could not be parsed.
     Malformed,
 }
 
-/// A failed request to the stream: the operation, what it was about, and the cause.
+/// A failed request to the stream: the operation, its subject, and the cause.
 #[derive(Debug)]
 pub struct StreamError {
     kind: StreamErrorKind,
@@ -38,14 +38,14 @@ impl StreamError {
         Self { kind, operation, subject: subject.into(), source: None }
     }
 
-    /// The same failure with its cause.
+    /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// What kind of failure it is.
+    /// The kind of failure.
     #[must_use]
     pub fn kind(&self) -> StreamErrorKind {
         self.kind
@@ -62,13 +62,13 @@ impl fmt::Display for StreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.kind {
             StreamErrorKind::Throttled => "was throttled",
-            StreamErrorKind::ExpiredIterator => "was given an expired iterator",
-            StreamErrorKind::InvalidArgument => "was refused an argument",
+            StreamErrorKind::ExpiredIterator => "was refused because the iterator has expired",
+            StreamErrorKind::InvalidArgument => "was refused because of an invalid argument",
             StreamErrorKind::NotFound => "found no such stream or shard",
-            StreamErrorKind::InUse => "found the stream being changed",
+            StreamErrorKind::InUse => "found the stream in use (being created, changed or deleted)",
             StreamErrorKind::Denied => "was denied",
-            StreamErrorKind::Unavailable => "got no answer",
-            StreamErrorKind::Malformed => "got an answer that makes no sense",
+            StreamErrorKind::Unavailable => "got no response",
+            StreamErrorKind::Malformed => "got an unexpected response",
         };
         write!(f, "{} on {} {what}", self.operation, self.subject)
     }

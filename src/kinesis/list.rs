@@ -8,14 +8,14 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_millis(1500);
 /// Retries of one page; callers try again later.
 const RETRIES: usize = 8;
-/// A page has up to 1,000 shards, so this is far beyond any stream.
+/// A page has up to 1,000 shards, so no stream comes near this limit.
 const PAGES_MAX: usize = 1000;
 
 /// Lists the shards of a stream, page by page, with retries.
 ///
 /// # Errors
 ///
-/// The error of the last try; `Malformed` if the pages do not end.
+/// The error of the last attempt; `Malformed` if the pages do not end.
 pub(crate) async fn list_shards(
     api: &dyn StreamApi,
     clock: &Clock,
@@ -47,7 +47,7 @@ pub(crate) async fn list_shards(
     Err(StreamError::new(StreamErrorKind::Malformed, "ListShards", stream.name()))
 }
 
-/// A stream that is being changed answers `ResourceInUse`, which passes (Java KCL fails on it).
+/// A stream that is being changed returns `ResourceInUse`, which is transient (Java KCL fails on it).
 fn is_retryable(kind: StreamErrorKind) -> bool {
     matches!(kind, StreamErrorKind::Throttled | StreamErrorKind::InUse | StreamErrorKind::Unavailable)
 }
@@ -63,11 +63,11 @@ mod tests {
     use crate::kinesis::{IteratorPosition, RecordsPage, ShardIterator, ShardPage, StreamDescription};
     use crate::types::{HashKeyRange, ShardId};
 
-    /// Answers with what it was given, last first, and keeps what it was asked.
+    /// Returns `answers`, last first, and records the requests.
     #[derive(Debug, Default)]
     struct Script {
         answers: Mutex<Vec<Result<ShardPage, StreamErrorKind>>>,
-        asked: Mutex<Vec<ShardPageRequest>>,
+        requests: Mutex<Vec<ShardPageRequest>>,
     }
 
     #[async_trait]
@@ -81,7 +81,7 @@ mod tests {
             _: &StreamId,
             request: &ShardPageRequest,
         ) -> Result<ShardPage, StreamError> {
-            self.asked.lock().unwrap().push(request.clone());
+            self.requests.lock().unwrap().push(request.clone());
             let answer = self.answers.lock().unwrap().pop().expect("an answer");
             answer.map_err(|kind| StreamError::new(kind, "ListShards", "orders"))
         }
@@ -92,11 +92,11 @@ mod tests {
             _: &ShardId,
             _: &IteratorPosition,
         ) -> Result<ShardIterator, StreamError> {
-            panic!("not asked for")
+            panic!("not requests for")
         }
 
         async fn records(&self, _: &StreamId, _: &ShardIterator, _: u32) -> Result<RecordsPage, StreamError> {
-            panic!("not asked for")
+            panic!("not requests for")
         }
     }
 
@@ -116,28 +116,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn following_pages_are_asked_for_by_token_alone() {
+    async fn following_pages_are_requested_by_token_alone() {
         let (listed, script) = list(vec![page("a", Some("t")), page("b", None)]).await;
         assert_eq!(listed.expect("listed").len(), 2);
-        let asked = script.asked.into_inner().unwrap();
+        let requests = script.requests.into_inner().unwrap();
         let first = ShardPageRequest::First(Some(ShardFilter::AtLatest));
-        assert_eq!(asked, [first, ShardPageRequest::Next("t".to_owned())]);
+        assert_eq!(requests, [first, ShardPageRequest::Next("t".to_owned())]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_passes_is_tried_again() {
+    async fn transient_failures_are_retried() {
         use StreamErrorKind::{InUse, Throttled, Unavailable};
         let (listed, _) = list(vec![Err(Throttled), Err(InUse), Err(Unavailable), page("a", None)]).await;
         assert_eq!(listed.expect("listed").len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn tries_are_bounded_and_what_does_not_pass_is_told_at_once() {
+    async fn retries_are_bounded_and_permanent_failures_are_returned_at_once() {
         let (listed, script) = list((0..100).map(|_| Err(StreamErrorKind::Throttled)).collect()).await;
         assert_eq!(listed.expect_err("throttled").kind(), StreamErrorKind::Throttled);
-        assert_eq!(script.asked.into_inner().unwrap().len(), RETRIES + 1);
+        assert_eq!(script.requests.into_inner().unwrap().len(), RETRIES + 1);
         let (listed, script) = list(vec![Err(StreamErrorKind::NotFound)]).await;
         assert_eq!(listed.expect_err("not found").kind(), StreamErrorKind::NotFound);
-        assert_eq!(script.asked.into_inner().unwrap().len(), 1);
+        assert_eq!(script.requests.into_inner().unwrap().len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! Stop 1 on the data's way: which shards exist, and the port through which they are read.
+//! Stage 1 of the data flow: which shards exist, and the [`StreamApi`] through which they are read.
 
 mod api;
 mod aws;

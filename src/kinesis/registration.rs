@@ -8,7 +8,7 @@ use super::{StreamApi, StreamConsumerStatus, StreamError, StreamErrorKind};
 use crate::runtime::{Backoff, Clock};
 use crate::types::{ConsumerArn, Moment, StreamId};
 
-/// How often a consumer that is being created or deleted is looked at, and how many times.
+/// How often, and how many times, the status of a consumer that is being created or deleted is polled.
 const STATUS_POLL: Duration = Duration::from_secs(1);
 const STATUS_POLLS_MAX: usize = 60;
 
@@ -16,18 +16,18 @@ const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 const RETRIES: usize = 10;
 
-/// After a failure everybody who asks gets it, rather than a try of his own.
+/// A failure is cached for this long and returned to all callers.
 const FAILURE_LASTS: Duration = Duration::from_secs(5);
 
-/// The consumer of one application at one stream, registered for enhanced fan-out: given, or found by
-/// its name, or registered under it. It is looked for when it is first needed, once for all shards,
-/// and never deregistered here (KCL's `FanOutConsumerRegistration`).
+/// The stream consumer of one application, for enhanced fan-out: given by its ARN, found by its name, or
+/// registered under that name. It is looked up when it is first needed, once for all shards, and never
+/// deregistered automatically (KCL's `FanOutConsumerRegistration`).
 pub(crate) struct FanOutRegistration {
     api: Arc<dyn StreamApi>,
     clock: Clock,
     stream: StreamId,
     name: String,
-    /// Decides the jitter of retries.
+    /// The seed of the retry jitter.
     seed: u64,
     found: Mutex<Found>,
 }
@@ -40,7 +40,7 @@ enum Found {
 }
 
 impl FanOutRegistration {
-    /// For a consumer that is to be found by its name.
+    /// A consumer that is found by its name.
     pub(crate) fn named(
         api: Arc<dyn StreamApi>,
         clock: Clock,
@@ -51,7 +51,7 @@ impl FanOutRegistration {
         Self { api, clock, stream, name, seed, found: Mutex::new(Found::Nothing) }
     }
 
-    /// For a consumer somebody else has registered.
+    /// A consumer that was registered by someone else.
     pub(crate) fn given(api: Arc<dyn StreamApi>, clock: Clock, stream: StreamId, arn: ConsumerArn) -> Self {
         let found = Mutex::new(Found::Consumer(arn));
         Self { api, clock, stream, name: String::new(), seed: 0, found }
@@ -61,11 +61,11 @@ impl FanOutRegistration {
     ///
     /// # Errors
     ///
-    /// The failure of the last try; for the next five seconds everybody gets the same.
+    /// The failure of the last attempt; it is returned to all callers for the next five seconds.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future breaks the search off; the next caller starts it again.
+    /// Dropping the future aborts the search; the next caller starts it again.
     pub(crate) async fn arn(&self) -> Result<ConsumerArn, StreamError> {
         let mut found = self.found.lock().await;
         match &*found {
@@ -91,8 +91,8 @@ impl FanOutRegistration {
         }
     }
 
-    /// The service no longer knows `arn`: it is looked for again when it is next needed. One that was
-    /// given stays, as there is no name to look for.
+    /// The service no longer knows `arn`: look it up again when it is next needed. A consumer given by
+    /// its ARN stays, because there is no name to look up.
     pub(crate) async fn forget(&self, arn: &ConsumerArn) {
         let mut found = self.found.lock().await;
         if !self.name.is_empty() && matches!(&*found, Found::Consumer(known) if known == arn) {
@@ -100,7 +100,7 @@ impl FanOutRegistration {
         }
     }
 
-    /// Deregisters the consumer, if there is one and it was not given.
+    /// Deregisters the consumer, if there is one and it was not given by its ARN.
     pub(crate) async fn deregister(&self) -> Result<(), StreamError> {
         if self.name.is_empty() {
             return Ok(());
@@ -126,14 +126,14 @@ impl FanOutRegistration {
             let described = self.retried(|| self.api.describe_consumer(&stream_arn, &self.name)).await;
             match described {
                 Ok(consumer) if consumer.status == StreamConsumerStatus::Active => return Ok(consumer.arn),
-                // Not yet, or not any more and soon to be registered again.
+                // It is being created, or being deleted and soon to be registered again.
                 Ok(_) => self.clock.sleep(STATUS_POLL).await,
                 Err(error) if error.kind() == StreamErrorKind::NotFound => {
                     match self.retried(|| self.api.register_consumer(&stream_arn, &self.name)).await {
                         Ok(consumer) if consumer.status == StreamConsumerStatus::Active => {
                             return Ok(consumer.arn);
                         }
-                        // Another worker was faster, or the last answer was lost.
+                        // Another worker was faster, or the last response was lost.
                         Err(error) if error.kind() == StreamErrorKind::InUse => {}
                         outcome => drop(outcome?),
                     }
@@ -142,7 +142,7 @@ impl FanOutRegistration {
             }
         }
         let error = StreamError::new(StreamErrorKind::InUse, "DescribeStreamConsumer", self.name.as_str());
-        Err(error.with_source(format!("it was not ACTIVE within {STATUS_POLLS_MAX} looks")))
+        Err(error.with_source(format!("it was not ACTIVE after {STATUS_POLLS_MAX} polls")))
     }
 
     async fn describe(&self, stream_arn: &str) -> Result<Option<ConsumerArn>, StreamError> {
@@ -160,7 +160,7 @@ impl FanOutRegistration {
         }
     }
 
-    /// Calls until something else than a passing failure comes back.
+    /// Retries transient failures.
     async fn retried<T, F>(&self, call: impl Fn() -> F) -> Result<T, StreamError>
     where
         F: Future<Output = Result<T, StreamError>>,

@@ -6,17 +6,17 @@ use super::{ChildShard, StreamError};
 use crate::types::{ConsumerArn, Record, SequenceNumber};
 
 /// One subscription of a registered consumer to one shard (SubscribeToShard of the Kinesis API). It
-/// lives for five minutes at most; dropping it ends it.
+/// lasts for five minutes at most; dropping it ends it.
 ///
-/// The service pushes, at up to 2 MB/s, only as fast as events are taken: one that nobody asks for
-/// stays in the connection and holds up what follows.
+/// The service pushes events at up to 2 MB/s, but only as fast as they are taken: an event that is not
+/// requested stays in the connection and delays those after it.
 #[async_trait]
 pub trait Subscription: Send + fmt::Debug {
-    /// Waits for the next event. `None` once the service has ended the subscription in good order:
-    /// after five minutes, or behind the last event of a closed shard.
+    /// Waits for the next event. Returns `None` once the service has ended the subscription without an
+    /// error: after five minutes, or after the last event of a closed shard.
     ///
-    /// There is no timeout: an idle shard has an event every few seconds, and the caller decides how
-    /// long a silence is too long. After `None` or an error there is nothing more to ask for.
+    /// There is no timeout. An idle shard sends an event every few seconds, and the caller decides how
+    /// long a silence is too long. Do not call this again after `None` or an error.
     ///
     /// # Cancel safety
     ///
@@ -24,17 +24,17 @@ pub trait Subscription: Send + fmt::Debug {
     async fn next(&mut self) -> Option<Result<SubscriptionEvent, StreamError>>;
 }
 
-/// What the service pushed at once (`SubscribeToShardEvent` of the Kinesis API).
+/// One event pushed by the service (`SubscribeToShardEvent` of the Kinesis API).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubscriptionEvent {
-    /// Records in sequence order; none if the event only says that the subscription lives.
+    /// Records in sequence order; empty if the event is only a heartbeat.
     pub records: Vec<Record>,
-    /// The number after which to subscribe again; `None` at the end of a closed shard.
+    /// The sequence number after which to subscribe again; `None` at the end of a closed shard.
     pub continuation: Option<SequenceNumber>,
     /// How far the event is behind the newest record, in milliseconds.
     pub millis_behind_latest: Option<i64>,
-    /// At the end of a closed shard: the shards that follow it.
+    /// At the end of a closed shard: its child shards.
     pub child_shards: Vec<ChildShard>,
 }
 
@@ -42,7 +42,7 @@ pub struct SubscriptionEvent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamConsumerDescription {
-    /// What subscriptions are made with.
+    /// The ARN to subscribe with.
     pub arn: ConsumerArn,
     /// Whether it can be used.
     pub status: StreamConsumerStatus,
@@ -60,10 +60,10 @@ impl StreamConsumerDescription {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum StreamConsumerStatus {
-    /// `CREATING`: soon.
+    /// `CREATING`: not yet usable.
     Creating,
-    /// `ACTIVE`: now.
+    /// `ACTIVE`: usable.
     Active,
-    /// `DELETING`: not any more.
+    /// `DELETING`: no longer usable.
     Deleting,
 }

@@ -6,32 +6,32 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::planted::{Bug, planted};
 use crate::types::Record;
 
-/// What is counted for a record beside its payload and keys: the record itself, and what stands around
-/// it in the response its payload is a slice of.
+/// The bytes counted for a record in addition to its payload and keys: the record itself, and its
+/// overhead in the response that its payload is a slice of.
 pub(super) const RECORD_OVERHEAD: u64 = size_of::<Record>() as u64 + 176;
 
 /// The unit of the semaphore, whose permits are counted in 32 bits.
 const UNIT: u64 = 1024;
 
-/// The memory all shards of one worker share for records that were fetched and not yet processed.
+/// The memory that all shards of one worker share, for records that were fetched and not yet processed.
 ///
-/// Whoever waits is served in the order of asking, so a large request is not starved by small ones.
-/// Nobody who holds memory waits for more, so waiting always ends when processing goes on.
+/// Requests are served in FIFO order, so small requests do not starve a large one. No holder of memory
+/// waits for more, so every wait ends as soon as processing continues.
 pub(crate) struct WorkerBudget {
     free: Arc<Semaphore>,
     units: u32,
 }
 
-/// Memory taken from a [`WorkerBudget`], given back when dropped.
+/// Memory taken from a [`WorkerBudget`]; released when dropped.
 #[derive(Debug)]
 pub(crate) struct MemoryPermit {
     permit: OwnedSemaphorePermit,
-    /// All the budget has: more is not counted, so that one page always fits.
+    /// The whole budget: a page larger than it is not counted beyond it, so one page always fits.
     units_max: u32,
 }
 
 impl WorkerBudget {
-    /// A budget of `bytes`, rounded up to 1 KiB; at least that and at most 1 TiB.
+    /// A budget of `bytes`, rounded up to 1 KiB; at least 1 KiB and at most 1 TiB.
     pub(crate) fn new(bytes: u64) -> Self {
         let units = units(bytes).clamp(1, 1 << 30);
         Self { free: Arc::new(Semaphore::new(units as usize)), units }
@@ -41,7 +41,7 @@ impl WorkerBudget {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the place in the queue and keeps nothing.
+    /// If the future is dropped, it loses its place in the queue and reserves nothing.
     pub(super) async fn reserve(&self, bytes: u64) -> MemoryPermit {
         let bytes = if planted(Bug::IgnoresBudget) { 0 } else { bytes };
         let permit = Arc::clone(&self.free)
@@ -51,7 +51,7 @@ impl WorkerBudget {
         MemoryPermit { permit, units_max: self.units }
     }
 
-    /// How many bytes nobody holds.
+    /// The number of free bytes.
     #[cfg(test)]
     pub(super) fn free(&self) -> u64 {
         self.free.available_permits() as u64 * UNIT
@@ -59,13 +59,13 @@ impl WorkerBudget {
 }
 
 impl MemoryPermit {
-    /// How many bytes it stands for: those asked for, rounded up to 1 KiB.
+    /// The number of bytes reserved: those requested, rounded up to 1 KiB.
     pub(super) fn bytes(&self) -> u64 {
         self.permit.num_permits() as u64 * UNIT
     }
 
-    /// Makes this permit one for `bytes`. Shrinking always succeeds; growing only if the budget has
-    /// the difference at hand, as this never waits. On failure nothing changes.
+    /// Resizes this permit to `bytes`. Shrinking always succeeds. Growing never waits, so it succeeds
+    /// only if the budget has the difference available. On failure nothing changes.
     #[must_use]
     pub(super) fn try_resize(&mut self, bytes: u64) -> bool {
         if planted(Bug::IgnoresBudget) {
@@ -87,7 +87,7 @@ impl MemoryPermit {
     }
 }
 
-/// What `records` count for.
+/// The bytes counted for `records`.
 pub(super) fn cost(records: &[Record]) -> u64 {
     records.iter().map(|record| payload(record) + RECORD_OVERHEAD).sum()
 }
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_is_cut_to_size_and_given_back() {
+    fn a_permit_is_resized_and_released() {
         let budget = WorkerBudget::new(100 * KIB);
         let mut permit = reserve_now(&budget, 80 * KIB).expect("free");
         assert!(permit.try_resize(10 * KIB + 1));

@@ -5,8 +5,8 @@ use tokio::sync::Notify;
 
 use super::{Batch, Delivery, ReadOutcome};
 
-/// How much of a shard may wait for its processor. More is fetched if nothing waits, or if what waits
-/// is below all of these.
+/// How much of a shard may wait for its processor. The fetch task continues if nothing waits, or if what
+/// waits is below all of these limits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// With 0, a batch is fetched only when the processor waits for it.
@@ -15,7 +15,7 @@ pub(super) struct Limits {
     pub(super) records: usize,
 }
 
-/// A bounded queue of batches from a fetching task to the one who takes them.
+/// A bounded queue of batches from a fetch task to its consumer.
 pub(super) fn buffer(limits: Limits) -> (BatchSender, BatchReceiver) {
     let shared = Arc::new(Shared {
         queue: Mutex::new(Queue::new(limits)),
@@ -25,20 +25,21 @@ pub(super) fn buffer(limits: Limits) -> (BatchSender, BatchReceiver) {
     (BatchSender(Arc::clone(&shared)), BatchReceiver(shared))
 }
 
-/// The fetching task's end. Dropping it without [`end`](Self::end) breaks the buffer off.
+/// The sending half, held by the fetch task. If it is dropped without [`end`](Self::end), the receiver
+/// gets [`Delivery::FetchTaskFailed`].
 #[derive(Debug)]
 pub(super) struct BatchSender(Arc<Shared>);
 
-/// The consumer's end.
+/// The receiving half.
 #[derive(Debug)]
 pub(super) struct BatchReceiver(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// There may be room for a batch.
+    /// Notified when there may be room for a batch.
     wanted: Notify,
-    /// There is something to take.
+    /// Notified when there is something to take.
     arrived: Notify,
 }
 
@@ -66,14 +67,14 @@ impl BatchSender {
         }
     }
 
-    /// Queues a batch. Never waits: ask for [`room`](Self::room) before fetching it. A batch without
-    /// records is dropped if others wait already.
+    /// Queues a batch without waiting: call [`room`](Self::room) before fetching it. A batch without
+    /// records is dropped if others are queued already.
     pub(super) fn push(&self, batch: Batch) {
         self.0.lock().push(batch);
         self.0.arrived.notify_one();
     }
 
-    /// Queues the end of reading.
+    /// Queues the outcome of reading.
     pub(super) fn end(self, outcome: ReadOutcome) {
         self.0.lock().end = Some(BufferEnd::Finished(outcome));
     }

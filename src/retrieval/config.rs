@@ -9,49 +9,49 @@ use crate::kinesis::KinesisProtocol;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RetrievalConfig {
-    /// The time between two reads of a shard that has nothing new (`idleTimeBetweenReadsInMillis`;
-    /// 200 ms to 240 s, default 1.5 s). A shard that is behind is read without idling, and one that
-    /// just had records up to four times as often, though not below 200 ms.
+    /// The interval between two reads of a shard that has no new records
+    /// (`idleTimeBetweenReadsInMillis`; 200 ms to 240 s, default 1.5 s). A shard that is behind is read
+    /// without idling. A shard that just had records is read up to four times as often, but not more
+    /// often than every 200 ms.
     pub idle_time_between_reads: Duration,
-    /// How many fetched batches of a shard may wait for its processor
+    /// The maximum number of fetched batches of a shard that wait for its processor
     /// (`maxPendingProcessRecordsInput`; 0 to 5, default 4). With 0, records are fetched only when the
     /// processor waits for them.
     pub max_pending_process_records_input: usize,
-    /// Beyond how many bytes of waiting records a shard is not read ahead any more (`maxByteSize`;
-    /// 1 byte to 1 GiB, default 8 MiB). The page that crosses the limit is kept.
+    /// The number of bytes of waiting records at which read-ahead of a shard stops (`maxByteSize`; 1
+    /// byte to 1 GiB, default 8 MiB). The page that crosses the limit is kept.
     pub max_byte_size: usize,
-    /// Beyond how many waiting records a shard is not read ahead any more (`maxRecordsCount`; 1 to
+    /// The number of waiting records at which read-ahead of a shard stops (`maxRecordsCount`; 1 to
     /// 10,000,000, default 30,000). The page that crosses the limit is kept.
     pub max_records_count: usize,
-    /// How often per second each shard is read at most (0.01 to 1000, default 5, which is what the
-    /// service allows all consumers of a shard together); `None` for no limit on this side. Give every
-    /// application its share if several poll one stream.
+    /// The maximum number of reads per second of each shard (0.01 to 1000; default 5, the service's
+    /// limit for all consumers of a shard together). `None` disables this limit. If several applications
+    /// poll one stream, give each its share.
     pub reads_per_second: Option<f64>,
-    /// How many bytes per second are read from each shard at most (1 KiB to 1 GiB, default 2 MiB,
-    /// which is what the service allows all consumers of a shard together); `None` for no limit on
-    /// this side. Polling keeps to this pace whatever answers: also against emulators and the local
-    /// endpoints, which may allow more, so set `None` to measure or to catch up there. Fan-out is paced
-    /// by the service alone.
+    /// The maximum number of bytes per second read from each shard (1 KiB to 1 GiB; default 2 MiB, the
+    /// service's limit for all consumers of a shard together). `None` disables this limit. Polling keeps
+    /// this pace against every endpoint, also against emulators and the local endpoints, which may allow
+    /// more: set `None` to measure or to catch up there. Fan-out is paced by the service alone.
     pub bytes_per_second: Option<u64>,
-    /// The time one request may take (`kinesisRequestTimeout`; 100 ms to 5 min, default 30 s).
+    /// The timeout of each request (`kinesisRequestTimeout`; 100 ms to 5 min, default 30 s).
     pub kinesis_request_timeout: Duration,
-    /// How GetRecords is spoken (default [`KinesisProtocol::Cbor`]).
+    /// The wire format of GetRecords (default [`KinesisProtocol::Cbor`]).
     pub protocol: KinesisProtocol,
-    /// What to do if the stream refuses the checkpoint of a lease though it has the shard: because it is
-    /// a sequence number of another shard or stream, or was changed by hand. Default: report it, and read
+    /// What to do if the stream has the shard but refuses the checkpoint of its lease, because it is a
+    /// sequence number of another shard or stream or was edited by hand. Default: report it, and read
     /// the other shards.
     pub on_refused_checkpoint: OnRefusedCheckpoint,
-    /// What to do with user records of a KPL aggregate whose hash keys lie outside the shard's. Default:
-    /// leave them out, because the KPL sends them again to the shard they belong to. Records that were
-    /// not aggregated are always delivered.
+    /// What to do with user records of a KPL aggregate whose hash keys are outside the range of the
+    /// shard. Default: drop them, because the KPL sends them again to the shard they belong to. Records
+    /// that were not aggregated are always delivered.
     pub out_of_range_records: OutOfRangeRecords,
-    /// The memory in bytes for records of all shards of this worker, fetched and not yet processed
-    /// (16 MiB to 1 TiB, default 96 MiB; KCL has no such limit). Records count with payload, keys
-    /// and bookkeeping. Pages being read have their room reserved, so fewer shards are read at the
-    /// same time when it is scarce.
+    /// The memory in bytes for records of all shards of this worker that are fetched and not yet
+    /// processed (16 MiB to 1 TiB, default 96 MiB; KCL has no such limit). A record counts with its
+    /// payload, keys and overhead. Memory for pages being read is reserved in advance, so fewer shards
+    /// are read concurrently when it is scarce.
     ///
-    /// A processor that does not return keeps the memory of its batch and of what waits behind it:
-    /// allow for `max_byte_size` and a page of 10 MiB for every shard that may stall.
+    /// A processor that does not return keeps the memory of its batch and of the batches queued behind
+    /// it. Allow `max_byte_size` and a page of 10 MiB for every shard that may stall.
     pub memory_bytes_max: u64,
 }
 
@@ -77,25 +77,26 @@ impl Default for RetrievalConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnRefusedCheckpoint {
-    /// Leave the lease alone, report it ([`Event::PositionRefused`](crate::Event::PositionRefused), and
-    /// a problem of the shard in the status), and try again at most every minute.
+    /// Leave the lease unchanged, report it ([`Event::PositionRefused`](crate::Event::PositionRefused),
+    /// and a problem of the shard in the status), and retry at most once a minute.
     #[default]
     Report,
-    /// Discard the checkpoint and read the shard from its oldest record. What was processed before comes
-    /// again, as far as the stream still has it.
+    /// Discard the checkpoint and read the shard from its oldest record. Records that were processed
+    /// before are delivered again if the stream still has them.
     ReadFromOldest,
 }
 
-/// What to do with user records of a KPL aggregate whose hash keys lie outside the shard's.
+/// What to do with user records of a KPL aggregate whose hash keys are outside the range of the shard.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OutOfRangeRecords {
-    /// Leave them out, as KCL does, and report how many
+    /// Drop them, as KCL does, and report their number
     /// ([`Event::RecordsOutOfRange`](crate::Event::RecordsOutOfRange), metric `RecordsOutOfRange`).
     #[default]
     Drop,
-    /// Deliver them: for producers that make such aggregates and do not send them again. What the KPL
-    /// sends again after a split is then delivered twice, and order per key holds within a shard only.
+    /// Deliver them. Use this for producers that create such aggregates and do not send the records
+    /// again. Records that the KPL sends again after a split are then delivered twice, and order per key
+    /// holds only within a shard.
     Deliver,
 }
 

@@ -1,14 +1,14 @@
 use super::budget::RECORD_OVERHEAD;
 
-/// The most payload GetRecords returns.
+/// The maximum payload that GetRecords returns.
 const PAYLOAD_MAX: u64 = 10 << 20;
 
 const BEHIND_MIN: u64 = 1 << 20;
 const TIP_MIN: u64 = 64 << 10;
 
-/// How much memory to reserve before a page is read. Reserving the largest possible page every time
-/// would let a dozen shards block all others; pages of one shard are alike, so twice the last one
-/// nearly always suffices. If it does not, the page is read again under a larger reservation.
+/// How much memory to reserve before a page is read. If every read reserved the largest possible page, a
+/// dozen shards would block all others. Pages of one shard are similar in size, so twice the last one is
+/// nearly always enough. If it is not, the page is read again with a larger reservation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PageEstimate {
     bytes: u64,
@@ -16,17 +16,17 @@ pub(super) struct PageEstimate {
 }
 
 impl PageEstimate {
-    /// An estimate for a shard nothing is known of, read with `limit` records per request.
+    /// The estimate for a shard of which no page was read, with `limit` records per request.
     pub(super) fn new(limit: u32) -> Self {
         Self { bytes: BEHIND_MIN, bytes_max: PAYLOAD_MAX + u64::from(limit) * RECORD_OVERHEAD }
     }
 
-    /// What to reserve for the next page.
+    /// The bytes to reserve for the next page.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// A page costing `cost` was read, kept or not.
+    /// Records that a page costing `cost` was read, whether it was kept or not.
     pub(super) fn page_read(&mut self, cost: u64, is_behind: bool) {
         let min = if is_behind { BEHIND_MIN } else { TIP_MIN };
         self.bytes = (cost * 2).clamp(min, self.bytes_max.max(cost));

@@ -1,5 +1,5 @@
-//! A shard for the tests beside it: records with arrival times, iterators that expire, and answers
-//! that can be scripted.
+//! A shard for the tests in this module: records with arrival times, iterators that expire, and scripted
+//! responses.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,13 +15,13 @@ use crate::kinesis::{
 use crate::runtime::Clock;
 use crate::types::{HashKeyRange, Moment, Record, SequenceNumber, ShardId, StreamId};
 
-/// What a request gets instead of the true answer.
+/// The scripted response of a request.
 pub(super) enum Script {
     Fail(StreamErrorKind),
-    /// No answer at all.
+    /// No response at all.
     Hang,
     Panic,
-    /// The true page, changed.
+    /// The real page, modified.
     Change(fn(&mut RecordsPage)),
 }
 
@@ -39,24 +39,24 @@ pub(super) struct State {
     /// Records written so far.
     written: u128,
     children: Option<Vec<ChildShard>>,
-    /// Empty pages the service returns before the first record.
+    /// Empty pages that the service returns before the first record.
     pub(super) empty_pages: usize,
-    /// The most payload in a page.
+    /// The maximum payload of a page.
     pub(super) page_bytes: usize,
     pub(super) latency: Duration,
     /// How far the clock of the service is behind that of the consumer.
     pub(super) service_lag: Duration,
     pub(super) iterator_scripts: VecDeque<Script>,
     pub(super) records_scripts: VecDeque<Script>,
-    /// What ListShards answers; `None` for the shard and its children.
+    /// The response of ListShards; `None` for the shard and its children.
     pub(super) listed: Option<Result<Vec<Shard>, StreamErrorKind>>,
     /// Whether numbers beyond the records open it at the oldest.
     pub(super) is_lenient: bool,
     /// How often the shards were listed.
     pub(super) lists: usize,
-    /// Positions asked for, in order.
+    /// Requested positions, in order.
     pub(super) opened: Vec<IteratorPosition>,
-    /// When records were asked for.
+    /// When records were requested.
     pub(super) reads: Vec<Moment>,
 }
 
@@ -99,12 +99,12 @@ impl FakeShard {
         self.state.lock().expect("not poisoned")
     }
 
-    /// The time at the service.
+    /// The time of the service.
     fn wall(&self) -> SystemTime {
         self.clock.wall() - self.state().service_lag
     }
 
-    /// Writes `count` records of `bytes` each; the n-th record ever has sequence number n, from 1.
+    /// Writes `count` records of `bytes` each. The n-th record has sequence number n, from 1.
     pub(super) fn put(&self, count: usize, bytes: usize) {
         let now = self.wall();
         let mut state = self.state();
@@ -117,7 +117,7 @@ impl FakeShard {
         }
     }
 
-    /// Lets the oldest records expire.
+    /// Expires the oldest records.
     pub(super) fn expire(&self, count: usize) {
         self.state().records.drain(..count);
     }
@@ -219,7 +219,7 @@ impl StreamApi for FakeShard {
         match script {
             Some(Script::Fail(kind)) => Err(error(kind)),
             Some(Script::Hang) => std::future::pending().await,
-            Some(Script::Panic) => panic!("as told"),
+            Some(Script::Panic) => panic!("as scripted"),
             Some(Script::Change(_)) | None => {
                 let index = self.index(position).ok_or_else(|| error(StreamErrorKind::InvalidArgument))?;
                 Ok(self.issue(index, 0))
@@ -243,7 +243,7 @@ impl StreamApi for FakeShard {
             None => page,
             Some(Script::Fail(kind)) => Err(error(kind)),
             Some(Script::Hang) => std::future::pending().await,
-            Some(Script::Panic) => panic!("as told"),
+            Some(Script::Panic) => panic!("as scripted"),
             Some(Script::Change(change)) => page.map(|mut page| {
                 change(&mut page);
                 page

@@ -20,19 +20,19 @@ use crate::types::{ConsumerArn, Moment};
 
 const SUBSCRIBE_TO_SHARD: &str = "SubscribeToShard";
 
-/// An idle shard has an event every few seconds. After this long without one, while it was waited
-/// for, the subscription is taken for dead.
+/// An idle shard sends an event every few seconds. A subscription that is silent for this long while an
+/// event is awaited is considered dead.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// A subscription nobody takes events from is given up after this time. What the service has sent waits
-/// in the connection, which other shards share and which holds only so much for all of them.
+/// A subscription from which no events are taken is dropped after this time. Data already sent waits in
+/// the connection, whose flow-control window is shared with other shards.
 const STALL_MAX: Duration = Duration::from_secs(10);
 
-/// While a shard is polled, subscribing is tried again after this time, doubling up to the other.
+/// While a shard is polled, subscribing is retried after `PROBE_MIN`, doubling up to `PROBE_MAX`.
 const PROBE_MIN: Duration = Duration::from_secs(30);
 const PROBE_MAX: Duration = Duration::from_secs(300);
 
-/// How long the registered consumer is looked for at a time, and while the shard is polled.
+/// The timeout of one search for the registered consumer, and of a search while the shard is polled.
 const SEARCH_MAX: Duration = Duration::from_secs(20);
 const PROBE_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -40,12 +40,12 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug, Clone)]
 pub(crate) struct FanOut {
     pub(crate) registration: Arc<FanOutRegistration>,
-    /// How long fan-out may fail before the shard is polled; `None` for ever.
+    /// How long fan-out may fail before the shard is polled; `None` to never poll.
     pub(crate) fall_back_after: Option<Duration>,
 }
 
-/// Reads from `position` to the end of the shard, with fan-out as long as it can be had, and else by
-/// polling.
+/// Reads from `position` to the end of the shard, with fan-out while it is available and by polling
+/// otherwise.
 pub(super) async fn read(
     spec: &RetrievalSpec,
     fan_out: &FanOut,
@@ -83,13 +83,13 @@ struct Subscriber<'a> {
     metrics: FetchMetrics,
     rng: fastrand::Rng,
     pacer: SubscriptionPacer,
-    /// What the last event cost, and so probably the next. It may be a long time coming: an idle shard
-    /// holds next to no memory for it.
+    /// The cost of the last event, used as the estimate for the next. An idle shard therefore reserves
+    /// almost no memory while it waits.
     event_cost: u64,
-    /// Whether the shard is polled, which ends with the next event. Until then every failure leads
-    /// back to polling at once.
+    /// Whether the shard is being polled. The next event ends that; until then every failure returns to
+    /// polling at once.
     has_fallen_back: bool,
-    /// Whether the last request to fail named a position.
+    /// Whether the last failed request named a position.
     has_asked: bool,
     inquiry: Inquiry,
 }
@@ -123,10 +123,10 @@ impl<'a> Subscriber<'a> {
         }
     }
 
-    /// Subscribes again and again, until the shard ends or fan-out is taken to be unavailable.
+    /// Subscribes again and again, until the shard ends or fan-out is considered unavailable.
     async fn run(&mut self, position: &mut Position, sender: &BatchSender) -> SubscriberExit {
         loop {
-            // While there is no room for records, a subscription would only be in the way.
+            // Without room for records, an open subscription would only fill the connection.
             drop(self.room(sender).await);
             self.spec.clock.sleep_until(self.pacer.next_subscription()).await;
             let outcome = match self.subscribe(position).await {
@@ -173,7 +173,7 @@ impl<'a> Subscriber<'a> {
         }
     }
 
-    /// What a failure means if it may be about the shard or the position, rather than the consumer.
+    /// Diagnoses a failure that may concern the shard or the position rather than the consumer.
     async fn inquire(&mut self, error: &StreamError, position: &Position) -> Finding {
         match error.kind() {
             StreamErrorKind::InvalidArgument if !self.has_asked => Finding::Unexplained,
@@ -206,7 +206,7 @@ impl<'a> Subscriber<'a> {
         if let Err(error) = &subscribed
             && error.kind() == StreamErrorKind::NotFound
         {
-            // Perhaps it was deregistered; then it is to be registered again.
+            // The consumer may have been deregistered: register it again.
             self.fan_out.registration.forget(&consumer).await;
         }
         let subscription = subscribed?;
@@ -214,8 +214,8 @@ impl<'a> Subscriber<'a> {
         Ok((subscription, sent))
     }
 
-    /// The registered consumer. The search for it is given up after some time and begun again, so that
-    /// polling is not held up by it; what it has achieved is kept by the service.
+    /// The registered consumer. The search has a timeout, so that it does not delay polling; a later
+    /// search continues from the state that the service has reached.
     async fn consumer(&self) -> Result<ConsumerArn, StreamError> {
         let patience = match self.fan_out.fall_back_after {
             _ if self.has_fallen_back => PROBE_PATIENCE,
@@ -244,14 +244,14 @@ impl<'a> Subscriber<'a> {
         let now = clock.now();
         self.metrics.subscription(answer.is_ok(), now.since(sent));
         if answer.is_ok() {
-            // When the service counts from is unknown; it is not later than this.
+            // It is unknown from when the service counts, but it is not later than this.
             self.pacer.subscribed(now);
         }
         answer
     }
 
-    /// Hands on the events of one subscription. While the processor is busy or memory is short nothing
-    /// is asked for, and the service holds what it has.
+    /// Passes on the events of one subscription. While the processor is busy or memory is short, no
+    /// event is requested, and flow control makes the service wait.
     async fn receive(
         &mut self,
         subscription: Box<dyn Subscription>,
@@ -267,7 +267,7 @@ impl<'a> Subscriber<'a> {
             let event = match self.spec.clock.timeout(SILENCE_MAX, open.next()).await {
                 Ok(Some(event)) => event?,
                 Ok(None) if events > 0 => return Ok(SubscriptionEnd::Renew),
-                // Even an idle shard has events: whatever ended this, it was not its time.
+                // Even an idle shard sends events, so the subscription did not end regularly.
                 Ok(None) => {
                     let error = self.spec.error(StreamErrorKind::Unavailable, SUBSCRIBE_TO_SHARD);
                     return Err(error.with_source("the subscription ended without an event"));
@@ -282,7 +282,7 @@ impl<'a> Subscriber<'a> {
             let is_at_tip = event.millis_behind_latest == Some(0);
             let cost = cost(&event.records);
             if !memory.try_resize(cost) {
-                // Given back first: whoever holds memory must not wait for more.
+                // Released first: a holder of memory must not wait for more.
                 drop(memory);
                 let reserve = self.spec.budget.reserve(cost);
                 memory = match self.spec.clock.timeout(STALL_MAX, reserve).await {
@@ -302,8 +302,8 @@ impl<'a> Subscriber<'a> {
         }
     }
 
-    /// Moves on with an event, or refuses it, and then nothing has changed. Returns the children of the
-    /// shard if it was the last.
+    /// Accepts an event and advances the position, or rejects it without any change. Returns the
+    /// children of the shard if it was the last event.
     fn accept(
         &mut self,
         event: SubscriptionEvent,
@@ -334,8 +334,8 @@ impl<'a> Subscriber<'a> {
                 }
             }
             (None, Some(continuation)) if position.is_fetched() => position.advance(&continuation),
-            // Before the first record there is no telling whether the number stands for one that was
-            // delivered.
+            // Before the first record it is unknown whether the continuation number stands for a record
+            // that was delivered.
             (None, _) if is_at_tip => position.nothing_until(subscribed),
             (None, _) => {}
         }
@@ -348,7 +348,7 @@ impl<'a> Subscriber<'a> {
         Ok(is_end.then_some(child_shards))
     }
 
-    /// Waits until another event should be fetched, and takes memory for it.
+    /// Waits until another event should be fetched, and reserves memory for it.
     async fn room(&self, sender: &BatchSender) -> MemoryPermit {
         sender.room().await;
         self.spec.budget.reserve(self.event_cost).await

@@ -12,10 +12,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 const MIB: usize = 1 << 20;
 const STREAM: &str = "orders";
 
-/// A stream of one shard, and a consumer's surroundings that subscribe to it.
+/// A stream of one shard, and the parts of a consumer that subscribe to it.
 struct Bench {
     clock: Clock,
-    /// Where records are written; nothing goes wrong there.
+    /// Writes records, without faults.
     writer: SimulatedKinesis,
     reader: SimulatedKinesis,
     budget: Arc<WorkerBudget>,
@@ -119,7 +119,7 @@ impl Bench {
         self.seen.lock().expect("not poisoned").iter().filter(|seen| **seen == what).count()
     }
 
-    /// Lets every `nth` call of an operation go wrong, from the first on.
+    /// Makes every `nth` call of an operation fail, from the first on.
     fn every(&self, nth: usize, operation: &'static str, fault: Fault) {
         let mut calls = 0;
         self.reader.set_faults(move |call| {
@@ -129,7 +129,7 @@ impl Bench {
     }
 }
 
-/// The numbers of the records that come within `time`, and the children if the shard ends.
+/// The numbers of the records that arrive within `time`, and the children if the shard ends.
 async fn take(retrieval: &mut Retrieval, time: Duration) -> (Vec<usize>, Option<usize>) {
     let (mut numbers, clock) = (Vec::new(), Clock::system());
     let end = clock.now() + time;
@@ -154,7 +154,7 @@ fn up_to(count: usize) -> Vec<usize> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn renewals_leave_no_gap_and_repeat_nothing() {
+async fn renewals_neither_skip_nor_repeat_records() {
     let bench = Bench::new();
     let mut retrieval = bench.start();
     let mut numbers = Vec::new();
@@ -168,7 +168,7 @@ async fn renewals_leave_no_gap_and_repeat_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_is_there_as_soon_as_it_is_written() {
+async fn a_record_is_delivered_as_soon_as_it_is_written() {
     let bench = Bench::new();
     let mut retrieval = bench.start();
     take(&mut retrieval, 10 * SECOND).await;
@@ -177,7 +177,7 @@ async fn a_record_is_there_as_soon_as_it_is_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_breaks_a_subscription_nothing_is_lost_or_repeated() {
+async fn broken_subscriptions_neither_lose_nor_repeat_records() {
     use StreamErrorKind::{Denied, InUse, Throttled, Unavailable};
     for (nth, operation, fault) in [
         (3, "SubscribeToShardEvent", Fault::Error(Unavailable)),
@@ -207,7 +207,7 @@ async fn whatever_breaks_a_subscription_nothing_is_lost_or_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscription_taken_over_by_another_is_won_back() {
+async fn a_subscription_stolen_by_another_consumer_is_regained() {
     let bench = Bench::new();
     let mut retrieval = bench.start();
     bench.put(1, 100);
@@ -232,7 +232,7 @@ async fn a_slow_processor_stalls_the_subscription_and_memory_stays_bounded() {
     bench.put(200, MIB / 2);
     let mut retrieval = bench.start();
     let Delivery::Batch(first) = retrieval.next().await else { panic!("no batch") };
-    // For longer than a subscription lives.
+    // For longer than a subscription lasts.
     bench.clock.sleep(12 * MINUTE).await;
     let fetched = bench.saw("fetched");
     assert!(fetched <= 12, "{fetched} events of a megabyte were taken for a budget of 16");
@@ -246,7 +246,7 @@ async fn a_slow_processor_stalls_the_subscription_and_memory_stays_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_shard_holds_no_memory() {
+async fn an_idle_shard_reserves_no_memory() {
     let bench = Bench::new();
     let mut retrieval = bench.start();
     bench.put(10, MIB - 100);
@@ -255,7 +255,7 @@ async fn an_idle_shard_holds_no_memory() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_fan_out_the_shard_is_polled_until_it_is_back() {
+async fn the_shard_is_polled_until_fan_out_works_again() {
     let mut bench = Bench::new();
     bench.fall_back_after = Some(20 * SECOND);
     bench.every(1, "SubscribeToShard", Fault::Error(StreamErrorKind::Throttled));
@@ -285,7 +285,7 @@ async fn without_fan_out_the_shard_is_polled_until_it_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_consumer_that_cannot_be_found_holds_polling_up_no_longer_than_said() {
+async fn a_missing_stream_consumer_delays_polling_no_longer_than_configured() {
     for fault in [Fault::Error(StreamErrorKind::Throttled), Fault::NoAnswer(30 * SECOND)] {
         let mut bench = Bench::new();
         bench.fall_back_after = Some(2 * SECOND);
@@ -321,7 +321,7 @@ async fn a_shard_that_has_expired_ends_without_children() {
     let bench = Bench::new();
     let mut retrieval = bench.start();
     take(&mut retrieval, SECOND).await;
-    // The end of the shard comes too late.
+    // The end of the shard is sent too late.
     bench.every(1, "SubscribeToShardEvent", Fault::Error(StreamErrorKind::Unavailable));
     take(&mut retrieval, 10 * MINUTE).await;
     bench.writer.split(STREAM, &bench.shard()).expect("split");
@@ -366,7 +366,7 @@ async fn an_aggregate_that_is_half_processed_is_delivered_whole_however_often_it
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_written_after_the_start_is_delivered_from_the_tip() {
+async fn records_written_after_the_start_are_delivered_at_latest() {
     let mut bench = Bench::new();
     bench.put(5, 100);
     bench.clock.sleep(SECOND).await;
@@ -390,7 +390,7 @@ async fn events_without_records_are_batches_only_if_wanted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_larger_than_an_event_comes_whole() {
+async fn a_record_larger_than_an_event_is_delivered_whole() {
     let bench = Bench::new();
     let change = bench.writer.change(|service, now| {
         service.update_stream(now, STREAM, |stream| stream.record_bytes_max = 10 * MIB)

@@ -1,21 +1,21 @@
-//! What the records of a shard show of those before them.
+//! Detects records that are missing between the checkpoint and the first records read.
 
 use super::position::Position;
 use crate::kinesis::IteratorPosition;
 use crate::types::{Checkpoint, Record, SequenceNumber};
 
-/// What is wrong between the checkpoint of a lease and the records that were fetched.
+/// A gap between the checkpoint of a lease and the records that were fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Gap<'a> {
-    /// The record of the checkpoint, at which the shard was opened, is not there any more. Those after it
-    /// may have expired as well; this is the oldest that is left, if any is.
+    /// The record of the checkpoint, at which the shard was opened, no longer exists. Later records may
+    /// have expired as well. `oldest` is the oldest record left, if there is one.
     Expired { oldest: Option<&'a Record> },
-    /// This number lies before those that were read already.
+    /// This sequence number is at or before those already read.
     Restarted { first: &'a SequenceNumber },
 }
 
-/// Compares a page that was fetched from `position`, and is the last of the shard or not, with what was
-/// read before it: up to `checkpoint`, and then to the position.
+/// Compares a page fetched from `position` with what was read before it: up to `checkpoint`, and then up
+/// to `position`. `is_end` says whether the page is the last of the shard.
 pub(super) fn gap<'a>(
     position: &Position,
     checkpoint: &Checkpoint,
@@ -68,12 +68,12 @@ mod tests {
             assert_eq!(gap(&at(50), &checkpoint("50", sub), &page, false), None);
             assert_eq!(gap(&at(50), &checkpoint("50", sub), &page, true), None);
         }
-        // Nothing was seen yet.
+        // No record was seen yet.
         assert_eq!(gap(&at(50), &checkpoint("50", 0), &[], false), None);
     }
 
     #[test]
-    fn a_record_that_is_gone_is_noticed_by_the_first_that_is_left() {
+    fn an_expired_record_is_detected_by_the_first_one_left() {
         let page = records(&[60, 61]);
         let expected = Some(Gap::Expired { oldest: Some(&page[0]) });
         assert_eq!(gap(&at(50), &checkpoint("50", 0), &page, false), expected);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_begin_again_are_noticed_wherever_reading_is() {
+    fn restarted_numbers_are_detected_at_every_position() {
         let page = records(&[7, 8]);
         for (position, checkpoint) in [
             (at(50), checkpoint("50", 0)),

@@ -1,4 +1,5 @@
-//! Asks the stream what a refusal means, and keeps what the answers so far amount to.
+//! Finds out why the service refused a shard or position, from the list of shards, and remembers earlier
+//! findings.
 
 use std::time::Duration;
 
@@ -15,33 +16,35 @@ use crate::lease::origin::{Mismatch, lease_of};
 use crate::retrieval::OnRefusedCheckpoint;
 use crate::types::{Checkpoint, Record};
 
-/// The least time that listing the shards may take, however short requests may be: there may be many.
+/// The minimum timeout for listing the shards, even if the request timeout is shorter: a stream may have
+/// many.
 const LISTING_MIN: Duration = Duration::from_secs(30);
 
-/// The inquiries of one who reads a shard.
+/// The refusals of one shard reader.
 #[derive(Debug, Default)]
 pub(super) struct Inquiry {
-    /// What the last refusal seemed to mean, if nothing was answered since.
+    /// The verdict on the last refusal, if no page was accepted since.
     suspected: Option<Verdict>,
-    /// Whether the last records lay before those that were read already.
+    /// Whether the last records were at or before those already read.
     is_below: bool,
-    /// Whether the stream was asked why.
+    /// Whether the shards were listed because sequence numbers restarted.
     has_asked: bool,
 }
 
 /// What to do about a refusal.
 #[derive(Debug)]
 pub(super) enum Finding {
-    /// Reading is over.
+    /// Reading has ended.
     Finished(ReadOutcome),
-    /// It will be the same until somebody has done something.
+    /// The service will refuse again until the lease or the settings are changed.
     Refused(Box<Refusal>),
-    /// Try again.
+    /// Retry.
     Unexplained,
 }
 
 impl Inquiry {
-    /// These records were fetched from `position`, perhaps none, and are the last of the shard or not.
+    /// A page was accepted: these records, perhaps none, from `position`. `is_end` says whether it is
+    /// the last of the shard.
     pub(super) fn answered(
         &mut self,
         spec: &RetrievalSpec,
@@ -62,13 +65,14 @@ impl Inquiry {
         }
     }
 
-    /// Whether sequence numbers have begun again, and have not caught up with those read before.
+    /// Whether sequence numbers have restarted and not yet passed those read before.
     pub(super) fn is_below(&self) -> bool {
         self.is_below
     }
 
-    /// Nothing follows `position` at the moment. If sequence numbers have begun again and the settings say
-    /// so, the shard is to be read anew, unless it is the very shard of the lease.
+    /// Nothing follows `position` at the moment. If sequence numbers have restarted and the settings
+    /// allow it, the shard is read again from its oldest record, unless it is the same shard as the one
+    /// of the lease.
     pub(super) async fn caught_up(
         &mut self,
         spec: &RetrievalSpec,
@@ -85,8 +89,8 @@ impl Inquiry {
         fresh(spec, Some(&shards)).map(|fresh| ReadOutcome::StartOver(Box::new(fresh)))
     }
 
-    /// A request to open the shard at `position` was refused, or one to read on did not find it. A single
-    /// refusal decides nothing that is not certain: the next one has to mean the same.
+    /// The service refused to open the shard at `position`, or did not find it when reading on. A single
+    /// refusal only decides what is certain; otherwise the next refusal must lead to the same verdict.
     pub(super) async fn refused(
         &mut self,
         spec: &RetrievalSpec,
@@ -120,7 +124,7 @@ impl Inquiry {
     }
 }
 
-/// Whether the settings give up what a lease says because of `cause`.
+/// Whether the settings discard the position of a lease because of `cause`.
 fn starts_over(spec: &RetrievalSpec, cause: &Cause) -> bool {
     let from_oldest = spec.config.on_refused_checkpoint == OnRefusedCheckpoint::ReadFromOldest;
     let is_recreated = spec.on_recreated_stream == OnRecreatedStream::StartOver;
@@ -131,7 +135,7 @@ fn starts_over(spec: &RetrievalSpec, cause: &Cause) -> bool {
     }
 }
 
-/// The lease of the shard as if nobody had read it yet.
+/// The lease of the shard as if it had never been read.
 fn fresh(spec: &RetrievalSpec, shards: Option<&[Shard]>) -> Option<Lease> {
     let shard = shards?.iter().find(|shard| shard.id == spec.shard)?;
     Some(lease_of(shard, Checkpoint::TrimHorizon).in_stream(&spec.stream))
@@ -145,11 +149,11 @@ async fn list(spec: &RetrievalSpec) -> Option<Vec<Shard>> {
     match listed {
         Ok(Ok(shards)) => Some(shards),
         Ok(Err(error)) => {
-            tracing::debug!(%stream, %error, "cannot list the shards to see what a refusal means");
+            tracing::debug!(%stream, %error, "cannot list the shards to diagnose a refusal");
             None
         }
         Err(elapsed) => {
-            tracing::debug!(%stream, %elapsed, "cannot list the shards to see what a refusal means");
+            tracing::debug!(%stream, %elapsed, "cannot list the shards to diagnose a refusal");
             None
         }
     }

@@ -1,9 +1,9 @@
-//! Stop 5 on the data's way: records in.
+//! Stage 5 of the data flow: fetching records.
 //!
-//! One [`Retrieval`] per lease fetches ahead of the processor, within limits per shard
+//! One [`Retrieval`] per lease reads ahead of the processor, within limits per shard
 //! ([`RetrievalConfig`]) and per worker ([`WorkerBudget`]). The decisions are pure: where to open the
-//! shard (`position`) and when to ask again (`pacing`, `subscription_pacer`); the loops that carry them out
-//! are `polling` and `fan_out`.
+//! shard (`position`) and when to send the next request (`pacing`, `subscription_pacer`). The loops in
+//! `polling` and `fan_out` carry them out.
 
 mod config;
 
@@ -55,24 +55,24 @@ use crate::metrics::Metrics;
 use crate::runtime::Clock;
 use crate::types::{Record, ShardId, StreamId};
 
-/// What one shard is read with.
+/// What is needed to read one shard.
 pub(crate) struct RetrievalSpec {
     pub(crate) api: Arc<dyn StreamApi>,
     pub(crate) stream: StreamId,
     pub(crate) shard: ShardId,
     pub(crate) start: StartPosition,
-    /// The lease as it was taken.
+    /// The lease as it was acquired.
     pub(crate) lease: Lease,
     pub(crate) on_recreated_stream: OnRecreatedStream,
     pub(crate) source: Source,
-    /// The most records one GetRecords request asks for: 1 to 10,000.
+    /// The maximum number of records per GetRecords request: 1 to 10,000.
     pub(crate) limit: u32,
     pub(crate) config: RetrievalConfig,
-    /// Whether pages without records become batches too (at most one of them is kept waiting).
+    /// Whether pages without records become batches too (at most one of them is queued).
     pub(crate) empty_batches: bool,
     pub(crate) budget: Arc<WorkerBudget>,
     pub(crate) clock: Clock,
-    /// Decides the jitter of back-offs.
+    /// The seed of the back-off jitter.
     pub(crate) seed: u64,
     pub(crate) metrics: Metrics,
     pub(crate) observer: Arc<dyn FetchObserver>,
@@ -83,7 +83,7 @@ pub(crate) struct RetrievalSpec {
 pub(crate) enum Source {
     /// GetRecords.
     Polling,
-    /// SubscribeToShard, and GetRecords while that cannot be had.
+    /// SubscribeToShard, and GetRecords while it is unavailable.
     FanOut(FanOut),
 }
 
@@ -91,29 +91,29 @@ pub(crate) enum Source {
 ///
 /// # Guarantees
 ///
-/// - Every record from the start position on is delivered once, in order; nothing a request returned
-///   is skipped, whatever fails and however slow the caller is.
-/// - No failure ends it: it backs off, tells the observer, and tries again for as long as it lives.
-/// - What is fetched and not yet taken stays within the limits of the shard, and together with the
-///   batches that were taken and not yet dropped, of all shards, within the budget of the worker.
-/// - Dropping it stops fetching and gives its memory back; batches already taken live on. Do so as
-///   soon as nothing more will be taken: what waits here is memory other shards lack.
+/// - Every record from the start position on is delivered once, in order. Nothing that a request
+///   returned is skipped, whatever fails and however slow the caller is.
+/// - Failures do not end it: it reports them to the observer, backs off and retries.
+/// - What is fetched and not yet taken stays within the limits of the shard. Together with the batches
+///   that were taken and not yet dropped, over all shards, it stays within the budget of the worker.
+/// - Dropping it stops fetching and releases its memory; batches already taken stay valid. Drop it as
+///   soon as no more batches will be taken, because queued batches use memory that other shards need.
 #[derive(Debug)]
 pub(crate) struct Retrieval {
     receiver: buffer::BatchReceiver,
     _fetching: AbortOnDropHandle<()>,
 }
 
-/// What [`Retrieval::next`] hands over.
+/// The result of [`Retrieval::next`].
 #[derive(Debug)]
 pub(crate) enum Delivery {
     /// Records that follow those of the last batch.
     Batch(Batch),
-    /// Every record of the shard was delivered. `children` are the shards that follow it: none if the
-    /// stream no longer has the shard.
+    /// Every record of the shard was delivered. `children` are its child shards: none if the stream no
+    /// longer has the shard.
     ShardEnd { children: Vec<ChildShard> },
-    /// The lease does not go with the shard, and by the settings the shard is to be read as `fresh` says:
-    /// write that to the row, and give the lease up.
+    /// The lease does not match the shard, and the settings say to read the shard from its oldest
+    /// record: write `fresh` to the row, and release the lease.
     StartOver { fresh: Box<Lease> },
     /// The fetch task stopped because the `StreamApi` panicked or the runtime is shutting down. Start
     /// another retrieval from the last processed position.
@@ -130,30 +130,30 @@ enum ReadOutcome {
     StartOver(Box<Lease>),
 }
 
-/// The records of one page, and the memory they count for.
+/// The records of one page, and the memory reserved for them.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    /// In sequence order; empty only if empty batches were asked for.
+    /// In sequence order; empty only if empty batches were requested.
     pub(crate) records: Vec<Record>,
     /// How far the page was behind the newest record when it was fetched.
     pub(crate) millis_behind_latest: i64,
-    /// Gives the memory back when dropped: keep it as long as the records.
+    /// Releases the memory when dropped: keep it as long as the records.
     pub(crate) permit: MemoryPermit,
 }
 
 impl Retrieval {
-    /// Starts fetching on a task of its own, on the current runtime.
+    /// Starts fetching on its own task, on the current runtime.
     pub(crate) fn start(spec: RetrievalSpec) -> Self {
         let (sender, receiver) = buffer::buffer(spec.config.buffer_limits());
         let fetching = tokio::spawn(fetch(spec, sender));
         Self { receiver, _fetching: AbortOnDropHandle::new(fetching) }
     }
 
-    /// Waits for what comes next. After the end of the shard, and after `FetchTaskFailed`, it returns the same
-    /// again.
+    /// Waits for the next delivery. After the end of the shard, and after `FetchTaskFailed`, it returns
+    /// the same value again.
     ///
-    /// Drop the batch before asking for the next: with the budget exhausted, no page is fetched until
-    /// memory is given back.
+    /// Drop the batch before the next call: once the budget is exhausted, no page is fetched until
+    /// memory is released.
     ///
     /// # Cancel safety
     ///

@@ -5,9 +5,9 @@ use crate::kinesis::StreamError;
 use crate::metrics::{Metrics, Operation, Outcome, names};
 use crate::types::{Record, SequenceNumber, ShardId, StreamId};
 
-/// Who wants to know how fetching goes. Called on the fetching task: must not block.
+/// Receives the events of a fetch task. Called on that task: must not block.
 pub(crate) trait FetchObserver: Send + Sync {
-    /// Something happened.
+    /// Handles an event.
     fn observe(&self, event: FetchEvent<'_>);
 }
 
@@ -17,22 +17,23 @@ impl<F: Fn(FetchEvent<'_>) + Send + Sync> FetchObserver for F {
     }
 }
 
-/// What happens while a shard is fetched.
+/// An event of a fetch task.
 #[derive(Debug)]
 pub(crate) enum FetchEvent<'a> {
-    /// A page was read, perhaps without records.
-    /// `is_below` while numbers have begun again.
+    /// A page was read, perhaps without records. `is_below` is set while sequence numbers have
+    /// restarted.
     Fetched { records: usize, millis_behind_latest: i64, is_below: bool },
-    /// A request failed, the `failures`-th in a row. It is tried again after `retry_in`. `at_checkpoint`
-    /// if it asked for the checkpoint of the lease.
+    /// A request failed, the `failures`-th in a row. It is retried after `retry_in`. `at_checkpoint` is
+    /// set if it asked for the checkpoint of the lease.
     Failed { error: &'a StreamError, failures: u32, retry_in: Duration, at_checkpoint: bool },
-    /// The same, and it will be so until somebody has done something about the lease.
+    /// A request was refused, and will be refused again until the lease or the settings are changed.
     Refused { refusal: &'a Refusal, failures: u32, retry_in: Duration },
-    /// Records after the checkpoint may have expired unread: this is the oldest that was left, if any was.
+    /// Records after the checkpoint may have expired unread. `oldest` is the oldest record left, if
+    /// there is one.
     Expired { oldest: Option<&'a Record> },
-    /// Sequence numbers begin again: this one lies before those that were read already.
+    /// Sequence numbers restarted: `first` is at or before those already read.
     Restarted { first: &'a SequenceNumber },
-    /// Fan-out has failed for so long that the shard is polled from now on; this is the last failure.
+    /// Fan-out has failed for so long that the shard is polled from now on. `error` is the last failure.
     FellBackToPolling { error: &'a StreamError },
     /// Fan-out works again.
     ReturnedToFanOut,
@@ -54,28 +55,28 @@ impl FetchMetrics {
         Self { metrics: metrics.clone(), stream: stream.clone(), shard: shard.clone() }
     }
 
-    /// GetRecords was answered, or not.
+    /// GetRecords succeeded or failed.
     pub(super) fn records(&self, success: bool, took: Duration) {
         self.outcome(names::GET_RECORDS, success, took);
     }
 
-    /// GetShardIterator was answered, or not.
+    /// GetShardIterator succeeded or failed.
     pub(super) fn shard_iterator(&self, success: bool, took: Duration) {
         self.outcome(names::GET_SHARD_ITERATOR, success, took);
     }
 
-    /// SubscribeToShard was answered, or not.
+    /// SubscribeToShard succeeded or failed.
     pub(super) fn subscription(&self, success: bool, took: Duration) {
         self.outcome(names::SUBSCRIBE_TO_SHARD, success, took);
     }
 
-    /// Fan-out was given up for the time being.
+    /// The shard fell back from fan-out to polling.
     pub(super) fn fell_back(&self) {
         let operation = self.metrics.operation(Operation::ProcessTask);
         operation.shard(&self.shard).stream(&self.stream).add(names::FAN_OUT_FALLBACK, 1_u32);
     }
 
-    /// The service refused an iterator because of its age. KCL counts these without the shard.
+    /// The service refused an expired iterator. KCL counts these without the shard.
     pub(super) fn expired_iterator(&self) {
         let operation = self.metrics.operation(Operation::ProcessTask);
         operation.stream(&self.stream).add(names::EXPIRED_ITERATOR, 1_u32);

@@ -7,13 +7,13 @@ use crate::types::Moment;
 /// The shortest pause between reads of a shard that is not behind.
 const IDLE_MIN: Duration = Duration::from_millis(200);
 
-/// A shard that just had records is read this much more often than an idle one.
+/// A shard that just had records is read this many times as often as an idle one.
 const ACTIVE_SPEEDUP: u32 = 4;
 
 /// When a shard may be read next.
 ///
-/// Several clocks run at once, and the latest of them decides: the budget of requests, the budget of
-/// bytes, and the pause that follows from what the last read brought.
+/// Three limits apply, and the latest decides: the request rate, the byte rate, and the pause after the
+/// last read.
 #[derive(Debug, Clone)]
 pub(super) struct Pacer {
     idle: Duration,
@@ -21,30 +21,30 @@ pub(super) struct Pacer {
     bytes_per_second: Option<u64>,
     /// When the last read was started.
     started: Moment,
-    /// When the request budget allows another read.
+    /// When the request rate allows another read.
     reads_allowed: Moment,
-    /// When the bytes read so far are paid for.
+    /// When the byte rate allows another read.
     bytes_allowed: Moment,
     /// When the pause after the last read ends.
     pause_until: Moment,
-    /// The pause after a page that is not behind: short after records, doubling with every page
-    /// without.
+    /// The pause after a page that is not behind: short after records, doubled by every page without
+    /// records.
     pause: Duration,
-    /// Failures in a row.
+    /// Consecutive failures.
     failures: u32,
 }
 
-/// What a read brought.
+/// The result of a read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PageSummary {
     pub(super) payload_bytes: u64,
     pub(super) has_records: bool,
-    /// More records are waiting.
+    /// Whether more records are available.
     pub(super) is_behind: bool,
 }
 
-/// How long to stay away after a failure: a random time from `floor` to a limit that starts at `first`
-/// and doubles with every further failure up to `max`.
+/// The pause after a failure: random between `floor` and a limit that starts at `first` and doubles with
+/// every consecutive failure up to `max`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Backoff {
     floor: Duration,
@@ -53,18 +53,18 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// For what passes by itself: throttling, outages, expired iterators.
+    /// For transient failures: throttling, outages, expired iterators.
     pub(super) const TRANSIENT: Self = Self {
         floor: Duration::from_millis(100),
         first: Duration::from_millis(200),
         max: Duration::from_secs(10),
     };
 
-    /// For what somebody has to fix.
+    /// For failures that persist until they are fixed by hand.
     pub(super) const PERSISTENT: Self =
         Self { floor: Duration::from_secs(5), first: Duration::from_secs(10), max: Duration::from_secs(60) };
 
-    /// Unless more is known of the failure than its kind.
+    /// The back-off for a failure of which only the kind is known.
     pub(super) fn after(kind: StreamErrorKind) -> Self {
         match kind {
             StreamErrorKind::Denied => Self::PERSISTENT,
@@ -97,18 +97,18 @@ impl Pacer {
         }
     }
 
-    /// The moment from which on the next read may be sent; it may have passed.
+    /// The earliest moment of the next read; it may have passed.
     pub(super) fn next_read(&self) -> Moment {
         self.reads_allowed.max(self.bytes_allowed).max(self.pause_until)
     }
 
-    /// A read is sent.
+    /// A read was sent.
     pub(super) fn read_started(&mut self, now: Moment) {
         self.started = now;
         self.reads_allowed = now + self.read_interval;
     }
 
-    /// The read was answered with a page.
+    /// The read returned a page.
     pub(super) fn page_read(&mut self, now: Moment, page: PageSummary) {
         self.failures = 0;
         if let Some(rate) = self.bytes_per_second {
@@ -122,7 +122,7 @@ impl Pacer {
         self.pause_until = if page.is_behind { now } else { self.started + self.pause };
     }
 
-    /// The read, or what had to precede it, failed. Returns how long to stay away.
+    /// The read, or the request for its iterator, failed. Returns how long to wait.
     pub(super) fn read_failed(&mut self, now: Moment, backoff: Backoff, rng: &mut fastrand::Rng) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let delay = backoff.delay(self.failures, rng);
@@ -130,7 +130,7 @@ impl Pacer {
         self.next_read().since(now)
     }
 
-    /// How many reads failed since the last that did not.
+    /// Failures since the last successful read.
     pub(super) fn failures(&self) -> u32 {
         self.failures
     }
@@ -151,7 +151,7 @@ mod tests {
         Moment::after_origin(Duration::from_millis(millis))
     }
 
-    /// Milliseconds between the starts of reads that are answered at once with `pages`.
+    /// Milliseconds between the starts of reads that return `pages` immediately.
     fn gaps(config: &RetrievalConfig, pages: &[PageSummary]) -> Vec<u128> {
         let mut pacer = Pacer::new(config);
         let mut now = at(10_000);
@@ -222,7 +222,7 @@ mod tests {
             pacer.page_read(at(0), EMPTY_BEHIND);
             assert_eq!(pacer.failures(), 0);
             let delay = pacer.read_failed(at(0), Backoff::TRANSIENT, &mut rng);
-            assert!(delay <= Duration::from_millis(200), "a success forgets the failures before it");
+            assert!(delay <= Duration::from_millis(200), "a success resets the failure count");
             let delay = pacer.read_failed(at(0), Backoff::PERSISTENT, &mut rng);
             assert!((5..=60).contains(&delay.as_secs()));
         }

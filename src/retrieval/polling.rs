@@ -19,10 +19,10 @@ const GET_RECORDS: &str = "GetRecords";
 const GET_SHARD_ITERATOR: &str = "GetShardIterator";
 
 /// Iterators expire after 300 s. One that is nearly that old, because the processor was slow, is
-/// replaced rather than tried.
+/// replaced before use.
 const ITERATOR_AGE_MAX: Duration = Duration::from_secs(270);
 
-/// After so many refusals in a row that nothing explains, the next try takes its time.
+/// After this many consecutive unexplained refusals, the back-off is long.
 pub(super) const UNEXPLAINED_MAX: u32 = 5;
 
 /// Reads a shard with GetRecords.
@@ -48,7 +48,7 @@ pub(super) enum PollerExit {
 }
 
 impl<'a> Poller<'a> {
-    /// Reads from `position` on.
+    /// A poller that reads from `position` on.
     pub(super) fn new(spec: &'a RetrievalSpec, position: Position) -> Self {
         Self {
             metrics: FetchMetrics::new(spec),
@@ -63,7 +63,7 @@ impl<'a> Poller<'a> {
         }
     }
 
-    /// Reads to the end.
+    /// Reads to the end of the shard.
     pub(super) async fn run(mut self, sender: &BatchSender) -> ReadOutcome {
         loop {
             if let Some(outcome) = self.step(sender).await {
@@ -72,7 +72,7 @@ impl<'a> Poller<'a> {
         }
     }
 
-    /// Reads until `until`, and stops between two pages then.
+    /// Reads until the shard ends or the time is `until`; stops between two pages.
     pub(super) async fn run_until(mut self, until: Moment, sender: &BatchSender) -> PollerExit {
         loop {
             if let Some(outcome) = self.step(sender).await {
@@ -84,11 +84,11 @@ impl<'a> Poller<'a> {
         }
     }
 
-    /// Reads one page, or fails to. Returns the outcome if reading has ended.
+    /// Tries to read one page. Returns the outcome if reading has ended.
     async fn step(&mut self, sender: &BatchSender) -> Option<ReadOutcome> {
         sender.room().await;
         self.spec.clock.sleep_until(self.pacer.next_read()).await;
-        // Reserved last, and given back while backing off, so that others can use it.
+        // Memory is reserved last, and released while backing off, so that other shards can use it.
         let wanted = self.estimate.bytes();
         let memory = self.spec.budget.reserve(wanted).await;
         let asked = self.spec.clock.wall();
@@ -99,7 +99,7 @@ impl<'a> Poller<'a> {
         }
     }
 
-    /// One GetRecords request, preceded by GetShardIterator if need be.
+    /// One GetRecords request, preceded by GetShardIterator if necessary.
     async fn read(&mut self) -> Result<RecordsPage, StreamError> {
         let iterator = self.iterator().await?;
         let RetrievalSpec { api, stream, limit, clock, .. } = self.spec;
@@ -113,7 +113,7 @@ impl<'a> Poller<'a> {
         answer
     }
 
-    /// The iterator at hand if it can still be used, else a new one.
+    /// The current iterator if it is still valid, otherwise a new one.
     async fn iterator(&mut self) -> Result<ShardIterator, StreamError> {
         let now = self.spec.clock.now();
         if let Some((iterator, obtained)) = &self.iterator
@@ -148,7 +148,7 @@ impl<'a> Poller<'a> {
         answer
     }
 
-    /// Moves on with a page, or refuses it, and then nothing has changed.
+    /// Accepts a page and advances, or rejects it without any change.
     fn accept(
         &mut self,
         page: RecordsPage,
@@ -172,7 +172,7 @@ impl<'a> Poller<'a> {
         let cost = cost(&records);
         self.estimate.page_read(cost, summary.is_behind);
         if !memory.try_resize(cost) {
-            // The same iterator brings the same page once there is room for it.
+            // The same iterator returns the same page once there is room for it.
             self.pacer.page_read(now, PageSummary { is_behind: true, ..summary });
             return Ok(None);
         }
@@ -202,7 +202,7 @@ impl<'a> Poller<'a> {
         }
     }
 
-    /// Prepares another attempt after a failure, unless that turns out to be the end.
+    /// Prepares a retry after a failure, unless the failure means the end of the shard.
     async fn recover(&mut self, error: &StreamError) -> Option<ReadOutcome> {
         let mut backoff = Backoff::after(error.kind());
         let mut refusal = None;
@@ -215,7 +215,7 @@ impl<'a> Poller<'a> {
                     self.position = Position::Start(IteratorPosition::Latest);
                 }
             }
-            // Of an iterator rather than a position.
+            // Refused because of the iterator, not the position.
             StreamErrorKind::InvalidArgument if !is_opening => self.iterator = None,
             kind @ (StreamErrorKind::InvalidArgument | StreamErrorKind::NotFound) => {
                 self.iterator = None;

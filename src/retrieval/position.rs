@@ -4,14 +4,14 @@ use crate::kinesis::IteratorPosition;
 use crate::planted::{Bug, planted};
 use crate::types::{Checkpoint, SequenceNumber};
 
-/// How far before the last proof that nothing was missed a shard is opened, so that clocks which
-/// disagree about that moment lose nothing. It costs nothing: there are no records in between.
+/// A shard is opened this long before the last moment at which it was known to have no records for us,
+/// to allow for clock skew. It costs nothing: there are no records in between.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(300);
 
 /// Where reading of a lease starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StartPosition {
-    /// What the lease says. At `SHARD_END` there is nothing to read: the retrieval ends at once,
+    /// The checkpoint of the lease. At `SHARD_END` there is nothing to read: the retrieval ends at once,
     /// without children.
     pub(crate) checkpoint: Checkpoint,
     /// The wall-clock time at which `LATEST` begins.
@@ -21,29 +21,29 @@ pub(crate) struct StartPosition {
 }
 
 impl StartPosition {
-    /// Whether the lease starts at a configured time that is not configured (any more), so that the
+    /// Whether the lease starts at a configured timestamp and none is configured (any more), so that the
     /// shard is read from its oldest record.
     pub(super) fn is_timestamp_missing(&self) -> bool {
         self.checkpoint == Checkpoint::AtTimestamp && self.timestamp.is_none()
     }
 }
 
-/// Where to open a shard so that nothing is skipped. Only moves forward, and only with pages that
+/// Where to open a shard so that nothing is skipped. It only moves forward, and only with pages that
 /// were accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Position {
-    /// Nothing was fetched: where the first iterator starts, and every other until a record comes.
+    /// No record was fetched yet: every iterator starts here until a record arrives.
     Start(IteratorPosition),
-    /// Nothing was fetched yet of a shard that is read from its tip: the first records to arrive
-    /// after the start are wanted, however late the first iterator is obtained. `LATEST` would skip
-    /// what arrived in between, so the shard is opened at a time before which it has nothing for us.
+    /// No record was fetched yet from a shard that is read from its tip. All records that arrive after
+    /// the start are needed, however late the first iterator is obtained. `LATEST` would skip those that
+    /// arrive in between, so the shard is opened at a time before which it has no records for us.
     Tip { nothing_before: SystemTime },
     /// The last record fetched.
     Fetched(SequenceNumber),
 }
 
 impl Position {
-    /// The position a lease starts at; `None` if the shard is finished.
+    /// The position at which a lease starts; `None` if the shard is finished.
     pub(super) fn new(start: &StartPosition) -> Option<Self> {
         Some(match &start.checkpoint {
             Checkpoint::TrimHorizon => Self::Start(IteratorPosition::TrimHorizon),
@@ -51,8 +51,8 @@ impl Position {
                 start.timestamp.map_or(IteratorPosition::TrimHorizon, IteratorPosition::AtTimestamp),
             ),
             Checkpoint::Latest => Self::Tip { nothing_before: start.latest_since },
-            // AT rather than AFTER: of an aggregate, only some user records may be processed. The
-            // filter behind de-aggregation drops those.
+            // AT rather than AFTER, because only some user records of an aggregate may have been
+            // processed. The filter after de-aggregation drops those.
             Checkpoint::Sequence(done) if planted(Bug::ResumesAfter) => {
                 Self::Start(IteratorPosition::After(done.sequence_number.clone()))
             }
@@ -71,8 +71,8 @@ impl Position {
     }
 
     /// Where the iterator starts instead if the service refuses [`next_iterator`](Self::next_iterator)
-    /// as invalid. Only for the tip, which the local clock may put into the service's future: then
-    /// whatever arrives from now on is what is wanted.
+    /// as invalid. `Some` only at the tip, where the local clock may be ahead of the service's: then the
+    /// records that arrive from now on are the ones needed.
     pub(super) fn alternative(&self) -> Option<IteratorPosition> {
         matches!(self, Self::Tip { .. }).then_some(IteratorPosition::Latest)
     }
@@ -98,7 +98,7 @@ impl Position {
         }
     }
 
-    /// A page asked for at `asked` was accepted that has no records and is not behind.
+    /// A page requested at `asked` was accepted; it has no records and is not behind.
     pub(super) fn nothing_until(&mut self, asked: SystemTime) {
         if let Self::Tip { nothing_before } = self
             && let Some(proven) = asked.checked_sub(CLOCK_SKEW_MAX)

@@ -1,4 +1,4 @@
-//! What it means that the service does not find a shard, or refuses a position in it.
+//! Decides what it means that the service does not find a shard or refuses a position in it.
 
 use std::fmt;
 
@@ -8,24 +8,23 @@ use crate::lease::Lease;
 use crate::lease::origin::{Mismatch, Shards, mismatch};
 use crate::types::{Checkpoint, ExtendedSequenceNumber, SequenceNumber, ShardId, StreamId};
 
-/// Why a shard was refused, as far as the lease and the shards of the stream show.
+/// Why a shard was refused, as far as the lease and the list of shards show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The stream no longer has the shard, and everything in it has expired.
+    /// The stream no longer has the shard, and all its records have expired.
     Expired,
-    /// The position is the last of a closed shard: everything is read.
+    /// The position is the last one of a closed shard: all records were read.
     AtEnd { children: Vec<ChildShard> },
-    /// The lease is of another stream.
+    /// The lease belongs to another stream.
     OtherStream(Mismatch),
-    /// The shard is there, and its lease is at a number that is none of the shard's.
+    /// The shard exists, but the checkpoint of its lease is not one of its sequence numbers.
     RefusedPosition,
-    /// The lease and the stream agree, or nothing is known of the stream: the answer was wrong.
+    /// The lease and the stream agree, or the stream could not be listed: the response was wrong.
     Unexplained,
 }
 
 /// Judges the refusal `kind` (`NotFound` or `InvalidArgument`) to open the shard of `lease` at
-/// `position`, by all shards of `stream` as they were listed after it. A list that was cut short decides
-/// nothing.
+/// `position`, by all shards of `stream` as listed after it. An incomplete list decides nothing.
 pub(super) fn judge(
     kind: StreamErrorKind,
     position: &Position,
@@ -44,7 +43,8 @@ pub(super) fn judge(
         };
     };
     match mismatch {
-        // A lease that says where its shard began is of this shard, whatever its number.
+        // If the lease stores where its shard began and that matches, it belongs to this shard, whatever
+        // its checkpoint.
         Some(Mismatch::CheckpointOutside) if lease.starting_sequence_number.is_some() => {}
         Some(mismatch) => return Verdict::OtherStream(mismatch),
         None => {}
@@ -55,14 +55,15 @@ pub(super) fn judge(
         && (position.is_fetched() && number >= end || is_invalid && number == end)
     {
         let children = children(&shard.id, shards);
-        // They are there before their parent is closed.
+        // Children exist before their parent is closed.
         return if children.is_empty() { Verdict::Unexplained } else { Verdict::AtEnd { children } };
     }
     if is_invalid && !position.is_fetched() { Verdict::RefusedPosition } else { Verdict::Unexplained }
 }
 
-/// Why sequence numbers at or before those already reached come from a shard: `Some` if it is another
-/// shard than that of the lease. A lease that does not say where its shard began cannot contradict it.
+/// Decides why a shard returned sequence numbers at or before those already reached: `Some` if it is a
+/// different shard from the one of the lease. A lease that does not store where its shard began cannot
+/// rule that out.
 pub(super) fn judge_restart(
     position: &Position,
     lease: &Lease,
@@ -88,8 +89,8 @@ fn at_position(lease: &Lease, position: &Position) -> Lease {
     lease
 }
 
-/// Whether the list is younger than the shard of `lease`, which it does not have: shards expire after
-/// their parents, and those that hold their hash keys now began after them.
+/// Whether the list was made after the shard of `lease`, which it does not contain, expired. Shards
+/// expire after their parents, and the shards that now hold their hash keys began later.
 fn may_have_expired(lease: &Lease, shards: &[Shard]) -> bool {
     let at = lease.checkpoint.position().map(|at| &at.sequence_number);
     let known: Option<&SequenceNumber> = at.max(lease.starting_sequence_number.as_ref());
@@ -102,7 +103,7 @@ fn may_have_expired(lease: &Lease, shards: &[Shard]) -> bool {
     })
 }
 
-/// The shards that follow `parent`.
+/// The child shards of `parent`.
 fn children(parent: &ShardId, shards: &[Shard]) -> Vec<ChildShard> {
     let children = shards.iter().filter(|shard| shard.parents.contains(parent));
     children
@@ -110,7 +111,7 @@ fn children(parent: &ShardId, shards: &[Shard]) -> Vec<ChildShard> {
         .collect()
 }
 
-/// A shard that is not read because of its lease, in words that say what to do.
+/// Why a shard is not read with its lease. `Display` says what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) cause: Cause,
@@ -118,12 +119,12 @@ pub(crate) struct Refusal {
     pub(super) lease: Lease,
 }
 
-/// Why the lease does not go with the shard.
+/// Why the lease does not match the shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// The service refuses the checkpoint.
     Position,
-    /// The lease is of another stream.
+    /// The lease belongs to another stream.
     OtherStream(Mismatch),
 }
 
@@ -132,7 +133,7 @@ impl Refusal {
         Self { cause, stream: stream.clone(), lease: at_position(lease, position) }
     }
 
-    /// Where the shard was to be read on.
+    /// The checkpoint at which reading was to continue.
     pub(crate) fn checkpoint(&self) -> &Checkpoint {
         &self.lease.checkpoint
     }
@@ -201,7 +202,7 @@ mod tests {
         lease
     }
 
-    /// The same without what KCL does not store.
+    /// The same lease without the attributes that KCL does not store.
     fn of_kcl(id: &str) -> Lease {
         Lease { starting_sequence_number: None, ..lease(id) }
     }
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_list_has_is_not_ended_by_an_answer() {
+    fn a_listed_shard_is_not_ended_by_a_refusal() {
         for position in [oldest(), at(2500), fetched(2500)] {
             for lease in [lease("2"), of_kcl("2"), Lease::new("2", Checkpoint::TrimHorizon)] {
                 let found = verdict(NotFound, &position, &lease, &stream());
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_only_its_children_are_left_of_has_expired() {
+    fn a_shard_of_which_only_the_children_are_left_has_expired() {
         let left = &stream()[1..];
         for kind in [NotFound, InvalidArgument] {
             for (position, lease) in [
@@ -274,7 +275,7 @@ mod tests {
             // The parent is still listed as open, or just listed.
             (oldest(), of_kcl("2"), &open_parents[..]),
             (at(2500), lease("2"), &open_parents[..]),
-            // What holds its hash keys began before it.
+            // The shard that holds its hash keys began before it.
             (at(2500), of_kcl("2"), &renamed[..]),
             (oldest(), lease("2"), &renamed[..]),
         ] {
@@ -312,14 +313,14 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_the_range_that_is_refused_is_not_the_shards() {
+    fn a_refused_number_within_the_range_is_not_one_of_the_shard() {
         for lease in [lease("2"), of_kcl("2"), Lease::new("2", Checkpoint::TrimHorizon)] {
             assert_eq!(verdict(InvalidArgument, &at(2500), &lease, &stream()), Verdict::RefusedPosition);
-            // Unless the service has given it.
+            // Unless the service returned it.
             assert_eq!(verdict(InvalidArgument, &fetched(2500), &lease, &stream()), Verdict::Unexplained);
             assert_eq!(verdict(InvalidArgument, &oldest(), &lease, &stream()), Verdict::Unexplained);
         }
-        // The lease says that it is of this shard.
+        // The lease stores that it is of this shard.
         assert_eq!(verdict(InvalidArgument, &at(5), &lease("2"), &stream()), Verdict::RefusedPosition);
         assert_eq!(verdict(InvalidArgument, &at(2500), &lease("0"), &stream()), Verdict::RefusedPosition);
     }
@@ -346,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reported_names_the_checkpoint_and_a_way_out() {
+    fn the_report_names_the_checkpoint_and_what_to_do() {
         let stream: StreamId = "orders".parse().expect("a name");
         for (cause, setting) in
             [(Cause::Position, "ReadFromOldest"), (Cause::OtherStream(Mismatch::OtherStart), "StartOver")]

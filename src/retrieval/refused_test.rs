@@ -1,4 +1,4 @@
-//! Answers that do not find the shard or refuse a position in it, while it is polled.
+//! Responses that do not find the shard or refuse a position in it, while it is polled.
 
 use std::time::Duration;
 
@@ -20,14 +20,14 @@ fn checkpoint(number: &str) -> Checkpoint {
     Checkpoint::parse(number, 0).expect("a number")
 }
 
-/// Nothing is delivered in this time, and the shard does not end.
+/// Nothing is delivered within this time, and the shard does not end.
 async fn nothing_within(retrieval: &mut Retrieval, time: Duration) {
     let came = Clock::system().timeout(time, retrieval.next()).await;
     assert!(came.is_err(), "{came:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_is_listed_is_read_however_often_it_is_not_found() {
+async fn a_listed_shard_is_read_however_often_it_is_not_found() {
     for (opening, times) in [(true, 1), (true, 2), (true, 7), (false, 1), (false, 2), (false, 7)] {
         let bench = Bench { limit: 5, ..Bench::new() };
         bench.shard.put(5, 10);
@@ -92,7 +92,7 @@ async fn the_last_number_of_a_closed_shard_that_is_refused_is_its_end() {
         bench.shard.put(3, 10);
         bench.shard.close();
         bench.shard.state().records_scripts.extend([
-            // The last record has the last number, and then the iterator expires.
+            // The last record has the last sequence number, and then the iterator expires.
             Script::Change(|page| {
                 page.records[2].sequence_number = SequenceNumber::from(END);
                 page.child_shards.clear();
@@ -159,7 +159,7 @@ async fn settings_start_a_shard_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_setting_is_used_for_nothing_but_its_purpose() {
+async fn each_setting_applies_only_to_its_own_purpose() {
     let mut bench = Bench { checkpoint: checkpoint("3"), ..Bench::new() };
     bench.lease.starting_sequence_number = Some(SequenceNumber::from(0));
     bench.on_recreated_stream = OnRecreatedStream::StartOver;
@@ -184,7 +184,7 @@ async fn records_that_expired_unread_are_reported_by_the_oldest_that_is_left() {
         bench.shard.put(10, 10);
         bench.shard.expire(expired);
         bench.shard.state().empty_pages = empty_pages;
-        // Reopening before anything was seen reports nothing by itself.
+        // Reopening before any record was seen reports nothing.
         bench.shard.state().records_scripts.extend(fail(StreamErrorKind::ExpiredIterator, 2));
         bench.shard.close();
         drain(&mut bench.start()).await;
@@ -195,7 +195,7 @@ async fn records_that_expired_unread_are_reported_by_the_oldest_that_is_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gap_behind_the_first_record_is_no_matter() {
+async fn a_gap_after_the_first_record_is_not_reported() {
     let bench = Bench { checkpoint: checkpoint("3"), limit: 2, ..Bench::new() };
     bench.shard.put(6, 10);
     let mut retrieval = bench.start();
@@ -207,7 +207,7 @@ async fn a_gap_behind_the_first_record_is_no_matter() {
     assert!(!bench.seen().iter().any(|text| text.starts_with("expired")), "{:?}", bench.seen());
 }
 
-/// A shard whose ten records are numbered from 1, under a lease at a number far beyond them.
+/// A shard whose ten records are numbered from 1, with a lease at a number far beyond them.
 fn restarted() -> Bench {
     let bench = Bench { checkpoint: checkpoint("500"), limit: 4, ..Bench::new() };
     bench.shard.put(10, 10);
@@ -217,7 +217,7 @@ fn restarted() -> Bench {
 }
 
 #[tokio::test(start_paused = true)]
-async fn numbers_that_begin_again_are_reported_once() {
+async fn restarted_numbers_are_reported_once() {
     let bench = restarted();
     let mut retrieval = bench.start();
     for page in [1..=4, 5..=8, 9..=10] {
@@ -229,8 +229,8 @@ async fn numbers_that_begin_again_are_reported_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn numbers_that_begin_again_start_the_shard_over_if_it_is_another() {
-    // Where the shard of the lease began, as far as it says; the shard itself begins at 0.
+async fn restarted_numbers_start_the_shard_over_if_it_is_another() {
+    // The starting sequence number that the lease stores, if any; the shard itself begins at 0.
     for (began, starts_over) in [(None, true), (Some(77), true), (Some(0), false)] {
         let mut bench = restarted();
         bench.on_recreated_stream = OnRecreatedStream::StartOver;

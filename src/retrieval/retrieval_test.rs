@@ -9,14 +9,14 @@ use crate::types::{Checkpoint, HashKeyRange, Moment, SequenceNumber};
 const MINUTE: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
 
-/// A shard, and a consumer's surroundings that read it.
+/// A shard, and the parts of a consumer that read it.
 pub(super) struct Bench {
     pub(super) clock: Clock,
     pub(super) shard: FakeShard,
     pub(super) budget: Arc<WorkerBudget>,
     pub(super) config: RetrievalConfig,
     pub(super) checkpoint: Checkpoint,
-    /// What the lease says of its shard beside the checkpoint.
+    /// What the lease stores about its shard besides the checkpoint.
     pub(super) lease: Lease,
     pub(super) on_recreated_stream: OnRecreatedStream,
     pub(super) limit: u32,
@@ -80,7 +80,7 @@ impl Bench {
         })
     }
 
-    /// What the observer was told, page after page aside.
+    /// The events seen by the observer, except for pages.
     pub(super) fn seen(&self) -> Vec<String> {
         self.seen.lock().expect("not poisoned").clone()
     }
@@ -94,7 +94,7 @@ impl Bench {
     }
 }
 
-/// The next delivery, or a panic if there is none within a day.
+/// The next delivery; panics if there is none within a day.
 pub(super) async fn next(retrieval: &mut Retrieval) -> Delivery {
     Clock::system().timeout(24 * 60 * MINUTE, retrieval.next()).await.expect("a delivery")
 }
@@ -173,7 +173,7 @@ async fn before_the_first_record_a_reopened_lease_still_starts_at_its_checkpoint
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_record_a_reopened_shard_continues_behind_it() {
+async fn after_a_record_a_reopened_shard_continues_after_it() {
     let bench = Bench::new();
     bench.shard.put(5, 10);
     let mut retrieval = bench.start();
@@ -188,7 +188,7 @@ async fn after_a_record_a_reopened_shard_continues_behind_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_that_pass_keep_the_iterator_and_lose_nothing() {
+async fn transient_failures_keep_the_iterator_and_lose_nothing() {
     let bench = Bench::new();
     bench.shard.put(5, 10);
     bench.shard.state().records_scripts.extend(
@@ -209,7 +209,7 @@ async fn failures_that_pass_keep_the_iterator_and_lose_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_throttled_shard_is_asked_less_and_less() {
+async fn a_throttled_shard_is_read_less_and_less_often() {
     let bench = Bench::new();
     bench
         .shard
@@ -227,7 +227,7 @@ async fn a_throttled_shard_is_asked_less_and_less() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_without_an_answer_is_given_up_and_sent_again() {
+async fn a_request_without_a_response_times_out_and_is_sent_again() {
     let bench = Bench::new();
     bench.shard.put(1, 10);
     bench.shard.state().iterator_scripts.push_back(Script::Hang);
@@ -238,12 +238,12 @@ async fn a_request_without_an_answer_is_given_up_and_sent_again() {
     assert!((60..63).contains(&took.as_secs()), "two timeouts of 30 s: {took:?}");
     assert_eq!(
         bench.seen(),
-        ["GetShardIterator on orders/shard-0 got no answer", "GetRecords on orders/shard-0 got no answer"]
+        ["GetShardIterator on orders/shard-0 got no response", "GetRecords on orders/shard-0 got no answer"]
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_that_contradict_themselves_are_not_taken_for_the_end() {
+async fn inconsistent_responses_do_not_end_the_shard() {
     let bench = Bench { limit: 2, ..Bench::new() };
     bench.shard.put(4, 10);
     bench.shard.close();
@@ -263,7 +263,7 @@ async fn answers_that_contradict_themselves_are_not_taken_for_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_permission_is_waited_for() {
+async fn a_denied_read_is_retried_after_a_long_pause() {
     let bench = Bench::new();
     bench.shard.put(1, 10);
     let denied = || Script::Fail(StreamErrorKind::Denied);
@@ -276,7 +276,7 @@ async fn a_refused_permission_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_checkpoint_the_service_refuses_is_neither_skipped_nor_asked_for_in_a_loop() {
+async fn a_refused_checkpoint_is_neither_skipped_nor_requested_in_a_loop() {
     let bench = Bench { checkpoint: Checkpoint::parse("3", 0).expect("a number"), ..Bench::new() };
     let refused = || Script::Fail(StreamErrorKind::InvalidArgument);
     bench.shard.state().iterator_scripts.extend(std::iter::repeat_with(refused).take(10_000));
@@ -304,7 +304,7 @@ async fn latest_counts_from_the_start_of_the_consumer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn latest_is_reopened_where_nothing_can_have_been_missed() {
+async fn latest_is_reopened_without_missing_records() {
     let bench = Bench { checkpoint: Checkpoint::Latest, ..Bench::new() };
     let started = bench.clock.wall();
     let mut retrieval = bench.start();
@@ -334,7 +334,7 @@ async fn latest_in_the_future_of_the_service_starts_now() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_at_a_timestamp_nobody_configures_is_read_from_the_start_with_a_warning() {
+async fn a_lease_at_a_timestamp_that_is_not_configured_is_read_from_the_oldest_record_with_a_warning() {
     let bench = Bench { checkpoint: Checkpoint::AtTimestamp, ..Bench::new() };
     bench.shard.put(3, 10);
     assert_eq!(batch(&mut bench.start()).await, numbers(1..=3));
@@ -342,7 +342,7 @@ async fn a_lease_at_a_timestamp_nobody_configures_is_read_from_the_start_with_a_
 }
 
 #[tokio::test(start_paused = true)]
-async fn empty_pages_on_the_way_to_the_data_are_passed_as_fast_as_the_budget_allows() {
+async fn empty_pages_before_records_are_read_as_fast_as_the_budget_allows() {
     for (reads_per_second, seconds) in [(None, 100..=101), (Some(5.0), 2000..=2001)] {
         let mut bench = Bench::new();
         bench.config.reads_per_second = reads_per_second;
@@ -363,7 +363,7 @@ async fn an_idle_shard_is_read_at_the_idle_interval_and_batches_are_never_empty(
 }
 
 #[tokio::test(start_paused = true)]
-async fn empty_batches_come_if_asked_for_but_only_one_waits() {
+async fn empty_batches_are_delivered_on_request_but_only_one_is_queued() {
     let bench = Bench { empty_batches: true, ..Bench::new() };
     let mut retrieval = bench.start();
     bench.clock.sleep(MINUTE).await;
@@ -389,12 +389,12 @@ async fn a_processor_that_is_slow_for_ten_minutes_loses_and_repeats_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_limit_stops_reading_ahead() {
+async fn each_limit_stops_read_ahead() {
     let default = RetrievalConfig::default;
     let cases = [
         (RetrievalConfig { max_pending_process_records_input: 2, ..default() }, 2),
         (RetrievalConfig { max_records_count: 25, ..default() }, 3),
-        // A page counts for 4 KiB.
+        // A page counts as 4 KiB.
         (RetrievalConfig { max_byte_size: 5 << 10, ..default() }, 2),
         (RetrievalConfig { max_byte_size: 1, ..default() }, 1),
     ];
@@ -424,7 +424,7 @@ async fn without_a_queue_records_are_fetched_only_on_demand() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_retrieval_returns_the_memory_of_what_waits_and_of_what_is_under_way() {
+async fn dropping_the_retrieval_releases_the_memory_of_queued_and_pending_pages() {
     let bench = Bench { limit: 10, ..Bench::new() };
     bench.shard.put(1000, 1000);
     let mut retrieval = bench.start();
@@ -442,7 +442,7 @@ async fn dropping_the_retrieval_returns_the_memory_of_what_waits_and_of_what_is_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_api_that_panics_is_reported_instead_of_waited_for() {
+async fn a_panicking_stream_api_is_reported() {
     let bench = Bench::new();
     bench.shard.state().records_scripts.push_back(Script::Panic);
     let mut retrieval = bench.start();
@@ -465,7 +465,7 @@ async fn a_page_larger_than_expected_is_read_again_when_there_is_room() {
     assert_eq!(bench.opened().len(), 1);
 }
 
-/// Fetchers and processors of many shards that share a budget far too small for all of them.
+/// Fetch tasks and processors of many shards that share a budget far too small for all of them.
 #[tokio::test(start_paused = true)]
 async fn many_shards_share_a_small_budget_without_exceeding_it_or_blocking_each_other() {
     for seed in 0..20 {
@@ -525,9 +525,9 @@ async fn many_shards_share_a_small_budget_without_exceeding_it_or_blocking_each_
     }
 }
 
-/// Records arrive while requests fail, iterators expire and the processor dawdles.
+/// Records arrive while requests fail, iterators expire and the processor is slow.
 #[tokio::test(start_paused = true)]
-async fn whatever_happens_latest_delivers_what_arrives_after_the_start_once_and_in_order() {
+async fn latest_delivers_records_after_the_start_once_and_in_order_despite_faults() {
     for seed in 0..50 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let bench = Bench { checkpoint: Checkpoint::Latest, limit: rng.u32(1..20), ..Bench::new() };

@@ -3,23 +3,23 @@ use std::time::Duration;
 use super::pacing::Backoff;
 use crate::types::Moment;
 
-/// The service refuses a subscription so soon after another to the same shard.
+/// The service refuses a subscription within this time of the last one to the same shard.
 const EXCLUSIVE: Duration = Duration::from_secs(5);
 
-/// When a shard may be subscribed to next, and how long that has not worked.
+/// When to subscribe to a shard next, and for how long subscribing has failed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SubscriptionPacer {
     /// When the last subscription was made.
     subscribed: Option<Moment>,
     /// When the pause after the last failure ends.
     pause_until: Moment,
-    /// Failures since the last event, and when the first of them was.
+    /// Failures since the last event, and the time of the first one.
     failures: u32,
     failing_since: Option<Moment>,
 }
 
 impl SubscriptionPacer {
-    /// The moment from which on the next subscription may be asked for; it may have passed.
+    /// The earliest moment of the next subscription; it may have passed.
     pub(super) fn next_subscription(&self) -> Moment {
         let exclusive = self.subscribed.map_or(Moment::ORIGIN, |subscribed| subscribed + EXCLUSIVE);
         self.pause_until.max(exclusive)
@@ -30,12 +30,12 @@ impl SubscriptionPacer {
         self.subscribed = Some(now);
     }
 
-    /// An event came: fan-out works.
+    /// An event arrived: fan-out works.
     pub(super) fn event_arrived(&mut self) {
         (self.failures, self.failing_since) = (0, None);
     }
 
-    /// Subscribing failed, or a subscription broke. Returns how long to stay away.
+    /// Subscribing failed, or a subscription broke. Returns how long to wait.
     pub(super) fn failed(&mut self, now: Moment, backoff: Backoff, rng: &mut fastrand::Rng) -> Duration {
         self.failures = self.failures.saturating_add(1);
         self.failing_since.get_or_insert(now);
@@ -48,7 +48,7 @@ impl SubscriptionPacer {
         self.failures
     }
 
-    /// For how long there were only failures.
+    /// How long there have been only failures.
     pub(super) fn failing_for(&self, now: Moment) -> Duration {
         self.failing_since.map_or(Duration::ZERO, |since| now.since(since))
     }
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_that_ended_as_it_should_is_renewed_at_once() {
+    fn a_subscription_that_ended_regularly_is_renewed_at_once() {
         let mut pacer = SubscriptionPacer::default();
         assert_eq!(pacer.next_subscription(), Moment::ORIGIN);
         pacer.subscribed(at(10));
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_counted_and_timed_until_an_event_comes() {
+    fn failures_are_counted_and_timed_until_an_event_arrives() {
         let (mut pacer, mut rng) = (SubscriptionPacer::default(), fastrand::Rng::with_seed(1));
         for second in 0..60 {
             let pause = pacer.failed(at(second), Backoff::TRANSIENT, &mut rng);
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_must_fix_is_tried_seldom() {
+    fn persistent_failures_are_retried_seldom() {
         let (mut pacer, mut rng) = (SubscriptionPacer::default(), fastrand::Rng::with_seed(1));
         let pause = pacer.failed(at(0), Backoff::PERSISTENT, &mut rng);
         assert!(pause >= Duration::from_secs(5), "{pause:?}");

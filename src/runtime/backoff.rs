@@ -2,12 +2,12 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// The pauses between the tries of one request: doubling, with jitter, and so many at most.
+/// The pauses between the attempts of one request: doubling, with jitter, and limited in number.
 #[derive(Debug)]
 pub(crate) struct Backoff(ExponentialBackoff);
 
 impl Backoff {
-    /// At most `retries` pauses, from `min` to twice `max`; `seed` decides the jitter.
+    /// At most `retries` pauses, from `min` to twice `max`; `seed` determines the jitter.
     pub(crate) fn new(min: Duration, max: Duration, retries: usize, seed: u64) -> Self {
         let backoff = ExponentialBuilder::new()
             .with_min_delay(min)

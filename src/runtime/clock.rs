@@ -5,8 +5,8 @@ use tokio::time::Instant;
 
 use crate::types::Moment;
 
-/// One worker's clock: monotonic moments and timers from tokio (so that tests can pause them), and
-/// the wall-clock time where the protocol stores or sends one.
+/// One worker's clock: monotonic moments and timers from tokio (so that tests can pause them), and the
+/// wall-clock time where the protocol stores or sends one.
 #[derive(Debug, Clone)]
 pub(crate) struct Clock {
     origin: Instant,
@@ -22,13 +22,13 @@ enum Wall {
     StartingAt(SystemTime),
 }
 
-/// The time given for something has passed.
+/// A timeout has elapsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no answer within the time given")]
+#[error("no response within the timeout")]
 pub(crate) struct Elapsed;
 
 impl Clock {
-    /// The system's clock.
+    /// The system clock.
     pub(crate) fn system() -> Self {
         Self { origin: Instant::now(), wall: Wall::System, rate: 1.0 }
     }
@@ -40,12 +40,12 @@ impl Clock {
         Self { origin: Instant::now(), wall: Wall::StartingAt(wall), rate }
     }
 
-    /// The present moment.
+    /// The current moment.
     pub(crate) fn now(&self) -> Moment {
         Moment::after_origin(self.origin.elapsed().mul_f64(self.rate))
     }
 
-    /// The present wall-clock time.
+    /// The current wall-clock time.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     pub(crate) fn wall(&self) -> SystemTime {
         match self.wall {
@@ -55,18 +55,18 @@ impl Clock {
         }
     }
 
-    /// Waits for `duration` of this clock.
+    /// Waits for `duration` by this clock.
     #[expect(clippy::disallowed_methods, reason = "the one place that sets timers")]
     pub(crate) async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration.div_f64(self.rate)).await;
     }
 
-    /// Waits until `moment` on this clock.
+    /// Waits until `moment` by this clock.
     pub(crate) async fn sleep_until(&self, moment: Moment) {
         self.sleep(moment.since(self.now())).await;
     }
 
-    /// Runs `future` for at most `duration` of this clock, then drops it.
+    /// Runs `future` for at most `duration` by this clock, then drops it.
     pub(crate) async fn timeout<F: Future>(
         &self,
         duration: Duration,

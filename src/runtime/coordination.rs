@@ -6,8 +6,8 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
-/// Where lease coordination runs: on a thread and runtime of its own, so that user code that blocks
-/// the threads of its runtime does not cost the worker its leases. Dropping it stops the thread.
+/// Where lease coordination runs: on its own thread and runtime, so that user code that blocks the
+/// threads of its runtime does not cost the worker its leases. Dropping it stops the thread.
 #[derive(Debug)]
 pub(crate) struct Coordination {
     handle: Handle,
@@ -15,13 +15,13 @@ pub(crate) struct Coordination {
 }
 
 impl Coordination {
-    /// A thread of its own.
+    /// Its own thread.
     pub(crate) fn on_own_thread(name: &str) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        // It ends by itself when `stop` is dropped; what it runs is owned through abort handles.
+        // It ends when `stop` is dropped; its tasks are owned through abort handles.
         thread::Builder::new().name(name.to_owned()).spawn(move || runtime.block_on(stopped.cancelled()))?;
         Ok(Self { handle, _stop: Some(stop.drop_guard()) })
     }
@@ -35,7 +35,7 @@ impl Coordination {
         &self.handle
     }
 
-    /// Runs `future` here; dropping what is returned aborts it.
+    /// Runs `future` here; dropping the returned handle aborts it.
     pub(crate) fn spawn<F>(&self, future: F) -> AbortOnDropHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,

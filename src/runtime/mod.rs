@@ -1,5 +1,5 @@
-//! The only places where a clock is read, a timer set, or a seed drawn. Everything else is given
-//! what it needs from here, so a simulation can put its own in.
+//! The only places where a clock is read, a timer set, or a seed drawn. Everything else gets these from
+//! here, so a simulation can replace them.
 
 mod backoff;
 mod clock;

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The source of every random choice a worker makes. Each part gets a generator or a seed of its
-/// own, so a simulation that hands in one number can repeat a whole run.
+/// The source of every random choice a worker makes. Each part gets its own generator or seed, so a
+/// simulation that supplies one number can repeat a whole run.
 #[derive(Debug)]
 pub(crate) struct Seeds(AtomicU64);
 
@@ -16,12 +16,12 @@ impl Seeds {
         Self::from_seed(fastrand::Rng::new().u64(..))
     }
 
-    /// A seed that was not handed out before.
+    /// A new seed.
     pub(crate) fn seed(&self) -> u64 {
         self.rng().u64(..)
     }
 
-    /// A generator that was not handed out before.
+    /// A new generator.
     pub(crate) fn rng(&self) -> fastrand::Rng {
         fastrand::Rng::with_seed(self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed))
     }

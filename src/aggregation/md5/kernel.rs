@@ -1,23 +1,23 @@
-//! The MD5 compression function, for one message and for many side by side.
+//! The MD5 compression function, for one message and for many in parallel.
 //!
-//! The only file of this crate with `unsafe` in it: vector loads and stores, calls of functions that
-//! are compiled for instructions the processor was found to have, and pinned additions.
+//! This is the only file of the crate with `unsafe`: vector loads and stores, calls of functions
+//! compiled for CPU features that were detected, and pinned additions.
 #![allow(unsafe_code)]
 
-/// What MD5 works on at a time.
+/// The block size of MD5.
 pub(super) type Block = [u8; 64];
 
-/// An MD5 in the making.
+/// The state of an MD5 computation.
 pub(super) type State = [u32; 4];
 
-/// The state before the first block.
+/// The initial state.
 pub(super) const INITIAL: State = [0x6745_2301, 0xEFCD_AB89, 0x98BA_DCFE, 0x1032_5476];
 
-/// Compresses many messages side by side: `G` groups of `L` lanes, one message in each. One group
-/// waits for its own results most of the time; further groups fill the gaps.
+/// Compresses many messages in parallel: `G` groups of `L` lanes, with one message per lane. A single
+/// group waits for its own results most of the time; further groups fill the gaps.
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 pub(super) trait Kernel<const L: usize>: Copy {
-    /// Takes the first `count` blocks of every lane into its state.
+    /// Compresses the first `count` blocks of every lane into its state.
     fn compress<const G: usize>(
         self,
         states: &mut LaneStates<L, G>,
@@ -26,12 +26,12 @@ pub(super) trait Kernel<const L: usize>: Copy {
     );
 }
 
-/// The states of all lanes: word by word, the same word of neighbouring lanes side by side.
+/// The states of all lanes, word by word: the same word of all lanes is contiguous.
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 pub(super) type LaneStates<const L: usize, const G: usize> = [[[u32; L]; G]; 4];
 
-/// The 64 steps of MD5: mixing function, the four words of the state in the roles of this step, the
-/// word of the message, rotation, constant.
+/// The 64 steps of MD5: mixing function, the four words of the state in the order of this step, the word
+/// of the message, rotation, constant.
 macro_rules! steps {
     ($step:ident, $a:ident, $b:ident, $c:ident, $d:ident) => {
         $step!(f, $a, $b, $c, $d, 0, 7, 0xD76A_A478);
@@ -101,7 +101,7 @@ macro_rules! steps {
     };
 }
 
-/// Takes `blocks` into `state`.
+/// Compresses `blocks` into `state`.
 pub(super) fn compress(state: &mut State, blocks: &[Block]) {
     let [mut a, mut b, mut c, mut d] = *state;
     for block in blocks {
@@ -113,7 +113,7 @@ pub(super) fn compress(state: &mut State, blocks: &[Block]) {
                 $a = mix!($f, sum, $b, $c, $d).rotate_left($rotate).wrapping_add($b);
             };
         }
-        // `b` is what the step before has only just computed. Everything else is added up first.
+        // `b` was computed by the previous step. Everything else is added first.
         macro_rules! mix {
             (f, $sum:ident, $b:ident, $c:ident, $d:ident) => {
                 add_last($sum, $d ^ ($b & ($c ^ $d)))
@@ -137,8 +137,9 @@ pub(super) fn compress(state: &mut State, blocks: &[Block]) {
     *state = [a, b, c, d];
 }
 
-/// `sum + late`, where `late` is known later than `sum`. Pinned, because the compiler would rearrange
-/// the sums around it and make every step wait longer for the step before (a quarter of the speed).
+/// `sum + late`, where `late` is available later than `sum`. Pinned, because otherwise the compiler
+/// reorders the sums around it and makes every step wait longer for the previous one (a quarter of the
+/// speed).
 #[inline(always)]
 fn add_last(sum: u32, late: u32) -> u32 {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -168,11 +169,11 @@ mod x86 {
 
     use super::{Block, Kernel, LaneStates};
 
-    /// Proof that the processor has AVX-512F: 16 lanes.
+    /// Proof that the CPU has AVX-512F: 16 lanes.
     #[derive(Debug, Clone, Copy)]
     pub(in super::super) struct Avx512(());
 
-    /// Proof that the processor has AVX2: 8 lanes.
+    /// Proof that the CPU has AVX2: 8 lanes.
     #[derive(Debug, Clone, Copy)]
     pub(in super::super) struct Avx2(());
 
@@ -195,7 +196,7 @@ mod x86 {
             blocks: &[[&[Block]; 16]; G],
             count: usize,
         ) {
-            // SAFETY: `self` exists, so the processor has AVX-512F.
+            // SAFETY: `self` exists, so the CPU has AVX-512F.
             unsafe { avx512::compress(states, blocks, count) }
         }
     }
@@ -207,7 +208,7 @@ mod x86 {
             blocks: &[[&[Block]; 8]; G],
             count: usize,
         ) {
-            // SAFETY: `self` exists, so the processor has AVX2.
+            // SAFETY: `self` exists, so the CPU has AVX2.
             unsafe { avx2::compress(states, blocks, count) }
         }
     }
@@ -271,7 +272,7 @@ mod x86 {
             }
         }
 
-        /// `sum + late`, where `late` is known later than `sum`; pinned for the same reason as the
+        /// `sum + late`, where `late` is available later than `sum`; pinned for the same reason as the
         /// scalar one.
         #[inline]
         #[target_feature(enable = "avx512f")]
@@ -295,7 +296,7 @@ mod x86 {
             _mm512_add_epi32(sum, late)
         }
 
-        /// From one row per lane to one row per word.
+        /// Transposes from one row per lane to one row per word.
         #[inline]
         #[target_feature(enable = "avx512f")]
         fn transpose(lanes: [__m512i; 16]) -> [__m512i; 16] {
@@ -342,7 +343,7 @@ mod x86 {
         #[inline]
         #[target_feature(enable = "avx512f")]
         fn load_block(block: &Block) -> __m512i {
-            // SAFETY: reads the 64 bytes of `block`, wherever they are aligned.
+            // SAFETY: reads the 64 bytes of `block`; any alignment is allowed.
             unsafe { _mm512_loadu_si512(block.as_ptr().cast()) }
         }
 
@@ -361,14 +362,14 @@ mod x86 {
         #[inline]
         #[target_feature(enable = "avx512f")]
         fn load_state(words: &[u32; 16]) -> __m512i {
-            // SAFETY: reads the 64 bytes of `words`, wherever they are aligned.
+            // SAFETY: reads the 64 bytes of `words`; any alignment is allowed.
             unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
         }
 
         #[inline]
         #[target_feature(enable = "avx512f")]
         fn store_state(words: &mut [u32; 16], vector: __m512i) {
-            // SAFETY: writes the 64 bytes of `words`, wherever they are aligned.
+            // SAFETY: writes the 64 bytes of `words`; any alignment is allowed.
             unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), vector) }
         }
     }
@@ -438,7 +439,7 @@ mod x86 {
             }
         }
 
-        /// From one row per lane to one row per word.
+        /// Transposes from one row per lane to one row per word.
         #[inline]
         #[target_feature(enable = "avx2")]
         fn transpose(lanes: [__m256i; 8]) -> [__m256i; 8] {
@@ -468,7 +469,7 @@ mod x86 {
         #[target_feature(enable = "avx2")]
         fn load_half(block: &Block, half: usize) -> __m256i {
             let half: &[u8; 32] = &block.as_chunks().0[half];
-            // SAFETY: reads the 32 bytes of `half`, wherever they are aligned.
+            // SAFETY: reads the 32 bytes of `half`; any alignment is allowed.
             unsafe { _mm256_loadu_si256(half.as_ptr().cast()) }
         }
 
@@ -487,14 +488,14 @@ mod x86 {
         #[inline]
         #[target_feature(enable = "avx2")]
         fn load_state(words: &[u32; 8]) -> __m256i {
-            // SAFETY: reads the 32 bytes of `words`, wherever they are aligned.
+            // SAFETY: reads the 32 bytes of `words`; any alignment is allowed.
             unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
         }
 
         #[inline]
         #[target_feature(enable = "avx2")]
         fn store_state(words: &mut [u32; 8], vector: __m256i) {
-            // SAFETY: writes the 32 bytes of `words`, wherever they are aligned.
+            // SAFETY: writes the 32 bytes of `words`; any alignment is allowed.
             unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), vector) }
         }
     }
@@ -509,7 +510,7 @@ mod neon {
 
     use super::{Block, Kernel, LaneStates};
 
-    /// Proof that the processor has NEON: 4 lanes.
+    /// Proof that the CPU has NEON: 4 lanes.
     #[derive(Debug, Clone, Copy)]
     pub(in super::super) struct Neon(());
 
@@ -526,7 +527,7 @@ mod neon {
             blocks: &[[&[Block]; 4]; G],
             count: usize,
         ) {
-            // SAFETY: `self` exists, so the processor has NEON.
+            // SAFETY: `self` exists, so the CPU has NEON.
             unsafe { compress(states, blocks, count) }
         }
     }
@@ -585,7 +586,7 @@ mod neon {
         }
     }
 
-    /// From one row per lane to one row per word.
+    /// Transposes from one row per lane to one row per word.
     #[inline]
     #[target_feature(enable = "neon")]
     fn transpose([lane0, lane1, lane2, lane3]: [uint32x4_t; 4]) -> [uint32x4_t; 4] {
@@ -618,7 +619,7 @@ mod neon {
     #[target_feature(enable = "neon")]
     fn load_quarter(block: &Block, quarter: usize) -> uint32x4_t {
         let quarter: &[u8; 16] = &block.as_chunks().0[quarter];
-        // SAFETY: reads the 16 bytes of `quarter`, wherever they are aligned.
+        // SAFETY: reads the 16 bytes of `quarter`; any alignment is allowed.
         vreinterpretq_u32_u8(unsafe { vld1q_u8(quarter.as_ptr()) })
     }
 

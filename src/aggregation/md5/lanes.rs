@@ -3,10 +3,10 @@ use std::array::from_fn;
 use super::kernel::{Block, INITIAL, Kernel, LaneStates, State, compress};
 use super::{DIGEST_BYTES, bytes, end_blocks, pad};
 
-/// At most so many messages are better hashed one after the other than in lanes.
+/// Up to this many messages are hashed faster one after the other than in lanes.
 const ALONE_MAX: usize = 2;
 
-/// Groups of lanes worked on at the same time; more would not make it faster.
+/// The number of groups of lanes processed together; more are not faster.
 const GROUPS_MAX: usize = 3;
 
 /// The digests of `messages`, in their order, computed in lanes of `kernel`.
@@ -22,20 +22,20 @@ pub(super) fn digests<K: Kernel<L>, const L: usize>(
 
 /// The blocks of a message that are still to be hashed.
 struct Message<'a> {
-    /// Its place among the messages.
+    /// The index of the message.
     at: usize,
     blocks: &'a [Block],
 }
 
-/// Takes the whole blocks of every message into its state.
+/// Compresses the whole blocks of every message into its state.
 fn compress_bodies<K: Kernel<L>, const L: usize>(kernel: K, messages: &[&[u8]], states: &mut [State]) {
-    // Longest first, so that lanes run dry together.
+    // Longest first, so that lanes finish together.
     let mut waiting: Vec<Message<'_>> = (messages.iter().enumerate())
         .map(|(at, message)| Message { at, blocks: message.as_chunks().0 })
         .filter(|message| !message.blocks.is_empty())
         .collect();
     waiting.sort_unstable_by_key(|message| message.blocks.len());
-    // As many at a time as leaves no small remainder, which would take as long as full lanes do.
+    // As many at a time as leave no small remainder, which would take as long as full lanes.
     let at_once = waiting.len().div_ceil(waiting.len().div_ceil(L * GROUPS_MAX).max(1));
     let mut running: Vec<Message<'_>> = Vec::with_capacity(at_once);
     loop {
@@ -52,7 +52,7 @@ fn compress_bodies<K: Kernel<L>, const L: usize>(kernel: K, messages: &[&[u8]], 
     }
 }
 
-/// Takes the padded ends of all messages into their states.
+/// Compresses the padded ends of all messages into their states.
 fn compress_ends<K: Kernel<L>, const L: usize>(kernel: K, messages: &[&[u8]], states: &mut [State]) {
     let mut ends = [[[[0; 64]; 2]; L]; GROUPS_MAX];
     for (messages, states) in messages.chunks(L * GROUPS_MAX).zip(states.chunks_mut(L * GROUPS_MAX)) {
@@ -111,7 +111,7 @@ fn get<const L: usize, const G: usize>(states: &LaneStates<L, G>, lane: usize) -
     from_fn(|word| states[word][lane / L][lane % L])
 }
 
-/// Takes as many blocks of all `running` messages into their states as the shortest has.
+/// Compresses as many blocks of all `running` messages as the shortest has.
 fn run<K: Kernel<L>, const L: usize>(kernel: K, running: &mut [Message<'_>], states: &mut [State]) {
     match running.len().div_ceil(L) {
         1 => run_groups::<K, L, 1>(kernel, running, states),

@@ -1,5 +1,4 @@
-//! MD5 of many messages at once: what aggregates end with, and what a partition key's place in a
-//! stream is taken from.
+//! MD5 of many messages at once: for the digest of aggregates, and for the hash keys of partition keys.
 
 #![cfg_attr(
     not(feature = "internals"),
@@ -15,7 +14,7 @@ use self::kernel::{Block, INITIAL, State, compress};
 /// The length of a digest.
 pub(super) const DIGEST_BYTES: usize = 16;
 
-/// The instructions MD5 is computed with.
+/// The CPU instructions used to compute MD5.
 #[derive(Debug, Clone, Copy)]
 pub struct Hasher(Instructions);
 
@@ -31,7 +30,7 @@ enum Instructions {
 }
 
 impl Hasher {
-    /// The name of the instructions.
+    /// The name of the instruction set.
     pub fn name(self) -> &'static str {
         match self.0 {
             Instructions::Scalar => "scalar",
@@ -44,12 +43,12 @@ impl Hasher {
         }
     }
 
-    /// With the fastest instructions this processor has.
+    /// Uses the fastest instructions this CPU has.
     pub fn detect() -> Self {
         *Self::all().last().unwrap_or(&Self(Instructions::Scalar))
     }
 
-    /// One for each kind of instructions this processor has, the fastest last.
+    /// One for each instruction set this CPU has, the fastest last.
     pub fn all() -> Vec<Self> {
         let all = [
             Some(Instructions::Scalar),
@@ -71,7 +70,7 @@ impl Hasher {
         bytes(state)
     }
 
-    /// The digests of `messages`, in their order. Takes 64 bytes of memory per message.
+    /// The digests of `messages`, in order. Uses 64 bytes of memory per message.
     pub fn digests(self, messages: &[&[u8]]) -> Vec<[u8; DIGEST_BYTES]> {
         match self.0 {
             Instructions::Scalar => messages.iter().map(|message| Self::digest(message)).collect(),
@@ -85,8 +84,8 @@ impl Hasher {
     }
 }
 
-/// What MD5 makes of the end of a message: the bytes after its last whole block, a one bit, zeros, and
-/// the message's length in bits. One or two blocks, written to `end`.
+/// Pads the end of a message: the bytes after its last whole block, a one bit, zeros, and the length of
+/// the message in bits. One or two blocks, written to `end`.
 fn pad<'a>(message: &[u8], end: &'a mut [Block; 2]) -> &'a [Block] {
     let rest = message.as_chunks::<64>().1;
     let bits = (message.len() as u64).wrapping_mul(8).to_le_bytes();
@@ -107,8 +106,8 @@ fn pad<'a>(message: &[u8], end: &'a mut [Block; 2]) -> &'a [Block] {
     blocks
 }
 
-/// Copies less than 64 bytes to the start of `to`: its first and its last few, which may overlap. Keys
-/// are so short that to call `memcpy` would take longer than the copying.
+/// Copies less than 64 bytes to the start of `to`: the first and the last few, which may overlap. Keys
+/// are so short that a call of `memcpy` would take longer than the copy.
 #[inline]
 fn copy_short(from: &[u8], to: &mut [u8]) {
     #[inline]
@@ -130,7 +129,7 @@ fn copy_short(from: &[u8], to: &mut [u8]) {
     }
 }
 
-/// How many blocks [`pad`] makes.
+/// The number of blocks that [`pad`] writes.
 fn end_blocks(message: &[u8]) -> usize {
     if message.len() % 64 < 64 - size_of::<u64>() { 1 } else { 2 }
 }
@@ -149,7 +148,7 @@ mod tests {
 
     use super::*;
 
-    /// Miri takes its time: there, tests try one case in so many.
+    /// Miri is slow: with it, tests run only every n-th case.
     const MIRI_STEP: usize = if cfg!(miri) { 11 } else { 1 };
 
     fn message(len: usize, seed: u64) -> Vec<u8> {

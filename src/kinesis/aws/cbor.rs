@@ -1,5 +1,5 @@
-//! GetRecords in the CBOR form of the Kinesis API (`application/x-amz-cbor-1.1`), which the SDK for
-//! Java speaks. It spares base64 and a copy: payloads are slices of the response.
+//! GetRecords in the CBOR form of the Kinesis API (`application/x-amz-cbor-1.1`), which the SDK for Java
+//! uses. It avoids base64 and a copy: payloads are slices of the response.
 
 use std::time::{Duration, SystemTime};
 
@@ -29,11 +29,11 @@ pub(super) fn request(iterator: &ShardIterator, limit: u32, stream_arn: Option<&
     request.into_writer()
 }
 
-/// The output of GetRecords. Members that are not known are skipped.
+/// The output of GetRecords. Unknown members are skipped.
 ///
 /// # Errors
 ///
-/// If it is not what the API documents, or a number in it is none.
+/// If the response is not what the API documents, or contains an invalid number.
 pub(super) fn page(response: &Bytes) -> Result<RecordsPage, Error> {
     let mut page = RecordsPage::default();
     let mut input = Decoder::new(response);
@@ -57,7 +57,7 @@ pub(super) fn page(response: &Bytes) -> Result<RecordsPage, Error> {
     Ok(page)
 }
 
-/// The code and the message of a failure.
+/// The code and the message of an error response.
 pub(super) fn failure(response: &[u8]) -> Option<(String, String)> {
     let (mut code, mut message) = (None, String::new());
     members(&mut Decoder::new(response), |input, name| {
@@ -123,16 +123,16 @@ fn child(input: &mut Decoder<'_>) -> Result<ChildShard, Error> {
         }
         Ok(())
     })?;
-    let range =
-        HashKeyRange::parse(start, end).map_err(|_| Error::message("a child shard without hash keys"))?;
+    let range = HashKeyRange::parse(start, end)
+        .map_err(|_| Error::message("a child shard with an invalid range of hash keys"))?;
     Ok(ChildShard::new(id, parents, range))
 }
 
 fn sequence_number(input: &mut Decoder<'_>) -> Result<SequenceNumber, Error> {
-    input.str()?.parse().map_err(|_| Error::message("a sequence number that is none"))
+    input.str()?.parse().map_err(|_| Error::message("an invalid sequence number"))
 }
 
-/// A number of milliseconds if it is whole, else of seconds; tagged as a time or not.
+/// An integer is a number of milliseconds, a float a number of seconds; with or without a tag.
 fn time(input: &mut Decoder<'_>) -> Result<SystemTime, Error> {
     if input.datatype()? == Type::Tag {
         input.tag()?;
@@ -142,10 +142,10 @@ fn time(input: &mut Decoder<'_>) -> Result<SystemTime, Error> {
         _ => Some(Duration::from_millis(input.u64()?)),
     };
     let time = since_epoch.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
-    time.map(whole_milliseconds).ok_or_else(|| Error::message("a time that is none"))
+    time.map(whole_milliseconds).ok_or_else(|| Error::message("an invalid timestamp"))
 }
 
-/// Visits the members of a map that are not null, which count as absent.
+/// Visits the members of a map that are not null; null counts as absent.
 fn members<'b>(
     input: &mut Decoder<'b>,
     mut visit: impl FnMut(&mut Decoder<'b>, &'b str) -> Result<(), Error>,
@@ -172,7 +172,7 @@ fn elements<'b>(
     Ok(())
 }
 
-/// Whether a map or array goes on: one of known length, or one that a break ends.
+/// Whether a map or array has another element: either its length is known, or a break ends it.
 fn has_next(input: &mut Decoder<'_>, left: &mut Option<u64>) -> Result<bool, Error> {
     match left {
         Some(0) => Ok(false),
@@ -189,7 +189,7 @@ fn has_next(input: &mut Decoder<'_>, left: &mut Option<u64>) -> Result<bool, Err
 mod tests {
     use super::*;
 
-    /// A page as the SDK for Java's writer makes it: maps and arrays without a length.
+    /// A page as written by the SDK for Java: maps and arrays of indefinite length.
     fn sample() -> Vec<u8> {
         let mut out = Encoder::new(Vec::new());
         out.begin_map().unwrap();
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_cut_off_anywhere_is_no_page() {
+    fn a_truncated_page_is_an_error() {
         let whole = sample();
         for end in 0..whole.len() {
             assert!(page(&Bytes::copy_from_slice(&whole[..end])).is_err(), "{end} bytes");
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_comes_is_answered_without_panic() {
+    fn arbitrary_input_does_not_panic() {
         let mut random = fastrand::Rng::with_seed(5);
         for _ in 0..20_000 {
             let mut bytes = sample();

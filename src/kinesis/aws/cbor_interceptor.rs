@@ -9,11 +9,11 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use bytes::{Bytes, BytesMut};
 
-/// The largest response that is read: 10 MiB of records, in small ones with as much again around them.
+/// The largest response accepted: 10 MiB of records, with as much overhead again if they are small.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
 
-/// Sends another body than the SDK made, in another format, and keeps the response from it. Signing,
-/// endpoint, credentials and connection stay the SDK's.
+/// Replaces the request body that the SDK made by one in another format, and keeps the response from the
+/// SDK. Signing, endpoint, credentials and connection stay the SDK's.
 #[derive(Debug, Clone)]
 pub(super) struct CborInterceptor {
     content_type: &'static str,
@@ -21,7 +21,7 @@ pub(super) struct CborInterceptor {
     response: Arc<Mutex<Option<RawResponse>>>,
 }
 
-/// A response in the format of the request, unread.
+/// A response in the format of the request, not read yet.
 #[derive(Debug)]
 pub(super) struct RawResponse {
     pub(super) status: u16,
@@ -33,7 +33,7 @@ impl CborInterceptor {
         Self { content_type, request: request.into(), response: Arc::default() }
     }
 
-    /// The response, unless there was none or one in another format, which the SDK has read.
+    /// The response, unless there was none, or it was in another format and the SDK has read it.
     pub(super) fn response(&self) -> Option<RawResponse> {
         self.response.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -78,7 +78,7 @@ impl Intercept for CborInterceptor {
 }
 
 impl RawResponse {
-    /// Reads the body; a body in one piece is not copied.
+    /// Reads the body. A body that arrives in one piece is not copied.
     pub(super) async fn read(self) -> Result<Bytes, BoxError> {
         let length = self.body.content_length().and_then(|length| usize::try_from(length).ok());
         let mut pieces = ByteStream::new(self.body);

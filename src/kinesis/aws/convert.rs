@@ -1,4 +1,4 @@
-//! From the SDK's types to ours. Payloads are moved, not copied.
+//! Converts the SDK's types to ours. Payloads are moved, not copied.
 
 use std::time::{Duration, SystemTime};
 
@@ -60,7 +60,7 @@ pub(super) fn consumer(arn: String, status: &sdk::ConsumerStatus) -> StreamConsu
     let status = match status {
         sdk::ConsumerStatus::Active => StreamConsumerStatus::Active,
         sdk::ConsumerStatus::Deleting => StreamConsumerStatus::Deleting,
-        // One that is new to this SDK: not usable yet, so it is looked at again.
+        // A status that this SDK does not know: not usable yet, so it is polled again.
         _ => StreamConsumerStatus::Creating,
     };
     StreamConsumerDescription::new(arn, status)
@@ -87,8 +87,7 @@ fn range(range: &sdk::HashKeyRange) -> Option<HashKeyRange> {
     HashKeyRange::parse(&range.starting_hash_key, &range.ending_hash_key).ok()
 }
 
-/// The service states times in whole milliseconds; as seconds in floating point they come out a little
-/// off.
+/// The service uses whole milliseconds; parsed as seconds in floating point, they are slightly off.
 pub(super) fn whole_milliseconds(time: SystemTime) -> SystemTime {
     let Ok(since) = time.duration_since(SystemTime::UNIX_EPOCH) else { return time };
     let rounded = (since + Duration::from_micros(500)).as_millis();

@@ -9,7 +9,7 @@ use crate::error::with_causes;
 use crate::kinesis::{StreamError, StreamErrorKind};
 use crate::types::{ShardId, StreamId};
 
-/// One request to Kinesis, for what is to be said if it fails.
+/// One request to Kinesis: what an error about it contains.
 #[derive(Clone, Copy)]
 pub(super) struct Request<'a> {
     operation: &'static str,
@@ -22,7 +22,7 @@ impl<'a> Request<'a> {
         Self::about(operation, stream)
     }
 
-    /// A request about a stream that is known by another name, or about a consumer.
+    /// A request about a stream that is known by another name, or about a stream consumer.
     pub(super) fn about(operation: &'static str, subject: &'a (dyn fmt::Display + Sync)) -> Self {
         Self { operation, subject, shard: None }
     }
@@ -36,15 +36,15 @@ impl<'a> Request<'a> {
     }
 
     pub(super) fn timed_out(&self, after: Duration) -> StreamError {
-        self.error(StreamErrorKind::Unavailable).with_source(format!("no answer within {after:?}"))
+        self.error(StreamErrorKind::Unavailable).with_source(format!("no response within {after:?}"))
     }
 
-    /// The service said so in a form the SDK does not read.
+    /// The service refused the request with this error code.
     pub(super) fn refused(&self, code: &str, message: &str, status: u16) -> StreamError {
         self.error(kind(code, status)).with_source(format!("{code}: {message}"))
     }
 
-    pub(super) fn broken_off(&self, failure: BoxError) -> StreamError {
+    pub(super) fn interrupted(&self, failure: BoxError) -> StreamError {
         self.error(StreamErrorKind::Unavailable).with_source(failure)
     }
 
@@ -57,7 +57,7 @@ impl<'a> Request<'a> {
     }
 
     /// The failure of an open event stream, whose messages have no status.
-    pub(super) fn broke<E, R>(&self, failure: &SdkError<E, R>) -> StreamError
+    pub(super) fn stream_failed<E, R>(&self, failure: &SdkError<E, R>) -> StreamError
     where
         E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
         R: fmt::Debug + Send + Sync + 'static,
@@ -65,7 +65,8 @@ impl<'a> Request<'a> {
         self.failed_with(failure, 0)
     }
 
-    /// Keeps the texts of the failure, not itself: it holds the response, and so perhaps records.
+    /// Keeps only the text of the failure: the failure itself holds the response, which may contain
+    /// records.
     fn failed_with<E, R>(&self, failure: &SdkError<E, R>, status: u16) -> StreamError
     where
         E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
@@ -77,11 +78,12 @@ impl<'a> Request<'a> {
                 let message = answer.err().message().unwrap_or("no message");
                 self.refused(code, message, status)
             }
-            // No request was made: the region or the endpoint is missing.
+            // No request was sent: the region or the endpoint is missing.
             SdkError::ConstructionFailure(_) => {
                 self.error(StreamErrorKind::InvalidArgument).with_source(with_causes(failure))
             }
-            // Also credentials that could not be loaded, as their provider may be out of reach.
+            // This includes credentials that could not be loaded, because their provider may be
+            // unreachable.
             _ => self.error(StreamErrorKind::Unavailable).with_source(with_causes(failure)),
         }
     }
@@ -136,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_sorted_by_what_to_do_next() {
+    fn errors_map_to_what_to_do_next() {
         for (code, status, expected) in [
             ("ProvisionedThroughputExceededException", 400, StreamErrorKind::Throttled),
             ("KMSThrottlingException", 400, StreamErrorKind::Throttled),
@@ -155,10 +157,10 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_what_was_asked_of_what() {
+    fn an_error_names_the_operation_and_its_subject() {
         let (stream, shard) = ("orders".parse().expect("a name"), "shardId-0".into());
         let request = Request::new("GetShardIterator", &stream).of_shard(&shard);
         let error = request.timed_out(Duration::from_secs(5));
-        assert_eq!(error.to_string(), "GetShardIterator on stream orders (shard shardId-0) got no answer");
+        assert_eq!(error.to_string(), "GetShardIterator on stream orders (shard shardId-0) got no response");
     }
 }

@@ -1,4 +1,4 @@
-//! The Kinesis service behind the port.
+//! The adapter to the Kinesis service.
 
 mod cbor;
 mod cbor_interceptor;
@@ -34,14 +34,14 @@ use crate::kinesis::KinesisProtocol;
 use crate::runtime::Clock;
 use crate::types::{ConsumerArn, ShardId, StreamId};
 
-/// Kinesis through the AWS SDK: one request per call, without the SDK's retries, each with a timeout.
+/// Kinesis through the AWS SDK: one request per call, with a timeout and without the SDK's retries.
 #[derive(Debug)]
 pub(crate) struct AwsStream {
     client: Client,
     clock: Clock,
     request_timeout: Duration,
-    /// Whether records are asked for in CBOR. Not any more once the endpoint has shown that it only
-    /// answers in JSON.
+    /// Whether records are requested in CBOR. Cleared once the endpoint has shown that it only supports
+    /// JSON.
     uses_cbor: AtomicBool,
 }
 
@@ -52,7 +52,7 @@ impl AwsStream {
         request_timeout: Duration,
         protocol: KinesisProtocol,
     ) -> Self {
-        // Pacing and back-off are decided above, where the shard's budget is known.
+        // The callers decide about pacing and back-off, because they know the budget of the shard.
         let single_attempt = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
         Self {
             client: Client::from_conf(single_attempt),
@@ -62,7 +62,7 @@ impl AwsStream {
         }
     }
 
-    /// GetRecords in CBOR; `None` if the answer was not understood, and so perhaps not the request.
+    /// GetRecords in CBOR; `None` if the response, and so perhaps the request, was not understood.
     async fn records_in_cbor(
         &self,
         request: Request<'_>,
@@ -72,7 +72,7 @@ impl AwsStream {
     ) -> Option<Result<RecordsPage, StreamError>> {
         let interceptor =
             CborInterceptor::new(cbor::CONTENT_TYPE, cbor::request(iterator, limit, stream_arn));
-        // The members are there for the SDK's own use of them, as in choosing the endpoint.
+        // The SDK needs these members, for example to choose the endpoint.
         let call = self.client.get_records().shard_iterator(iterator.as_str());
         let call = call.set_stream_arn(stream_arn.map(ToOwned::to_owned)).limit(limit.cast_signed());
         let answered = self.clock.timeout(self.request_timeout, async {
@@ -89,7 +89,7 @@ impl AwsStream {
                 let (code, message) = cbor::failure(&body)?;
                 Some(Err(request.refused(&code, &message, status)))
             }
-            Ok(Answer::Cbor(_, Err(failure))) => Some(Err(request.broken_off(failure))),
+            Ok(Answer::Cbor(_, Err(failure))) => Some(Err(request.interrupted(failure))),
             Ok(Answer::Sdk(answer)) => match *answer {
                 Ok(answer) => Some(page(request, answer)),
                 Err(SdkError::ServiceError(_) | SdkError::ResponseError(_)) => None,
@@ -113,27 +113,27 @@ impl AwsStream {
     }
 }
 
-/// What a response in CBOR holds, for fuzzing.
+/// The page in a CBOR response, for fuzzing.
 #[cfg(feature = "internals")]
 pub(crate) fn page_from_cbor(response: &Bytes) -> Option<RecordsPage> {
     cbor::page(response).ok()
 }
 
-/// What a request in CBOR was answered with.
+/// The response to a request in CBOR.
 enum Answer {
     /// The status and the body.
     Cbor(u16, Result<Bytes, BoxError>),
-    /// An answer in JSON, or none.
+    /// A JSON response, or no response.
     Sdk(Box<Result<GetRecordsOutput, SdkError<GetRecordsError, HttpResponse>>>),
 }
 
-/// A record whose sequence number cannot be read fails the page: without it, neither order nor
-/// checkpoints would hold. The shard waits, visibly, and loses nothing.
+/// A record whose sequence number cannot be parsed fails the page: without it, neither order nor
+/// checkpoints would be correct. The shard waits, visibly, and loses nothing.
 fn page(request: Request<'_>, answer: GetRecordsOutput) -> Result<RecordsPage, StreamError> {
-    convert::page(answer).ok_or_else(|| request.malformed("a record or shard with numbers that are none"))
+    convert::page(answer).ok_or_else(|| request.malformed("an invalid sequence number or range of hash keys"))
 }
 
-/// The name of the stream, unless it was given by its ARN: the service wants one of the two.
+/// The name of the stream, unless it was given by its ARN: the service accepts only one of the two.
 fn name(stream: &StreamId) -> Option<String> {
     stream.arn().is_none().then(|| stream.name().to_owned())
 }
@@ -149,7 +149,7 @@ impl StreamApi for AwsStream {
         let call = self.client.describe_stream_summary();
         let call = call.set_stream_name(name(stream)).set_stream_arn(arn(stream));
         let answer = self.send(request, call.send()).await?;
-        convert::description(answer).ok_or_else(|| request.malformed("no description"))
+        convert::description(answer).ok_or_else(|| request.malformed("a response without a description"))
     }
 
     async fn list_shards(
@@ -169,7 +169,9 @@ impl StreamApi for AwsStream {
         let answer = self.send(request, call.send()).await?;
         let shards = answer.shards.unwrap_or_default().into_iter().map(convert::shard);
         let shards: Option<Vec<_>> = shards.collect();
-        let shards = shards.ok_or_else(|| request.malformed("a shard with numbers that are none"))?;
+        let shards = shards.ok_or_else(|| {
+            request.malformed("a shard with an invalid sequence number or range of hash keys")
+        })?;
         Ok(ShardPage::new(shards, answer.next_token))
     }
 
@@ -196,7 +198,10 @@ impl StreamApi for AwsStream {
                 .starting_sequence_number(number.to_string()),
         };
         let answer = self.send(request, call.send()).await?;
-        answer.shard_iterator.map(Into::into).ok_or_else(|| request.malformed("no iterator"))
+        answer
+            .shard_iterator
+            .map(Into::into)
+            .ok_or_else(|| request.malformed("a response without an iterator"))
     }
 
     async fn records(
@@ -215,9 +220,7 @@ impl StreamApi for AwsStream {
         let call = call.limit(limit.cast_signed());
         let answer = self.send(request, call.send()).await?;
         if used_cbor && self.uses_cbor.swap(false, Ordering::Relaxed) {
-            tracing::warn!(
-                "the Kinesis endpoint does not answer in CBOR as expected; using JSON from now on"
-            );
+            tracing::warn!("the Kinesis endpoint does not support CBOR; using JSON from now on");
         }
         page(request, answer)
     }
@@ -230,7 +233,9 @@ impl StreamApi for AwsStream {
         let request = Request::about("DescribeStreamConsumer", &stream_arn);
         let call = self.client.describe_stream_consumer().stream_arn(stream_arn).consumer_name(name);
         let answer = self.send(request, call.send()).await?;
-        let description = answer.consumer_description.ok_or_else(|| request.malformed("no description"))?;
+        let description = answer
+            .consumer_description
+            .ok_or_else(|| request.malformed("a response without a description"))?;
         Ok(convert::consumer(description.consumer_arn, &description.consumer_status))
     }
 
@@ -242,7 +247,8 @@ impl StreamApi for AwsStream {
         let request = Request::about("RegisterStreamConsumer", &stream_arn);
         let call = self.client.register_stream_consumer().stream_arn(stream_arn).consumer_name(name);
         let answer = self.send(request, call.send()).await?;
-        let consumer = answer.consumer.ok_or_else(|| request.malformed("no description"))?;
+        let consumer =
+            answer.consumer.ok_or_else(|| request.malformed("a response without a description"))?;
         Ok(convert::consumer(consumer.consumer_arn, &consumer.consumer_status))
     }
 
@@ -261,7 +267,7 @@ impl StreamApi for AwsStream {
     ) -> Result<Box<dyn Subscription>, StreamError> {
         let request = Request::new("SubscribeToShard", stream).of_shard(shard);
         let start = subscription::starting_position(position)
-            .ok_or_else(|| request.malformed("a starting position the SDK refuses"))?;
+            .ok_or_else(|| request.malformed("a starting position that the SDK rejects"))?;
         let call = self.client.subscribe_to_shard();
         let call = call.consumer_arn(consumer.as_str()).shard_id(shard.as_str()).starting_position(start);
         let answer = self.send(request, call.send()).await?;
@@ -269,7 +275,7 @@ impl StreamApi for AwsStream {
     }
 }
 
-/// `None` if the SDK refuses the filter, which has all it requires.
+/// `None` if the SDK rejects the filter, which cannot happen because all required members are set.
 fn shard_filter(filter: ShardFilter) -> Option<sdk::ShardFilter> {
     let (kind, time) = match filter {
         ShardFilter::AtLatest => (ShardFilterType::AtLatest, None),

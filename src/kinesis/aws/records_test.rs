@@ -1,4 +1,4 @@
-//! Pages of records over HTTP, in both forms.
+//! Pages of records over HTTP, in both formats.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -31,7 +31,7 @@ async fn first_page(local: &LocalAws, protocol: KinesisProtocol) -> RecordsPage 
     let start = IteratorPosition::TrimHorizon;
     let iterator = api.shard_iterator(&stream(), shard, &start).await.unwrap();
     let mut page = api.records(&stream(), &iterator, 10_000).await.unwrap();
-    // Differs with the moment.
+    // Depends on the current time.
     page.next_iterator = page.next_iterator.map(|_| String::new().into());
     page
 }
@@ -78,10 +78,10 @@ async fn what_the_service_refuses_is_understood_in_both_forms() {
     assert_eq!(requests["kinesis:GetRecords"], 6, "no request is made twice");
 }
 
-/// The response to a request, by whether that is in CBOR.
+/// The response to a request, by whether the request is in CBOR.
 type Answer = fn(bool) -> (StatusCode, [(&'static str, &'static str); 1], &'static [u8]);
 
-/// An endpoint that answers GetRecords like this, and the forms it was asked in.
+/// An endpoint that responds to GetRecords with `answer`, and the formats of the requests it got.
 async fn endpoint(answer: Answer) -> (AwsStream, Arc<Mutex<Vec<bool>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let forms = Arc::clone(&asked);

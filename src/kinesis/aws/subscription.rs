@@ -10,10 +10,10 @@ use super::failure::Request;
 use crate::kinesis::{IteratorPosition, StreamError, Subscription, SubscriptionEvent};
 use crate::types::{ShardId, StreamId};
 
-/// The event stream of one SubscribeToShard request. Events wait in the connection until they are
-/// asked for, and its flow control holds the service up.
+/// The event stream of one SubscribeToShard request. Events stay in the connection until they are
+/// requested, and its flow control makes the service wait.
 pub(super) struct AwsSubscription {
-    /// Gone once it has ended.
+    /// `None` once it has ended.
     answer: Option<SubscribeToShardOutput>,
     stream: StreamId,
     shard: ShardId,
@@ -31,12 +31,14 @@ impl AwsSubscription {
             return match answer.event_stream.recv().await {
                 Ok(Some(sdk::SubscribeToShardEventStream::SubscribeToShardEvent(event))) => {
                     let event = convert::event(event);
-                    event.map(Some).ok_or_else(|| request.malformed("a number that is none"))
+                    event
+                        .map(Some)
+                        .ok_or_else(|| request.malformed("an invalid sequence number or range of hash keys"))
                 }
-                // A kind of event that is new to this SDK.
+                // A kind of event that this SDK does not know.
                 Ok(Some(_)) => continue,
                 Ok(None) => Ok(None),
-                Err(failure) => Err(request.broke(&failure)),
+                Err(failure) => Err(request.stream_failed(&failure)),
             };
         }
     }
@@ -63,7 +65,7 @@ impl fmt::Debug for AwsSubscription {
     }
 }
 
-/// `None` if the SDK refuses it, which has all it requires.
+/// `None` if the SDK rejects the position, which cannot happen because all required members are set.
 pub(super) fn starting_position(position: &IteratorPosition) -> Option<sdk::StartingPosition> {
     let builder = sdk::StartingPosition::builder();
     match position {
