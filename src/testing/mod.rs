@@ -1,14 +1,14 @@
 //! Kinesis without AWS, for your own tests (feature `test-util`).
 //!
-//! - [`SimulatedKinesis`] is a service inside the process: put records, split and merge shards, let
-//!   calls fail, and read it through [`StreamApi`](crate::kinesis::StreamApi) with the rules of the real
-//!   one.
+//! - [`SimulatedKinesis`] is a service inside the process: put records, split and merge shards, inject
+//!   faults, and read it through [`StreamApi`](crate::kinesis::StreamApi) with the rules of the real
+//!   service.
 //! - [`record`] and [`aggregated_record`] make single records, for calling a processor directly.
-//! - [`MetricsRecorder`] keeps what a consumer reports.
-//! - `LocalAws` (feature `local`) serves it over HTTP, together with DynamoDB and CloudWatch, for end-to-end
-//!   tests with any AWS SDK.
+//! - [`MetricsRecorder`] stores the metrics of a consumer.
+//! - `LocalAws` (feature `local`) serves it over HTTP, together with DynamoDB and CloudWatch, for
+//!   end-to-end tests with any AWS SDK.
 //!
-//! Time is tokio's, so a test that pauses it waits for nothing.
+//! Time is tokio's, so a test with paused time does not wait.
 
 #[cfg(feature = "local")]
 mod local;

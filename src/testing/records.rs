@@ -2,8 +2,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::types::{KinesisClientRecord, PartitionKey, Payload, Record, SequenceNumber};
 
-/// A record as a processor gets it, for calling one in a test: not aggregated, with this sequence
-/// number, and arrived that many seconds after the epoch.
+/// A record as a processor gets it, for calling a processor in a test: not aggregated, with this sequence
+/// number, and an arrival time that many seconds after the epoch.
 ///
 /// ```
 /// use kinesis_consumer::testing;
@@ -23,8 +23,8 @@ pub fn record(
     KinesisClientRecord::from(record)
 }
 
-/// A record as if it came out of a KPL aggregate: user record `sub_sequence_number` of the Kinesis
-/// record `sequence_number`.
+/// A user record of a KPL aggregate: number `sub_sequence_number` of the Kinesis record
+/// `sequence_number`.
 pub fn aggregated_record(
     sequence_number: u64,
     sub_sequence_number: u64,

@@ -9,18 +9,18 @@ use super::wire::Wire;
 use crate::testing::stream::{ErrorCode, ServiceError, StoredRecord};
 use crate::types::EncryptionType;
 
-/// How a CBOR protocol writes times, which are tagged 1 in all of them.
+/// How a CBOR protocol encodes times, which are tagged 1 in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Times {
     /// Whole milliseconds since the epoch, as in `application/x-amz-cbor-1.1`.
     Milliseconds,
-    /// Seconds since the epoch with a fraction, as RFC 8949 and rpc-v2-cbor have it.
+    /// Seconds since the epoch with a fraction, as in RFC 8949 and rpc-v2-cbor.
     Seconds,
 }
 
 const TAG_TIME: u64 = 1;
 
-/// Reads the body of a CBOR request; an empty one is an empty map.
+/// Parses the body of a CBOR request; an empty body is an empty map.
 pub(super) fn decode(body: &[u8], times: Times) -> Result<Wire, ServiceError> {
     if body.is_empty() {
         return Ok(Wire::Map(Vec::new()));
@@ -99,7 +99,7 @@ fn write(out: &mut Vec<u8>, value: &Wire, times: Times) {
     }
 }
 
-/// The record as GetRecords and SubscribeToShard write it, encoded once.
+/// The record as encoded by GetRecords and SubscribeToShard; encoded once.
 fn record_cbor(stored: &StoredRecord) -> &Bytes {
     stored.cbor.get_or_init(|| {
         let record = &stored.record;
@@ -118,7 +118,7 @@ fn record_cbor(stored: &StoredRecord) -> &Bytes {
     })
 }
 
-/// Large bodies are all records: their size, which encodes them.
+/// Large bodies consist of records: their size, which also encodes them.
 fn size_hint(value: &Wire) -> usize {
     match value {
         Wire::Record(stored) => record_cbor(stored).len(),
@@ -138,7 +138,7 @@ fn write_float(out: &mut Vec<u8>, value: f64) {
     out.extend_from_slice(&value.to_be_bytes());
 }
 
-/// A data item's major type and its argument in the shortest form.
+/// The major type and argument of a data item, in the shortest form.
 #[expect(clippy::cast_possible_truncation, reason = "each arm holds its argument")]
 fn write_head(out: &mut Vec<u8>, major: u8, argument: u64) {
     let major = major << 5;

@@ -22,19 +22,19 @@ use super::protocol::{Body, full};
 /// A client of loopback addresses, without TLS.
 pub(super) type Client = legacy::Client<HttpConnector, Full<Bytes>>;
 
-/// The most connections served at once; others wait to be accepted.
+/// The maximum number of connections served at once; others wait to be accepted.
 const CONNECTIONS_MAX: usize = 2048;
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Owns every task behind the endpoints: they end when it is closed or dropped.
+/// Owns every task of the endpoints: they end when it is closed or dropped.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
-/// Spawns what the HTTP library wants to run, among the owned tasks.
+/// Spawns the HTTP library's tasks among the owned ones.
 #[derive(Debug, Clone)]
 struct Owned {
     stop: CancellationToken,
@@ -46,19 +46,20 @@ impl Connections {
         legacy::Client::builder(self.owned()).build(HttpConnector::new())
     }
 
-    /// Runs `task` until it ends by itself or all are stopped.
+    /// Runs `task` until it ends or all tasks are stopped.
     pub(super) fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.owned().spawn(task);
     }
 
-    /// Serves `endpoints` to whoever connects.
+    /// Serves `endpoints` to every connection.
     pub(super) fn serve(&self, listener: TcpListener, endpoints: Arc<Endpoints>) {
         let owned = self.owned();
         self.run(async move {
             let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
             while let Ok(seat) = Arc::clone(&seats).acquire_owned().await {
                 let Ok((stream, _)) = listener.accept().await else {
-                    // The connection was gone already, or the process has no descriptor left for it.
+                    // The connection was closed already, or the process has no file descriptor left for
+                    // it.
                     endpoints.clock.sleep(ACCEPT_PAUSE).await;
                     continue;
                 };
@@ -71,7 +72,7 @@ impl Connections {
         });
     }
 
-    /// Ends every task and waits until they are gone.
+    /// Ends every task and waits for them.
     pub(super) async fn close(&self) {
         self.stop.cancel();
         self.tasks.close();
@@ -111,10 +112,10 @@ where
 }
 
 async fn serve_connection(stream: TcpStream, endpoints: Arc<Endpoints>, owned: Owned) {
-    // Small answers are not to wait for others to fill a packet.
+    // Small responses must not wait for others to fill a packet.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| serve_request(request, Arc::clone(&endpoints)));
-    // However the connection ends, the client knows, and nobody else is concerned.
+    // If the connection fails, the client notices, and nothing else is affected.
     let _ = auto::Builder::new(owned).serve_connection(TokioIo::new(stream), service).await;
 }
 

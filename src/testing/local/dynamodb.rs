@@ -18,11 +18,11 @@ use super::protocol::{ApiError, Body, Protocol, full};
 use super::wire::Wire;
 use crate::testing::stream::ServiceError;
 
-/// How long DynamoDB keeps backups for point-in-time recovery unless told otherwise.
+/// How long DynamoDB keeps backups for point-in-time recovery by default.
 const RECOVERY_DAYS: i64 = 35;
 
-/// DynamoDB as `dynoxide` implements it, on a loopback port of its own: its request handling is only
-/// reachable through its server. Point-in-time recovery, which it lacks, is answered here.
+/// DynamoDB as implemented by `dynoxide`, on its own loopback port, because its request handling is only
+/// reachable through its server. Point-in-time recovery, which it lacks, is handled here.
 pub(super) struct DynamoDb {
     address: SocketAddr,
     client: Client,
@@ -37,7 +37,7 @@ struct Recovery {
 }
 
 impl DynamoDb {
-    /// An empty database, and what serves it until dropped.
+    /// An empty database and its server; stopped when dropped.
     pub(super) async fn start(
         connections: &Connections,
         now: SystemTime,
@@ -77,7 +77,7 @@ impl DynamoDb {
             .path_and_query("/")
             .build()
             .map_err(io::Error::other)?;
-        // Only HTTP/1.1 between the two servers, whatever the client speaks with this one.
+        // The two servers use HTTP/1.1, whatever the client uses with this one.
         *request.version_mut() = hyper::Version::HTTP_11;
         let (parts, body) = self.client.request(request).await.map_err(io::Error::other)?.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
@@ -145,7 +145,7 @@ impl DynamoDb {
         Protocol::Json10.success("DescribeContinuousBackups", &output)
     }
 
-    /// Asks the database, with the caller's own credentials.
+    /// Forwards a request to the database, with the caller's own credentials.
     async fn table_exists(&self, request: Request<Bytes>, table: &str) -> Result<bool, Response<Body>> {
         let (mut parts, _) = request.into_parts();
         let target = HeaderValue::from_static("DynamoDB_20120810.DescribeTable");

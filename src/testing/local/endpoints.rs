@@ -18,12 +18,12 @@ use crate::runtime::Clock;
 use crate::testing::SimulatedKinesis;
 use crate::testing::stream::ErrorCode;
 
-/// The largest request body, compressed or not: PutRecords with 10 MiB in base64 and some.
+/// The largest request body, compressed or not: PutRecords with 10 MiB in base64, with some margin.
 pub(super) const BODY_BYTES_MAX: usize = 32 << 20;
 
 const RPC_PATH: &str = "/service/GraniteServiceVersion20100801/operation/";
 
-/// The services behind one address: whatever carries requests to them calls [`handle`].
+/// The services behind one address. Every transport passes requests to [`handle`].
 ///
 /// [`handle`]: Endpoints::handle
 #[derive(Debug)]
@@ -36,12 +36,12 @@ pub(super) struct Endpoints {
     pub(super) answered: AtomicU64,
 }
 
-/// The connection is to break instead of a response.
+/// Close the connection instead of responding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the local endpoint dropped the connection, as it was told to")]
+#[error("the local endpoint closed the connection: injected fault")]
 pub(super) struct Dropped;
 
-/// What a request asks for.
+/// The operation a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Target {
     service: Service,
@@ -49,7 +49,7 @@ struct Target {
     protocol: Protocol,
 }
 
-/// No service of the endpoints can answer a request.
+/// No service of the endpoints can handle the request.
 #[derive(Debug)]
 struct Refusal {
     protocol: Protocol,
@@ -65,7 +65,7 @@ enum Service {
 }
 
 impl Endpoints {
-    /// Answers one request.
+    /// Handles one request.
     pub(super) async fn handle(self: &Arc<Self>, request: Request<Bytes>) -> Result<Response<Body>, Dropped> {
         let mut response = match self.decompress(request) {
             Ok(request) => self.route(request).await?,
@@ -146,7 +146,7 @@ impl Endpoints {
         let read = flate2::read::GzDecoder::new(&compressed[..]).take(limit + 1).read_to_end(&mut body);
         if read.is_err() || body.len() > BODY_BYTES_MAX {
             return Err(ErrorCode::Serialization
-                .error("The body is no gzip data of a reasonable size.")
+                .error("The body is not gzip data, or it is too large.")
                 .into());
         }
         parts.headers.remove(CONTENT_ENCODING);
@@ -155,7 +155,7 @@ impl Endpoints {
 }
 
 impl Service {
-    /// How IAM actions of this service begin.
+    /// The prefix of this service's IAM actions.
     fn prefix(self) -> &'static str {
         match self {
             Self::Kinesis => "kinesis",
@@ -166,7 +166,7 @@ impl Service {
     }
 }
 
-/// What a request asks for, or why it is refused.
+/// The operation a request asks for, or why it is refused.
 fn target(request: &Request<Bytes>) -> Result<Target, Refusal> {
     let content_type = header(request, CONTENT_TYPE.as_str());
     let new = |service, operation: &str, protocol| {
@@ -192,7 +192,7 @@ fn target(request: &Request<Bytes>) -> Result<Target, Refusal> {
     }
 }
 
-/// The same for form fields, where the API's version or the signature says which service is meant.
+/// The same for form fields, where the API version or the signature identifies the service.
 fn form_target(request: &Request<Bytes>, fields: &[u8]) -> Result<Target, Refusal> {
     let fields = query::decode(fields).unwrap_or(Wire::Null);
     let text = |name| fields.text(name).ok().flatten().unwrap_or_default();
@@ -217,7 +217,7 @@ fn form_target(request: &Request<Bytes>, fields: &[u8]) -> Result<Target, Refusa
     Ok(Target { service, operation: operation.to_owned(), protocol: Protocol::Query(api) })
 }
 
-/// The form fields of a request: its body, or the query of its address.
+/// The form fields of a request: its body, or the query string of its URL.
 fn form(request: &Request<Bytes>) -> Option<&[u8]> {
     if header(request, CONTENT_TYPE.as_str()).starts_with("application/x-www-form-urlencoded") {
         return Some(request.body());

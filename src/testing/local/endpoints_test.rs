@@ -1,4 +1,4 @@
-//! What SDKs other than Rust's send, and what nobody should.
+//! Requests of SDKs other than Rust's, and invalid ones.
 
 use std::io::Write as _;
 
@@ -195,7 +195,7 @@ async fn nonsense_is_refused() {
     for (headers, body, status) in [
         (&[][..], "", StatusCode::NOT_FOUND),
         (&[("x-amz-target", "Lambda.Invoke")], "{}", StatusCode::NOT_FOUND),
-        (&[("x-amz-target", "Kinesis_20131202.Nonsense")], "{}", StatusCode::BAD_REQUEST),
+        (&[("x-amz-target", "Kinesis_20131202.Unknown")], "{}", StatusCode::BAD_REQUEST),
         (&[target], "{", StatusCode::BAD_REQUEST),
         (&[target], "[]", StatusCode::BAD_REQUEST),
         (&[target], r#"{"StreamName":7}"#, StatusCode::BAD_REQUEST),

@@ -11,7 +11,7 @@ use super::wire::Wire;
 use crate::testing::stream::{ErrorCode, ServiceError, StoredRecord};
 use crate::types::EncryptionType;
 
-/// Reads the body of a JSON request; an empty one is an empty map.
+/// Parses the body of a JSON request; an empty body is an empty map.
 pub(super) fn decode(body: &[u8]) -> Result<Wire, ServiceError> {
     if body.is_empty() {
         return Ok(Wire::Map(Vec::new()));
@@ -79,7 +79,7 @@ fn write(out: &mut Vec<u8>, value: &Wire) {
     }
 }
 
-/// The record as GetRecords and SubscribeToShard write it, encoded once.
+/// The record as encoded by GetRecords and SubscribeToShard; encoded once.
 fn record_json(stored: &StoredRecord) -> &Bytes {
     stored.json.get_or_init(|| {
         let record = &stored.record;
@@ -107,7 +107,7 @@ fn write_text(out: &mut Vec<u8>, text: &str) {
 }
 
 fn write_float(out: &mut Vec<u8>, value: f64) {
-    // JSON has no infinities; none of the APIs sends one.
+    // JSON has no infinities, and none of the APIs sends one.
     let value = if value.is_finite() { value } else { 0.0 };
     out.extend_from_slice(value.to_string().as_bytes());
 }
@@ -125,7 +125,7 @@ fn base64_len(bytes: usize) -> usize {
     bytes.div_ceil(3) * 4
 }
 
-/// Large bodies are all records: their size, which encodes them.
+/// Large bodies consist of records: their size, which also encodes them.
 fn size_hint(value: &Wire) -> usize {
     match value {
         Wire::Record(record) => record_json(record).len() + 1,

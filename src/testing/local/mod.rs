@@ -39,17 +39,17 @@ use crate::runtime::Clock;
 use crate::testing::SimulatedKinesis;
 use crate::testing::stream::REGION;
 
-/// Kinesis, DynamoDB and CloudWatch at one address on loopback, for trying things out and for
-/// end-to-end tests (feature `local`).
+/// Kinesis, DynamoDB and CloudWatch at one address on loopback, for experiments and end-to-end tests
+/// (feature `local`).
 ///
-/// Kinesis is a [`SimulatedKinesis`], DynamoDB the crate `dynoxide-rs`, CloudWatch keeps what is put and
-/// gives it back. STS answers GetCallerIdentity, which producers and set-up code ask for.
-/// Any AWS SDK or tool can use them: set its endpoint to [`endpoint_url`](Self::endpoint_url)
-/// (`AWS_ENDPOINT_URL`) and give it any credentials.
+/// Kinesis is a [`SimulatedKinesis`], DynamoDB is the crate `dynoxide-rs`, and CloudWatch stores what is
+/// put and returns it. STS answers GetCallerIdentity, which producers and set-up code use. Any AWS SDK or
+/// tool can use them: set its endpoint to [`endpoint_url`](Self::endpoint_url) (`AWS_ENDPOINT_URL`) and
+/// give it any credentials.
 ///
-/// All of it lives in memory and ends with this value. A record takes its own size in memory until its
-/// retention has passed, and four thirds of it again once it has been read over JSON: encoded records
-/// are kept, so that reading them again costs the endpoint next to nothing.
+/// All data is in memory and is dropped with this value. A record uses its own size in memory until its
+/// retention has passed, and four thirds of that again once it was read over JSON: encoded records are
+/// cached, so that reading them again costs the endpoint almost nothing.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -73,7 +73,7 @@ pub struct LocalAws {
     connections: Connections,
 }
 
-/// How [`LocalAws`] is to be served.
+/// The settings of a [`LocalAws`].
 #[derive(Debug, Default)]
 #[must_use]
 pub struct LocalAwsBuilder {
@@ -86,15 +86,15 @@ pub struct LocalAwsBuilder {
 #[error("the local endpoints could not be started on {address}; choose another address or port")]
 #[non_exhaustive]
 pub struct LocalAwsError {
-    /// The address they were to be served at.
+    /// The address on which they were to be served.
     pub address: SocketAddr,
-    /// What went wrong.
+    /// The cause.
     #[source]
     pub source: io::Error,
 }
 
 impl LocalAws {
-    /// Serves the three services at a free port of the loopback interface.
+    /// Serves the endpoints on a free port of the loopback interface.
     ///
     /// # Errors
     ///
@@ -103,18 +103,18 @@ impl LocalAws {
         Self::builder().start().await
     }
 
-    /// For another address, or streams prepared before.
+    /// A builder, to use another address or prepared streams.
     pub fn builder() -> LocalAwsBuilder {
         LocalAwsBuilder::default()
     }
 
-    /// The address that is listened on.
+    /// The address of the listener.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What to set `AWS_ENDPOINT_URL` to.
+    /// The value for `AWS_ENDPOINT_URL`.
     #[must_use]
     pub fn endpoint_url(&self) -> String {
         format!("http://{}", self.address)
@@ -127,21 +127,21 @@ impl LocalAws {
         self.config(Transport::Loopback(Box::new(self.connections.client())))
     }
 
-    /// The same for clients in this process: their requests reach Kinesis and CloudWatch by a function
-    /// call, with no socket in between. The fastest way, and the one that measures the client rather
-    /// than the network.
+    /// A configuration for clients in this process: their requests reach Kinesis and CloudWatch by a
+    /// function call, without a socket. It is the fastest way, and measures the client rather than the
+    /// network.
     #[must_use]
     pub fn in_process_config(&self) -> SdkConfig {
         self.config(Transport::InProcess(Arc::clone(&self.endpoints)))
     }
 
-    /// The streams behind the Kinesis endpoint, to be prepared, resharded and looked into.
+    /// The streams behind the Kinesis endpoint, to prepare, reshard and inspect them.
     #[must_use]
     pub fn kinesis(&self) -> &SimulatedKinesis {
         &self.endpoints.kinesis
     }
 
-    /// How many requests there were of each operation, named as the IAM action that allows it:
+    /// The number of requests of each operation, named as the IAM action that allows it:
     /// `kinesis:GetRecords`, `dynamodb:UpdateItem`.
     #[must_use]
     pub fn requests(&self) -> BTreeMap<String, u64> {
@@ -154,18 +154,18 @@ impl LocalAws {
         self.endpoints.metrics.points(|_| true)
     }
 
-    /// Lets something go wrong with the next `times` requests of an operation, named as in
-    /// [`requests`](Self::requests). What was planned for it before happens first.
+    /// Injects `fault` into the next `times` requests of an operation, named as in
+    /// [`requests`](Self::requests). Faults injected earlier come first.
     pub fn inject(&self, operation: &str, times: u64, fault: HttpFault) {
         self.endpoints.requests.plan(operation, times, fault);
     }
 
-    /// Forgets all planned faults.
+    /// Removes all injected faults.
     pub fn clear_faults(&self) {
         self.endpoints.requests.clear_faults();
     }
 
-    /// Stops serving: running requests and connections are cut off. Dropping this does the same
+    /// Stops serving; running requests and connections are aborted. Dropping this value does the same
     /// without waiting.
     pub async fn shutdown(self) {
         self.connections.close().await;
@@ -184,8 +184,8 @@ impl LocalAws {
 }
 
 impl LocalAwsBuilder {
-    /// Where to listen, instead of at a free port of the loopback interface. There is no access control:
-    /// whoever reaches an address that is not loopback can use the endpoints.
+    /// The address to listen on, instead of a free port of the loopback interface. There is no access
+    /// control: everyone who can reach an address that is not loopback can use the endpoints.
     pub fn bind(mut self, address: SocketAddr) -> Self {
         self.bind = Some(address);
         self
@@ -201,7 +201,7 @@ impl LocalAwsBuilder {
     ///
     /// # Errors
     ///
-    /// If the address cannot be listened on.
+    /// If the address cannot be opened.
     pub async fn start(self) -> Result<LocalAws, LocalAwsError> {
         let bind = self.bind.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
         let failed = |source| LocalAwsError { address: bind, source };

@@ -11,25 +11,25 @@ use super::wire::Wire;
 use super::{json, query};
 use crate::testing::stream::{ErrorCode, ServiceError};
 
-/// What every response carries; nothing can go wrong while it is sent.
+/// Headers of every response; sent without faults.
 pub(super) type Body = BoxBody<Bytes, std::convert::Infallible>;
 
-/// The ways in which requests and responses are written.
+/// The encodings of requests and responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
     /// `application/x-amz-json-1.0`
     Json10,
     /// `application/x-amz-json-1.1`
     Json11,
-    /// `application/x-amz-cbor-1.1`, which the SDK for Java speaks with Kinesis
+    /// `application/x-amz-cbor-1.1`, which the SDK for Java uses with Kinesis
     Cbor11,
-    /// Smithy's RPC v2, which the SDK for Rust speaks with CloudWatch
+    /// Smithy's RPC v2, which the SDK for Rust uses with CloudWatch
     RpcV2Cbor,
-    /// Form fields in, XML out, which older SDKs speak with CloudWatch and all with STS
+    /// Form fields in, XML out, which older SDKs use with CloudWatch, and all with STS
     Query(query::Api),
 }
 
-/// An error as a response: of a simulated service, or injected.
+/// An error response: of a simulated service, or injected.
 #[derive(Debug, Clone)]
 pub(super) struct ApiError {
     pub(super) status: u16,
@@ -59,9 +59,9 @@ impl Protocol {
 
     pub(super) fn encode(self, body: &Wire) -> Bytes {
         match (self, body) {
-            // Operations without output answer nothing at all ...
+            // Operations without output have an empty body ...
             (Self::Json10 | Self::Json11 | Self::Cbor11, Wire::Null) => Bytes::new(),
-            // ... but RPC v2 wants a map even then.
+            // ... but RPC v2 requires a map even then.
             (Self::RpcV2Cbor, Wire::Null) => Bytes::from_static(&[0xA0]),
             (Self::Json10 | Self::Json11, _) => json::encode(body),
             (Self::Cbor11, _) => cbor::encode(body, Times::Milliseconds),
@@ -122,7 +122,8 @@ impl ApiError {
         Self { status: 400, code: code.into(), message: message.into() }
     }
 
-    /// What the query protocol calls the exception, and SDKs of services that once spoke it still do.
+    /// The exception's name in the query protocol, which SDKs of services that once used it still
+    /// expect.
     pub(super) fn query_code(&self) -> &str {
         match self.code.as_ref() {
             "MissingRequiredParameterException" => "MissingParameter",

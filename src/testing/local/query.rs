@@ -7,10 +7,10 @@ use super::wire::Wire;
 use super::xml;
 use crate::testing::stream::{ErrorCode, ServiceError};
 
-/// Deeper names than any real request has are not followed.
+/// Deeper nesting than in any real request is rejected.
 const DEPTH_MAX: usize = 16;
 
-/// The APIs that are spoken to in form fields, by their versions.
+/// The APIs that use form fields, by their versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Api {
     CloudWatch,
@@ -18,7 +18,7 @@ pub(super) enum Api {
 }
 
 impl Api {
-    /// The API whose version a request names.
+    /// The API whose version is in the request.
     pub(super) fn of_version(version: &str) -> Option<Self> {
         match version {
             "2010-08-01" => Some(Self::CloudWatch),
@@ -35,7 +35,7 @@ impl Api {
     }
 }
 
-/// Reads form fields such as `MetricData.member.1.MetricName=a` as the maps and lists they stand for.
+/// Parses form fields such as `MetricData.member.1.MetricName=a` into maps and lists.
 pub(super) fn decode(body: &[u8]) -> Result<Wire, ServiceError> {
     let text = std::str::from_utf8(body).map_err(|_| invalid("The body is not UTF-8."))?;
     let mut root = Wire::Map(Vec::new());
@@ -83,7 +83,7 @@ fn set(at: &mut Wire, path: &[&str], value: String) {
     }
 }
 
-/// Undoes percent-encoding and `+` for a space.
+/// Decodes percent-encoding and `+` for a space.
 fn unescape(text: &str) -> Result<String, ServiceError> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -96,7 +96,7 @@ fn unescape(text: &str) -> Result<String, ServiceError> {
                 let value = high.zip(low).map(|(high, low)| high * 16 + low);
                 value
                     .and_then(|value| u8::try_from(value).ok())
-                    .ok_or_else(|| invalid("A field has a bad escape."))?
+                    .ok_or_else(|| invalid("A field has an invalid escape."))?
             }
             byte => byte,
         });

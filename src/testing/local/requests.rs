@@ -2,23 +2,23 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// What goes wrong with a request to a local endpoint.
+/// A fault of a request to a local endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HttpFault {
-    /// It has no effect, and the response is this error: an HTTP status and the exception's name, such
-    /// as 400 and `ProvisionedThroughputExceededException`.
+    /// The request has no effect, and the response is this error: an HTTP status and the name of the
+    /// exception, such as 400 and `ProvisionedThroughputExceededException`.
     Error {
         /// The HTTP status.
         status: u16,
         /// The name of the exception.
         code: String,
     },
-    /// It is answered this much later.
+    /// The response is delayed by this time.
     Delay(Duration),
-    /// It has its effect, and then the connection breaks instead of the response.
+    /// The request takes effect, and then the connection is closed instead of a response.
     DropResponse,
-    /// It has no effect; the connection breaks.
+    /// The request has no effect, and the connection is closed.
     DropRequest,
 }
 
@@ -29,7 +29,7 @@ impl HttpFault {
     }
 }
 
-/// What the endpoints have been asked, and what is to go wrong. Operations are named as in IAM
+/// The requests the endpoints have received, and the faults to inject. Operations are named as in IAM
 /// policies: `kinesis:GetRecords`.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
@@ -45,7 +45,7 @@ struct Planned {
 }
 
 impl Requests {
-    /// Counts a request and takes the fault that is planned for it.
+    /// Counts a request and takes the fault injected into it, if any.
     pub(super) fn begin(&self, action: &str) -> Option<HttpFault> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         match counts.get_mut(action) {

@@ -17,7 +17,7 @@ use super::endpoints::Endpoints;
 
 /// How requests of an SDK client reach the endpoints.
 ///
-/// Time limits are the caller's: the SDK's own operation and attempt timeouts drop the request.
+/// Timeouts are the caller's: the operation and attempt timeouts of the SDK drop the request.
 #[derive(Clone)]
 pub(super) enum Transport {
     /// By a function call, without any connection.

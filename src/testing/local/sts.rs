@@ -1,10 +1,10 @@
-//! The one operation of STS that set-up code and producers ask for before anything else.
+//! GetCallerIdentity, the one operation of STS that set-up code and producers use first.
 
 use super::protocol::ApiError;
 use super::wire::Wire;
 use crate::testing::stream::ACCOUNT;
 
-/// Answers one request. Whatever the credentials, the caller is one user of the endpoints' account.
+/// Handles one request. With any credentials, the caller is the only user of the endpoints' account.
 pub(super) fn answer(operation: &str) -> Result<Wire, ApiError> {
     match operation {
         "GetCallerIdentity" => Ok(Wire::map([

@@ -15,7 +15,7 @@ use super::wire::{Wire, missing};
 use crate::testing::SimulatedKinesis;
 use crate::testing::stream::{Event, ServiceError, SimulatedSubscription};
 
-/// SubscribeToShard: a response that goes on as long as the subscription does, one frame per event.
+/// SubscribeToShard: a response that lasts as long as the subscription, with one frame per event.
 pub(super) fn answer(
     kinesis: &SimulatedKinesis,
     input: &Wire,
@@ -27,7 +27,7 @@ pub(super) fn answer(
     let subscription = kinesis.subscribe(consumer, &shard.into(), &position)?;
     let opened = frame("initial-response", protocol, protocol.encode(&Wire::Map(Vec::new())));
     let frames = stream::iter([opened]).chain(events(subscription, protocol)).fuse();
-    // Fused, because the SDK asks once more after the end.
+    // Fused, because the SDK polls once more after the end.
     let body = StreamBody::new(frames.map(|frame| Ok::<_, Infallible>(Frame::data(frame))));
     let mut response = Response::new(BodyExt::boxed(body));
     let content_type = HttpValue::from_static("application/vnd.amazon.eventstream");
@@ -35,7 +35,7 @@ pub(super) fn answer(
     Ok(response)
 }
 
-/// The events as they happen; after an error nothing more.
+/// The events of the subscription; an error is the last.
 fn events(subscription: SimulatedSubscription, protocol: Protocol) -> impl stream::Stream<Item = Bytes> {
     stream::unfold(Some(subscription), move |subscription| async move {
         let mut subscription = subscription?;
@@ -86,7 +86,7 @@ fn message(headers: [(&'static str, &'static str); 3], payload: Bytes) -> Bytes 
     let mut frame = Vec::with_capacity(message.payload().len() + 256);
     match write_message_to(&message, &mut frame) {
         Ok(()) => Bytes::from(frame),
-        // Only a frame beyond what the format can hold, which no event is.
+        // Only a frame larger than the format allows would fail, and no event is.
         Err(_) => Bytes::new(),
     }
 }

@@ -2,13 +2,13 @@ use std::time::{Duration, SystemTime};
 
 const DAY_MILLIS: u64 = 24 * 3600 * 1000;
 
-/// The time `seconds` after the epoch, to the nanosecond as far as a float can say.
+/// The time `seconds` after the epoch, to the nanosecond within the precision of a float.
 pub(super) fn from_seconds(seconds: f64) -> SystemTime {
     let duration = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default();
     if seconds < 0.0 {
         SystemTime::UNIX_EPOCH.checked_sub(duration(-seconds)).unwrap_or(SystemTime::UNIX_EPOCH)
     } else {
-        // Rounded to microseconds, which a float of today's seconds still resolves.
+        // Rounded to microseconds, the resolution of a float with current epoch seconds.
         let micros = (seconds * 1e6).round() / 1e6;
         SystemTime::UNIX_EPOCH.checked_add(duration(micros)).unwrap_or(SystemTime::UNIX_EPOCH)
     }

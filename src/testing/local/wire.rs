@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::time;
 use crate::testing::stream::{ErrorCode, ServiceError, StoredRecord};
 
-/// A request or response body, whichever protocol it travels in.
+/// A request or response body, independent of the protocol.
 #[derive(Debug, Clone, Default)]
 pub(super) enum Wire {
     #[default]
@@ -21,9 +21,9 @@ pub(super) enum Wire {
     Bytes(Bytes),
     Time(SystemTime),
     List(Vec<Wire>),
-    /// Members that are `Null` are left out on the wire.
+    /// Members that are `Null` are omitted when encoded.
     Map(Vec<(Cow<'static, str>, Wire)>),
-    /// A record, which knows its encoding; only in responses.
+    /// A record with its cached encoding; only in responses.
     Record(Arc<StoredRecord>),
 }
 
@@ -70,7 +70,7 @@ impl Wire {
         })
     }
 
-    /// A whole number in the range of the target type; others are as invalid as they are for the service.
+    /// An integer in the range of the target type; others are invalid, as they are for the service.
     pub(super) fn number<T: TryFrom<i64>>(&self, name: &str) -> Result<Option<T>, ServiceError> {
         let convert = |value| {
             T::try_from(value)
@@ -95,7 +95,7 @@ impl Wire {
         })
     }
 
-    /// The value as a number, if it is one or says one.
+    /// The value as a number, if it is one or a string that contains one.
     pub(super) fn float(&self) -> Option<f64> {
         match self {
             Self::Float(value) => Some(*value),
@@ -106,7 +106,7 @@ impl Wire {
         }
     }
 
-    /// The items of the list `name`; none if it is absent.
+    /// The items of the list `name`; empty if it is absent.
     pub(super) fn items(&self, name: &str) -> Result<&[Self], ServiceError> {
         let items = self.member(name, |value| match value {
             Self::List(items) => Some(items.as_slice()),
@@ -115,7 +115,7 @@ impl Wire {
         Ok(items.unwrap_or_default())
     }
 
-    /// The texts of the list `name`; none if it is absent.
+    /// The strings of the list `name`; empty if it is absent.
     pub(super) fn texts(&self, name: &str) -> Result<Vec<&str>, ServiceError> {
         let mut texts = Vec::new();
         for item in self.items(name)? {

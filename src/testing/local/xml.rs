@@ -4,11 +4,11 @@ use base64::engine::general_purpose::STANDARD;
 use super::time;
 use super::wire::Wire;
 
-/// Writes `value` as the query protocol has it: members are elements, items are elements called
+/// Encodes `value` for the query protocol: members become elements, items become elements named
 /// `member`.
 pub(super) fn write(out: &mut String, value: &Wire) {
     match value {
-        // Records are not in any response of this protocol.
+        // No response of this protocol contains records.
         Wire::Null | Wire::Record(_) => {}
         Wire::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
         Wire::Integer(value) => out.push_str(&value.to_string()),
@@ -31,7 +31,7 @@ fn element(out: &mut String, name: &str, value: &Wire) {
     out.extend(["</", name, ">"]);
 }
 
-/// The text as it stands in an element or attribute. What XML cannot say at all is left out.
+/// Escapes the text of an element or attribute. Characters that XML cannot represent are dropped.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

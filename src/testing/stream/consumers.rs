@@ -7,7 +7,7 @@ use super::settings::Attached;
 use super::state::StreamState;
 use crate::types::StreamId;
 
-/// The most consumers that can be registered with a stream.
+/// The maximum number of consumers registered with a stream.
 const CONSUMERS_MAX: usize = 20;
 
 /// A consumer registered for enhanced fan-out.
@@ -41,7 +41,7 @@ impl Service {
         let active = now + self.control_delay;
         let stream = self.stream_mut(now, stream)?;
         if !name.parse::<StreamId>().is_ok_and(|id| id.arn().is_none()) {
-            return Err(ErrorCode::Validation.error(format!("{name:?} is no consumer name.")));
+            return Err(ErrorCode::Validation.error(format!("{name:?} is not a valid consumer name.")));
         }
         if stream.consumers.contains_key(name) {
             return Err(ErrorCode::ResourceInUse
@@ -65,7 +65,7 @@ impl Service {
         Ok(consumer)
     }
 
-    /// DescribeStreamConsumer by name; also says whether it is active.
+    /// DescribeStreamConsumer by name; also returns whether it is active.
     pub(crate) fn consumer(
         &mut self,
         now: SystemTime,
@@ -78,7 +78,7 @@ impl Service {
         Ok((consumer.clone(), consumer.is_active(now)))
     }
 
-    /// DescribeStreamConsumer by ARN; also says of which stream, and whether it is active.
+    /// DescribeStreamConsumer by ARN; also returns its stream, and whether it is active.
     pub(crate) fn consumer_by_arn(
         &mut self,
         now: SystemTime,
@@ -106,7 +106,7 @@ pub(super) fn no_consumer(arn: &str) -> ServiceError {
     ErrorCode::ResourceNotFound.error(format!("Consumer {arn} not found."))
 }
 
-/// Takes `<stream ARN>/consumer/<name>:<creation time>` apart.
+/// Splits `<stream ARN>/consumer/<name>:<creation time>`.
 fn stream_and_name(arn: &str) -> Option<(String, String)> {
     let (stream, consumer) = arn.split_once("/consumer/")?;
     let stream: StreamId = stream.parse().ok()?;

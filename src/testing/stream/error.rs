@@ -1,13 +1,13 @@
 use crate::kinesis::StreamErrorKind;
 
-/// A refusal by the simulated service, as the real one would word it.
+/// An error of the simulated service, worded like the real one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {message}", self.code.as_str())]
 #[non_exhaustive]
 pub struct ServiceError {
-    /// Which of the API's exceptions it is.
+    /// The exception of the API.
     pub code: ErrorCode,
-    /// What was wrong.
+    /// The message.
     pub message: String,
 }
 

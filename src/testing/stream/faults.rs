@@ -11,29 +11,28 @@ pub struct Call<'a> {
     pub operation: &'static str,
     /// The name of the stream.
     pub stream: &'a str,
-    /// The shard, if the operation is about one.
+    /// The shard, if the operation has one.
     pub shard: Option<&'a str>,
 }
 
-/// What goes wrong with a call.
+/// A fault of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It fails with this kind of error and has no effect.
+    /// The call fails with this kind of error and has no effect.
     Error(StreamErrorKind),
-    /// It succeeds or fails as it would, this much later.
+    /// The call succeeds or fails as it would, after this delay.
     Delay(Duration),
-    /// It has its effect, but the caller learns only after this time that there is no answer.
+    /// The call takes effect, but after this delay the caller gets a timeout error.
     NoAnswer(Duration),
-    /// GetRecords answers without records, as the service may at any time. Other calls are not
-    /// affected.
+    /// GetRecords returns no records, as the service may at any time. Other calls are not affected.
     EmptyPage,
 }
 
-/// Decides about each call whether a fault is injected.
+/// Decides for each call whether a fault is injected.
 pub(super) type FaultHook = Box<dyn FnMut(&Call<'_>) -> Option<Fault> + Send>;
 
-/// Faults by chance, the same ones for the same seed and calls.
+/// Random faults, the same ones for the same seed and calls.
 ///
 /// ```
 /// use kinesis_consumer::kinesis::StreamErrorKind;
@@ -59,27 +58,27 @@ struct FaultRow {
 }
 
 impl FaultTable {
-    /// A table without faults, to draw with `seed`.
+    /// A table without faults, with the seed of its draws.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
         Self { rng: fastrand::Rng::with_seed(seed), rows: Vec::new() }
     }
 
-    /// Adds a fault that happens to calls of `operation` with `probability` (0 to 1).
+    /// Adds a fault for calls of `operation`, with `probability` (0 to 1).
     #[must_use]
     pub fn with(mut self, operation: impl Into<String>, probability: f64, fault: Fault) -> Self {
         self.rows.push(FaultRow { operation: Some(operation.into()), probability, fault });
         self
     }
 
-    /// Adds a fault that happens to calls of any operation with `probability` (0 to 1).
+    /// Adds a fault for calls of any operation, with `probability` (0 to 1).
     #[must_use]
     pub fn with_any(mut self, probability: f64, fault: Fault) -> Self {
         self.rows.push(FaultRow { operation: None, probability, fault });
         self
     }
 
-    /// Draws for one call: each row that fits in turn, until one happens.
+    /// Draws for one call: each matching row in turn, until one applies.
     pub fn fault_for(&mut self, call: &Call<'_>) -> Option<Fault> {
         let fits =
             |row: &&FaultRow| row.operation.as_ref().is_none_or(|operation| operation == call.operation);

@@ -6,11 +6,11 @@ use super::error::{ErrorCode, ServiceError};
 /// How long shard iterators and paging tokens stay valid.
 const LIFETIME: Duration = Duration::from_secs(300);
 
-/// What the text of a shard iterator carries. The service keeps nothing about the iterators it hands
-/// out, so they cost nothing and never run out.
+/// The contents of a shard iterator. The service keeps no state for the iterators it issues, so they
+/// cost nothing and their number is not limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct IteratorToken {
-    /// Which stream: a deleted and recreated one is another.
+    /// The generation of the stream: a stream that was deleted and created again is another.
     pub(super) incarnation: u64,
     pub(super) shard: u32,
     /// The ordinal of the record to be read next.
@@ -35,7 +35,7 @@ impl IteratorToken {
         u32::try_from(shard).ok()
     }
 
-    /// Takes an iterator apart.
+    /// Parses an iterator.
     ///
     /// # Errors
     ///
@@ -53,12 +53,12 @@ impl IteratorToken {
     }
 }
 
-/// Whether something issued at `issued` has outlived its five minutes.
+/// Whether something issued at `issued` has expired after its five minutes.
 pub(super) fn is_expired(now: SystemTime, issued: SystemTime) -> bool {
     now.duration_since(issued).is_ok_and(|age| age > LIFETIME)
 }
 
-/// Writes numbers as an opaque text.
+/// Encodes numbers as an opaque text.
 pub(super) fn fields_text(prefix: &str, fields: &[u64]) -> String {
     let mut text = String::with_capacity(prefix.len() + 16 * fields.len());
     text.push_str(prefix);
@@ -69,7 +69,7 @@ pub(super) fn fields_text(prefix: &str, fields: &[u64]) -> String {
     text
 }
 
-/// Reads what [`fields_text`] wrote.
+/// Parses the output of [`fields_text`].
 pub(super) fn parse_fields<const N: usize>(prefix: &str, text: &str) -> Option<[u64; N]> {
     let digits = text.strip_prefix(prefix)?;
     if digits.len() != 16 * N || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {

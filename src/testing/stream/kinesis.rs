@@ -15,17 +15,17 @@ use crate::kinesis::{IteratorPosition, Shard};
 use crate::runtime::Clock;
 use crate::types::{PartitionKey, Record, ShardId};
 
-/// A Kinesis service inside the process: streams that can be written, resharded and read with the
-/// service's own rules, but without AWS, sockets or waiting.
+/// A Kinesis service inside the process: streams that can be written, resharded and read by the rules of
+/// the service, without AWS, sockets or waiting.
 ///
 /// Cheap to clone; all clones are the same service. It implements
-/// [`StreamApi`](crate::kinesis::StreamApi), so whatever reads a stream through that port can read this
-/// one. The methods here are the producer's and the operator's side; they take effect at once.
+/// [`StreamApi`](crate::kinesis::StreamApi), so everything that reads a stream through that trait can read
+/// this one. The methods here are for producers and operators; they take effect at once.
 ///
-/// Streams are created `ACTIVE`, nothing is throttled and nothing fails unless asked for: see
+/// By default, streams are created `ACTIVE`, nothing is throttled and nothing fails: see
 /// [`set_control_delay`](Self::set_control_delay), [`set_limits`](Self::set_limits) and
-/// [`set_faults`](Self::set_faults). Nothing is random, so a test repeats exactly. Records stay in
-/// memory until their retention has passed (24 hours unless set otherwise).
+/// [`set_faults`](Self::set_faults). Nothing is random, so tests are repeatable. Records stay in memory
+/// until their retention has passed (24 hours by default).
 ///
 /// ```
 /// use kinesis_consumer::testing::SimulatedKinesis;
@@ -52,15 +52,15 @@ struct Shared {
 }
 
 impl SimulatedKinesis {
-    /// A service without streams whose time is the real one, even where a test pauses tokio's clock: see
-    /// [`starting_at`](Self::starting_at).
+    /// A service without streams. Its time is the real one, even if a test pauses tokio's clock;
+    /// otherwise see [`starting_at`](Self::starting_at).
     #[must_use]
     pub fn new() -> Self {
         Self::with_clock(Clock::system())
     }
 
-    /// A service without streams whose time starts at `wall` and follows tokio's clock, so that a test
-    /// which pauses that clock decides how time passes.
+    /// A service without streams. Its time starts at `wall` and follows tokio's clock, so a test that
+    /// pauses that clock controls the time.
     #[must_use]
     pub fn starting_at(wall: SystemTime) -> Self {
         Self::with_clock(Clock::simulated(wall, 1.0))
@@ -75,7 +75,7 @@ impl SimulatedKinesis {
     ///
     /// # Errors
     ///
-    /// If there is a stream of this name, or the name or the number is not possible.
+    /// If a stream of this name exists, or the name or the number is invalid.
     pub fn create_stream(&self, name: &str, shards: u32) -> Result<(), ServiceError> {
         self.change(|service, now| service.create_stream(now, name, Some(shards)))
     }
@@ -99,7 +99,7 @@ impl SimulatedKinesis {
     ///
     /// # Errors
     ///
-    /// If there is no such stream, the record is too large, or the shard's limit is reached.
+    /// If there is no such stream, the record is too large, or the limit of the shard is reached.
     pub fn put(
         &self,
         stream: &str,
@@ -118,11 +118,11 @@ impl SimulatedKinesis {
         self.change(|service, now| service.put_record(now, stream, record))
     }
 
-    /// Puts up to 500 records of together 10 MiB; each succeeds or is throttled on its own.
+    /// Puts up to 500 records with at most 10 MiB in total; each succeeds or is throttled individually.
     ///
     /// # Errors
     ///
-    /// If there is no such stream, or the request as a whole is not possible; nothing is put then.
+    /// If there is no such stream, or the request as a whole is invalid; then nothing is put.
     pub fn put_records(
         &self,
         stream: &str,
@@ -132,7 +132,7 @@ impl SimulatedKinesis {
         self.change(|service, now| service.put_records(now, stream, records))
     }
 
-    /// All shards of the stream that have not expired, closed ones too, in order of their ids.
+    /// All shards of the stream that have not expired, including closed ones, ordered by id.
     ///
     /// # Errors
     ///
@@ -143,7 +143,7 @@ impl SimulatedKinesis {
         })
     }
 
-    /// The open shards of the stream, in order of their hash keys.
+    /// The open shards of the stream, ordered by hash key.
     ///
     /// # Errors
     ///
@@ -214,16 +214,16 @@ impl SimulatedKinesis {
     }
 
     /// Splits and merges until the stream has `shards` open shards with equal hash key ranges: from half
-    /// to twice as many as it has.
+    /// to twice the current number.
     ///
     /// # Errors
     ///
-    /// If there is no such stream, it is being changed, or the number is not possible.
+    /// If there is no such stream, it is being changed, or the number is invalid.
     pub fn update_shard_count(&self, stream: &str, shards: u32) -> Result<(), ServiceError> {
         self.change(|service, now| service.update_shard_count(now, stream, shards)).map(drop)
     }
 
-    /// Sets how long the stream keeps records, closed shards included. Any duration is possible here.
+    /// Sets how long the stream keeps records and closed shards. Any duration is accepted.
     ///
     /// # Errors
     ///
@@ -232,12 +232,12 @@ impl SimulatedKinesis {
         self.change(|service, now| service.set_retention(now, stream, retention))
     }
 
-    /// Sets the rates at which the service throttles; at first, none.
+    /// Sets the rates at which the service throttles; by default there are none.
     pub fn set_limits(&self, limits: Limits) {
         self.service().set_limits(limits);
     }
 
-    /// Sets how long creating, resharding and registering take from now on; at first, no time.
+    /// Sets how long creating, resharding and registering take from now on; by default, no time.
     pub fn set_control_delay(&self, delay: Duration) {
         self.service().set_control_delay(delay);
     }
@@ -272,7 +272,7 @@ impl SimulatedKinesis {
         self.change(|service, now| service.deregister_consumer(now, consumer_arn))
     }
 
-    /// Subscribes a registered consumer to a shard, taking over from its earlier subscription.
+    /// Subscribes a registered consumer to a shard, replacing its earlier subscription.
     ///
     /// # Errors
     ///
@@ -289,20 +289,20 @@ impl SimulatedKinesis {
         Ok(SimulatedSubscription::new(self.clone(), id))
     }
 
-    /// Lets `hook` decide about each call through this handle's
-    /// [`StreamApi`](crate::kinesis::StreamApi), and that of its clones, whether something goes wrong.
-    /// The methods here are never affected. The hook may use them, but not set or clear faults itself.
+    /// Sets the hook that decides for each call through the [`StreamApi`](crate::kinesis::StreamApi) of
+    /// this handle and its clones whether a fault is injected. The methods here are never affected. The
+    /// hook may call them, but must not set or clear faults itself.
     pub fn set_faults(&self, hook: impl FnMut(&Call<'_>) -> Option<Fault> + Send + 'static) {
         *lock(&self.faults) = Some(Box::new(hook));
     }
 
-    /// From now on nothing goes wrong.
+    /// Removes the hook: no more faults are injected.
     pub fn clear_faults(&self) {
         *lock(&self.faults) = None;
     }
 
-    /// Another handle to the same service with faults of its own, at first none: for a worker that is
-    /// cut off while others are not.
+    /// Another handle to the same service with its own faults, initially none: for a worker that is cut
+    /// off while others are not.
     #[must_use]
     pub fn with_own_faults(&self) -> Self {
         Self { shared: Arc::clone(&self.shared), faults: Arc::default() }
@@ -320,7 +320,7 @@ impl SimulatedKinesis {
         &self.shared.written
     }
 
-    /// Runs an operation that changes nothing others wait for.
+    /// Runs an operation that does not wake subscriptions.
     pub(crate) fn look<T>(
         &self,
         operation: impl FnOnce(&mut Service, SystemTime) -> Result<T, ServiceError>,
@@ -362,7 +362,7 @@ impl fmt::Debug for SimulatedKinesis {
     }
 }
 
-/// Every operation leaves the service whole, so a panic elsewhere does not make it unusable.
+/// Every operation leaves the service consistent, so a panic elsewhere does not make it unusable.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

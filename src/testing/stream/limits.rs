@@ -1,16 +1,16 @@
 use std::time::{Duration, SystemTime};
 
-/// The rates at which the simulated service throttles, each of which can be switched off with `None`.
+/// The rates at which the simulated service throttles. Each can be disabled with `None`.
 ///
-/// A rate can be exceeded by one second's worth at once, as the service allows; then calls fail with
+/// A rate can be exceeded by one second's worth at once, as in the service. After that, calls fail with
 /// `ProvisionedThroughputExceeded` or `LimitExceeded` until enough time has passed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
     /// GetRecords calls per second and shard.
     pub reads: Option<u32>,
-    /// Bytes read per second and shard by all GetRecords calls together, and by each registered
-    /// consumer on its own.
+    /// Bytes read per second and shard, by all GetRecords calls together and by each registered consumer
+    /// separately.
     pub read_bytes: Option<u32>,
     /// Records written per second and shard.
     pub writes: Option<u32>,
@@ -31,8 +31,8 @@ impl Limits {
         Self::default()
     }
 
-    /// The limits the service documents: 5 reads and 2 MiB per second and shard, 1,000 records and
-    /// 1 MiB written, 5 iterators, 1,000 lists per stream, 20 describes per account.
+    /// The documented limits of the service: 5 reads and 2 MiB per second and shard, 1,000 records and 1
+    /// MiB written, 5 iterators, 1,000 lists per stream, 20 describes per account.
     #[must_use]
     pub fn service() -> Self {
         Self {
@@ -47,16 +47,16 @@ impl Limits {
     }
 }
 
-/// What has been used of one rate: a bucket that holds one second's worth and refills steadily.
+/// The use of one rate: a token bucket that holds one second's worth and refills steadily.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Usage {
-    /// When everything used so far will have been refilled.
+    /// When the bucket will be full again.
     settled: Option<SystemTime>,
 }
 
 impl Usage {
-    /// Whether anything is left at `now`. Only that is required, so one large call may overdraw; it
-    /// is paid off by waiting.
+    /// Whether any tokens are left at `now`. One large call may overdraw the bucket; later calls then
+    /// wait.
     pub(super) fn allows(&self, now: SystemTime, rate: Option<u32>) -> bool {
         rate.is_none() || self.debt(now) < Duration::from_secs(1)
     }
@@ -76,7 +76,7 @@ impl Usage {
         }
     }
 
-    /// When [`allows`](Self::allows) will say yes.
+    /// When [`allows`](Self::allows) will return true.
     pub(super) fn allowed_at(&self, now: SystemTime, rate: Option<u32>) -> SystemTime {
         match rate {
             None => now,

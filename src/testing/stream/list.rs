@@ -8,12 +8,12 @@ use super::shard::ShardState;
 use super::shard::shard_index;
 use super::state::{StreamState, StreamStatus};
 
-/// A page of ListShards unless the caller wants another size.
+/// The size of a page of ListShards by default.
 const PAGE_DEFAULT: usize = 1000;
 const PAGE_MAX: usize = 10_000;
 const PREFIX: &str = "AAAAAAAAAAL";
 
-/// Which shards a listing keeps (`ShardFilter` of the Kinesis API).
+/// Which shards a listing contains (`ShardFilter` of the Kinesis API).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListFilter {
     AfterShard(u32),
@@ -26,7 +26,7 @@ pub(crate) enum ListFilter {
 
 impl ListFilter {
     #[cfg(feature = "local")]
-    /// The filter `AFTER_SHARD_ID`, also what `ExclusiveStartShardId` means.
+    /// The filter `AFTER_SHARD_ID`, which `ExclusiveStartShardId` means too.
     pub(crate) fn after_shard(id: &str) -> Result<Self, ServiceError> {
         let invalid = || ErrorCode::InvalidArgument.error(format!("{id} is not a shard id."));
         shard_index(id).map(Self::AfterShard).ok_or_else(invalid)
@@ -88,7 +88,7 @@ impl Service {
         self.listing(now, stream, filter, None, page)
     }
 
-    /// ListShards by token: the page after another.
+    /// ListShards by token: a following page.
     pub(crate) fn list_more_shards(
         &mut self,
         now: SystemTime,

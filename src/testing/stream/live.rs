@@ -21,17 +21,17 @@ impl SimulatedSubscription {
         Self { kinesis, id }
     }
 
-    /// Waits for the next event: a record, the end of the shard, or every five seconds an empty one.
-    /// `None` after five minutes or the end of the shard.
+    /// Waits for the next event: records, the end of the shard, or every five seconds an empty one.
+    /// Returns `None` after five minutes or the end of the shard.
     ///
     /// # Errors
     ///
-    /// `ResourceInUse` if another subscription took over, `ResourceNotFound` if the stream, the shard or
-    /// the consumer is gone.
+    /// `ResourceInUse` if another subscription replaced this one, `ResourceNotFound` if the stream, the
+    /// shard or the consumer is gone.
     ///
     /// # Cancel safety
     ///
-    /// No event is lost if this is dropped.
+    /// No event is lost if the future is dropped.
     pub async fn next(&mut self) -> Option<Result<SubscriptionEvent, ServiceError>> {
         let event = match self.next_stored().await? {
             Ok(event) => event,
@@ -48,7 +48,7 @@ impl SimulatedSubscription {
     /// [`next`](Self::next), with the records as they are stored.
     pub(crate) async fn next_stored(&mut self) -> Option<Result<Event, ServiceError>> {
         loop {
-            // Taken before looking, so that what is written in between is not missed.
+            // Created before looking, so that a write in between is not missed.
             let written = self.kinesis.written().notified();
             let clock = self.kinesis.clock();
             let now = clock.wall();
@@ -58,7 +58,7 @@ impl SimulatedSubscription {
                 NextEvent::Failed(error) => return Some(Err(error)),
                 NextEvent::WaitUntil(time) => {
                     let wait = time.duration_since(now).unwrap_or_default();
-                    // Whichever comes first, the next round finds out what happened.
+                    // Whichever comes first, the next iteration finds out what happened.
                     let _ = clock.timeout(wait, written).await;
                 }
             }

@@ -1,5 +1,5 @@
 //! The simulated stream: a pure model of the service ([`service::Service`] and the files that add
-//! operations to it), and a handle that gives it a lock, a clock and faults.
+//! operations to it), and a handle that adds a lock, a clock and faults.
 
 mod consumers;
 mod error;

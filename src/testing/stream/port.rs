@@ -116,7 +116,7 @@ impl StreamApi for SimulatedKinesis {
     ) -> Result<StreamConsumerDescription, StreamError> {
         let stream = stream_named(stream_arn);
         let call = Call { operation: "RegisterStreamConsumer", stream, shard: None };
-        // Even one that is active at once is first announced so.
+        // The response says CREATING even if the consumer is active at once.
         let describe = |arn: String| StreamConsumerDescription::new(arn, StreamConsumerStatus::Creating);
         self.answer(call, |_| self.register_consumer(stream, name).map(describe)).await
     }
@@ -139,8 +139,8 @@ impl StreamApi for SimulatedKinesis {
     }
 }
 
-/// A subscription whose events are calls of the operation `SubscribeToShardEvent` to whoever injects
-/// faults: an error breaks the subscription off, a delay holds it up.
+/// A subscription whose events are calls of the operation `SubscribeToShardEvent` to the fault hook: an
+/// error breaks the subscription, a delay delays the event.
 #[derive(Debug)]
 struct PortSubscription {
     subscription: SimulatedSubscription,
@@ -169,14 +169,15 @@ fn stream_named(arn: &str) -> &str {
 }
 
 impl SimulatedKinesis {
-    /// Makes a call as the fault that is injected into it, if any, has it. `operation` is told whether
-    /// it is to find no records.
+    /// Makes a call with the fault that is injected into it, if any. The argument of `operation` says
+    /// whether it must return no records.
     async fn answer<T>(
         &self,
         call: Call<'_>,
         operation: impl FnOnce(bool) -> Result<T, ServiceError>,
     ) -> Result<T, StreamError> {
-        // A real call always suspends; so does this one, or a busy reader would starve its runtime.
+        // A real call always suspends. So does this one; otherwise a busy reader would starve its
+        // runtime.
         tokio::task::yield_now().await;
         let subject = || call.shard.unwrap_or(call.stream).to_owned();
         let fail = |kind| StreamError::new(kind, call.operation, subject());

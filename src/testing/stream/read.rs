@@ -9,10 +9,10 @@ use super::state::StreamState;
 use crate::kinesis::{ChildShard, IteratorPosition};
 use crate::types::ShardId;
 
-/// The most records of one GetRecords call.
+/// The maximum number of records per GetRecords call.
 pub(crate) const LIMIT_MAX: u32 = 10_000;
 
-/// What one GetRecords call returned.
+/// The result of one GetRecords call.
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) records: Vec<Arc<StoredRecord>>,
@@ -80,7 +80,7 @@ impl Service {
         })
     }
 
-    /// An answer to GetRecords without records although some may follow, as the service sometimes
+    /// A response to GetRecords without records, although some may follow, as the service sometimes
     /// gives.
     pub(crate) fn empty_page(&mut self, now: SystemTime, iterator: &str) -> Result<Page, ServiceError> {
         let now = self.advance(now);
@@ -98,12 +98,12 @@ impl Service {
         })
     }
 
-    /// The shard an iterator is for, whether or not it is still valid.
+    /// The shard of an iterator, whether or not it is still valid.
     pub(super) fn shard_of_iterator(&self, iterator: &str) -> Option<ShardId> {
         IteratorToken::shard(iterator).map(shard_id)
     }
 
-    /// Every record the shard still has.
+    /// Every record that the shard still has.
     pub(crate) fn stored_records(
         &mut self,
         now: SystemTime,
@@ -115,7 +115,7 @@ impl Service {
 }
 
 impl StreamState {
-    /// What GetRecords and SubscribeToShard say at the end of a closed shard.
+    /// The child shards that GetRecords and SubscribeToShard return at the end of a closed shard.
     pub(super) fn child_shards(&self, parent: u32) -> Vec<ChildShard> {
         let Some(parent) = self.shards.get(&parent) else { return Vec::new() };
         self.children(&parent.id)

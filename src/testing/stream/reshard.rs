@@ -6,7 +6,7 @@ use super::shard::ShardState;
 use super::state::{Change, StreamMode, StreamState, StreamStatus};
 use crate::types::HashKeyRange;
 
-/// Splitting, merging and rescaling: what is checked when they are requested ...
+/// Splitting, merging and rescaling: validation when they are requested ...
 impl Service {
     /// SplitShard.
     pub(crate) fn split_shard(
@@ -62,8 +62,8 @@ impl Service {
         Ok(())
     }
 
-    /// UpdateShardCount with uniform scaling: from half to twice the present count. Returns the
-    /// present count.
+    /// UpdateShardCount with uniform scaling: from half to twice the current count. Returns the current
+    /// count.
     pub(crate) fn update_shard_count(
         &mut self,
         now: SystemTime,
@@ -87,7 +87,7 @@ impl Service {
     }
 }
 
-/// ... and how the shards change when they take effect.
+/// ... and the change of the shards when they take effect.
 impl StreamState {
     pub(super) fn split(&mut self, at: SystemTime, shard: u32, key: u128) -> Option<(u32, u32)> {
         let range = self.shards.get(&shard)?.hash_key_range;
@@ -104,8 +104,8 @@ impl StreamState {
         Some(self.add_shard(at, range, &[lower, upper]))
     }
 
-    /// Splits every shard at the boundaries of the wanted equal ranges, then merges what lies within
-    /// one of them, so that each new shard descends from all those whose keys it takes over.
+    /// Splits every shard at the boundaries of the target ranges, then merges the shards within each of
+    /// them, so that each new shard descends from all shards whose keys it takes over.
     pub(super) fn rescale(&mut self, at: SystemTime, shards: u32) {
         let ranges = equal_ranges(shards);
         for range in &ranges {
@@ -126,7 +126,7 @@ impl StreamState {
         }
     }
 
-    /// Closes `shards` and returns when: at least a moment after each was opened, so that parents and
+    /// Closes `shards` and returns the time: strictly after each was opened, so that parents and
     /// children are never open at the same time even if the clock stands still.
     fn close(&mut self, at: SystemTime, shards: &[u32]) -> SystemTime {
         let opened = shards.iter().filter_map(|index| self.shards.get(index)).map(|shard| shard.opened).max();
@@ -165,7 +165,7 @@ impl StreamState {
 
 /// All hash keys in `count` (at least one) ranges of equal size; the last takes the remainder.
 pub(super) fn equal_ranges(count: u32) -> Vec<HashKeyRange> {
-    // A single range of 2^128 keys has no size in 128 bits.
+    // The size of a single range of 2^128 keys does not fit into 128 bits.
     if count <= 1 {
         return vec![HashKeyRange::FULL];
     }

@@ -6,8 +6,8 @@ use crate::types::SequenceNumber;
 ///
 /// The layout is that of the service, because KCL for Java can check a record's shard against its
 /// sequence number: from the top a version, the shard's epoch in seconds, a count, the arrival time in
-/// seconds, the shard's index and the version again. So numbers grow within a shard by the count, are
-/// distinct across shards by the index, and a child's are above its parents' by the epoch.
+/// seconds, the shard's index and the version again. Within a shard, the count makes numbers grow.
+/// Across shards, the index makes them distinct, and the epoch puts a child's above its parents'.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ShardSequence {
     epoch: u64,
@@ -15,7 +15,7 @@ pub(super) struct ShardSequence {
 }
 
 const VERSION: u64 = 2;
-/// The count of the number that ends a closed shard.
+/// The count in the sequence number that ends a closed shard.
 const COUNT_END: u64 = i64::MAX as u64;
 
 impl ShardSequence {
@@ -30,12 +30,12 @@ impl ShardSequence {
         self.number(count, unix_seconds(at))
     }
 
-    /// The number at which the shard starts; below its first record's.
+    /// The number at which the shard starts; below that of its first record.
     pub(super) fn start(self) -> SequenceNumber {
         self.number(0, self.epoch)
     }
 
-    /// The number at which the shard ends; above its last record's.
+    /// The number at which the shard ends; above that of its last record.
     pub(super) fn end(self, at: SystemTime) -> SequenceNumber {
         self.number(COUNT_END, unix_seconds(at))
     }

@@ -11,8 +11,8 @@ use crate::types::StreamId;
 
 /// The whole simulated service: the streams of one account in one region.
 ///
-/// Pure: every call is given the time, and the same calls at the same times have the same results. A
-/// time earlier than one seen before counts as the later one.
+/// Pure: every call gets the time, and the same calls at the same times have the same results. A time
+/// earlier than a previous one counts as the previous one.
 #[derive(Debug)]
 pub(crate) struct Service {
     streams: BTreeMap<String, StreamState>,
@@ -32,7 +32,7 @@ pub(crate) const REGION: &str = "us-east-1";
 const RETENTION_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 const RECORD_BYTES_DEFAULT: usize = 1 << 20;
 const SHARDS_MAX: u32 = 100_000;
-/// How many shards a stream gets whose capacity is on demand.
+/// The number of shards of a stream with on-demand capacity.
 const SHARDS_ON_DEMAND: u32 = 4;
 
 impl Service {
@@ -65,7 +65,7 @@ impl Service {
     ) -> Result<(), ServiceError> {
         let now = self.advance(now);
         if !name.parse::<StreamId>().is_ok_and(|id| id.arn().is_none()) {
-            return Err(ErrorCode::Validation.error(format!("{name:?} is no stream name.")));
+            return Err(ErrorCode::Validation.error(format!("{name:?} is not a valid stream name.")));
         }
         if self.streams.contains_key(name) {
             return Err(ErrorCode::ResourceInUse.error(format!("Stream {name} already exists.")));
@@ -121,12 +121,12 @@ impl Service {
         Ok(())
     }
 
-    /// The stream as it is now.
+    /// The stream in its current state.
     pub(crate) fn stream(&mut self, now: SystemTime, name: &str) -> Result<&StreamState, ServiceError> {
         self.stream_mut(now, name).map(|stream| &*stream)
     }
 
-    /// The stream for DescribeStream and DescribeStreamSummary, which have a rate of their own.
+    /// The stream for DescribeStream and DescribeStreamSummary, which have their own rate.
     pub(crate) fn describe_stream(
         &mut self,
         now: SystemTime,
@@ -199,7 +199,7 @@ impl Service {
         Some(stream.name.clone())
     }
 
-    /// The later of `now` and every earlier call's.
+    /// The later of `now` and the time of every earlier call.
     pub(super) fn advance(&mut self, now: SystemTime) -> SystemTime {
         self.latest = self.latest.max(now);
         self.latest

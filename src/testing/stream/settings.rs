@@ -17,7 +17,7 @@ pub(crate) const SHARD_METRICS: [&str; 7] = [
     "WriteProvisionedThroughputExceeded",
 ];
 
-/// What is set for a stream and changes nothing about how it is read and written here.
+/// Settings of a stream that do not affect how it is read and written here.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
     /// The metrics that are enabled for its shards.
@@ -26,7 +26,7 @@ pub(crate) struct Settings {
     pub(crate) key: Option<String>,
 }
 
-/// What can be attached to a stream or consumer.
+/// The tags and policy of a stream or consumer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Attached {
     pub(crate) tags: BTreeMap<String, String>,
@@ -34,7 +34,7 @@ pub(crate) struct Attached {
     pub(crate) policy: Option<String>,
 }
 
-/// What something can be attached to.
+/// What tags and a policy can be attached to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Resource {
     /// A stream, by name.
@@ -44,7 +44,7 @@ pub(crate) enum Resource {
 }
 
 impl Service {
-    /// Changes settings of a stream that is ACTIVE. It is UPDATING until the service is done with it.
+    /// Changes settings of a stream that is ACTIVE. It is UPDATING until the change is complete.
     pub(crate) fn reconfigure<T>(
         &mut self,
         now: SystemTime,
@@ -60,7 +60,7 @@ impl Service {
         Ok(answer)
     }
 
-    /// What is attached to `resource`.
+    /// The tags and policy of `resource`.
     pub(crate) fn attached(
         &mut self,
         now: SystemTime,
@@ -101,7 +101,7 @@ pub(crate) fn shard_metrics(names: &[&str]) -> Result<BTreeSet<&'static str>, Se
             continue;
         }
         let known = SHARD_METRICS.into_iter().find(|known| known == name);
-        let unknown = || ErrorCode::Validation.error(format!("{name} is no shard-level metric."));
+        let unknown = || ErrorCode::Validation.error(format!("{name} is not a shard-level metric."));
         metrics.insert(known.ok_or_else(unknown)?);
     }
     if metrics.is_empty() {

@@ -8,11 +8,11 @@ use super::sequence::ShardSequence;
 use crate::kinesis::{IteratorPosition, Shard};
 use crate::types::{HashKeyRange, Record, SequenceNumber, ShardId};
 
-/// The most bytes of data one GetRecords call returns.
+/// The maximum number of bytes of data per GetRecords call.
 pub(super) const PAGE_BYTES_MAX: usize = 10 << 20;
 
-/// One shard with its records. A position in it is the ordinal of the record to be read next: the
-/// first record ever written is 0, and ordinals of trimmed records are never reused.
+/// One shard with its records. A position in it is the ordinal of the next record to read: the first
+/// record ever written is 0, and ordinals of trimmed records are never reused.
 #[derive(Debug)]
 pub(crate) struct ShardState {
     pub(crate) id: ShardId,
@@ -36,7 +36,7 @@ pub(super) struct Closed {
     pub(super) number: SequenceNumber,
 }
 
-/// What a shard's callers have used of its limits.
+/// The use of the shard's limits.
 #[derive(Debug, Default)]
 pub(super) struct ShardUsage {
     pub(super) reads: Usage,
@@ -46,13 +46,13 @@ pub(super) struct ShardUsage {
     pub(super) iterators: Usage,
 }
 
-/// A record as the stream keeps it, shared with everyone who reads it.
+/// A record as stored, shared with all its readers.
 #[derive(Debug)]
 pub(crate) struct StoredRecord {
     pub(crate) record: Record,
     pub(super) arrival: SystemTime,
-    /// The record as GetRecords writes it in JSON, made by the first read over HTTP and kept: as many
-    /// bytes again as base64 makes of the data, so that serving costs a copy and no encoding.
+    /// The record as GetRecords encodes it in JSON, created by the first read over HTTP and cached. It
+    /// takes as many bytes as base64 makes of the data, and makes serving a copy without encoding.
     #[cfg(feature = "local")]
     pub(crate) json: std::sync::OnceLock<bytes::Bytes>,
     /// The same in CBOR.
@@ -141,7 +141,7 @@ impl ShardState {
         number
     }
 
-    /// Forgets records that arrived before `horizon`.
+    /// Drops records that arrived before `horizon`.
     pub(super) fn trim(&mut self, horizon: SystemTime) {
         while self.records.front().is_some_and(|stored| stored.arrival < horizon) {
             self.records.pop_front();
@@ -149,7 +149,7 @@ impl ShardState {
         }
     }
 
-    /// The time of the oldest thing that retention will do away with: a record, or the closed shard.
+    /// The time of the oldest item that retention will remove: a record, or the closed shard.
     pub(super) fn oldest(&self) -> Option<SystemTime> {
         let record = self.records.front().map(|stored| stored.arrival);
         record.or_else(|| self.closed.as_ref().map(|closed| closed.at))
@@ -205,7 +205,7 @@ impl ShardState {
         let next = position + records.len() as u64;
         let is_tip = next == self.tip();
         let behind_latest = match records.last() {
-            // Zero would say that nothing follows.
+            // Zero would mean that nothing follows.
             Some(last) if !is_tip => {
                 now.duration_since(last.arrival).unwrap_or_default().max(Duration::from_millis(1))
             }
@@ -262,7 +262,7 @@ pub(super) fn shard_id(index: u32) -> ShardId {
     ShardId::from(format!("shardId-{index:012}"))
 }
 
-/// The index in a shard's identifier; `None` if it is no identifier of ours.
+/// The index in a shard's identifier; `None` if it is not one of this service.
 pub(super) fn shard_index(id: &str) -> Option<u32> {
     let index = id.strip_prefix("shardId-")?.parse().ok()?;
     (shard_id(index) == *id).then_some(index)

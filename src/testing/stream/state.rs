@@ -10,10 +10,10 @@ use super::shard::{ShardState, shard_index};
 use super::subscription::SubscriptionState;
 use crate::types::{EncryptionType, HashKeyRange, ShardId};
 
-/// One stream: its settings, its shards, and who is subscribed to them.
+/// One stream: its settings, shards and subscriptions.
 #[derive(Debug)]
 pub(crate) struct StreamState {
-    /// Tells streams of one name, created after one another, apart.
+    /// Distinguishes streams of the same name that were created one after the other.
     pub(super) incarnation: u64,
     pub(crate) name: String,
     pub(crate) arn: String,
@@ -31,7 +31,7 @@ pub(crate) struct StreamState {
     pub(super) open: BTreeMap<u128, u32>,
     pub(super) next_shard: u32,
     pub(super) pending: VecDeque<Pending>,
-    /// Until then nothing in the stream becomes too old to keep.
+    /// No record or shard of the stream expires before this time.
     pub(super) next_trim: SystemTime,
     pub(crate) consumers: BTreeMap<String, RegisteredConsumer>,
     pub(super) subscriptions: BTreeMap<(String, u32), SubscriptionState>,
@@ -82,7 +82,7 @@ pub(super) enum Change {
 }
 
 impl StreamState {
-    /// Makes the changes that are due and forgets what retention has passed.
+    /// Applies the changes that are due and drops what retention has passed.
     pub(super) fn advance(&mut self, now: SystemTime) {
         while self.pending.front().is_some_and(|pending| pending.due <= now) {
             if let Some(Pending { due, change }) = self.pending.pop_front() {
@@ -95,7 +95,7 @@ impl StreamState {
         }
     }
 
-    /// Forgets old records and shards, and finds out when that will be needed again.
+    /// Drops old records and shards, and computes when that will be needed again.
     fn trim(&mut self, now: SystemTime) {
         let horizon = self.horizon(now);
         self.shards.retain(|_, shard| shard.closed.as_ref().is_none_or(|closed| closed.at >= horizon));
@@ -126,14 +126,14 @@ impl StreamState {
         }
     }
 
-    /// Makes `change` at `due`: at once if that is now.
+    /// Makes `change` at `due`, or at once if that is now.
     pub(super) fn schedule(&mut self, now: SystemTime, due: SystemTime, change: Change) {
         self.status = StreamStatus::Updating;
         self.pending.push_back(Pending { due, change });
         self.advance(now);
     }
 
-    /// How records are encrypted that are put now.
+    /// The encryption of records that are put now.
     pub(crate) fn encryption_type(&self) -> EncryptionType {
         #[cfg(feature = "local")]
         if self.settings.key.is_some() {
@@ -142,7 +142,7 @@ impl StreamState {
         EncryptionType::None
     }
 
-    /// When the stream was created, to the second as the service says it.
+    /// When the stream was created, in whole seconds as in the service.
     pub(crate) fn creation_time(&self) -> SystemTime {
         let since_epoch = self.created.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         SystemTime::UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs())

@@ -10,20 +10,20 @@ use super::state::StreamState;
 use crate::kinesis::{ChildShard, IteratorPosition};
 use crate::types::SequenceNumber;
 
-/// A subscription ends by itself after this time.
+/// A subscription ends after this time.
 const LIFETIME: Duration = Duration::from_secs(300);
-/// How soon after one subscription another of the same consumer to the same shard is refused.
+/// A subscription within this time of another of the same consumer to the same shard is refused.
 const EXCLUSIVE: Duration = Duration::from_secs(5);
-/// An event without records is sent when nothing else was for this long.
+/// An empty event is sent when nothing else was sent for this long.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// The most data in one event, unless a single record is larger.
+/// The maximum amount of data in one event, unless a single record is larger.
 const EVENT_BYTES_MAX: usize = 1 << 20;
 const EVENT_RECORDS_MAX: usize = 10_000;
 
 /// One consumer's subscription to one shard, the latest if there were several.
 #[derive(Debug)]
 pub(crate) struct SubscriptionState {
-    /// Tells it from an earlier one, which it took over from.
+    /// Distinguishes it from an earlier one that it replaced.
     id: u64,
     started: SystemTime,
     position: u64,
@@ -31,7 +31,7 @@ pub(crate) struct SubscriptionState {
     read_bytes: Usage,
 }
 
-/// Names a subscription to whoever pulls its events.
+/// The handle with which events of a subscription are pulled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SubscriptionId {
     pub(crate) stream: String,
@@ -40,7 +40,7 @@ pub(crate) struct SubscriptionId {
     id: u64,
 }
 
-/// What one event of a subscription carries.
+/// The content of one event of a subscription.
 #[derive(Debug)]
 pub(crate) struct Event {
     pub(crate) records: Vec<Arc<StoredRecord>>,
@@ -50,20 +50,20 @@ pub(crate) struct Event {
     pub(crate) children: Vec<ChildShard>,
 }
 
-/// What a subscription has to say now.
+/// The result of pulling an event.
 #[derive(Debug)]
 pub(crate) enum NextEvent {
     Event(Event),
-    /// Nothing before this time, unless a record is written or the shard closes.
+    /// No event before this time, unless a record is written or the shard closes.
     WaitUntil(SystemTime),
-    /// It is over: five minutes have passed, or the shard has ended.
+    /// It ended: five minutes have passed, or the shard has ended.
     Completed,
-    /// It is over: taken over by another, or what it reads is gone.
+    /// It failed: another subscription replaced it, or what it reads is gone.
     Failed(ServiceError),
 }
 
 impl Service {
-    /// SubscribeToShard: takes over from an earlier subscription of the same consumer to the same shard.
+    /// SubscribeToShard: replaces an earlier subscription of the same consumer to the same shard.
     pub(crate) fn subscribe(
         &mut self,
         now: SystemTime,
@@ -95,7 +95,7 @@ impl Service {
         Ok(SubscriptionId { stream: name, consumer: consumer.name, shard, id })
     }
 
-    /// Pulls the next event. The caller that gets one must send it: it is not repeated.
+    /// Pulls the next event. The caller must send it: it is not returned again.
     pub(crate) fn next_event(&mut self, now: SystemTime, id: &SubscriptionId) -> NextEvent {
         let now = self.advance(now);
         let rate = self.limits.read_bytes;

@@ -9,7 +9,7 @@ use super::service::{ACCOUNT, Service};
 use super::state::{StreamState, StreamStatus};
 use crate::types::{PartitionKey, Record, SequenceNumber, ShardId};
 
-/// The most records and bytes (keys included) of one PutRecords call.
+/// The maximum number of records, and of bytes (keys included), per PutRecords call.
 const ENTRIES_MAX: usize = 500;
 const REQUEST_BYTES_MAX: usize = 10 << 20;
 const PARTITION_KEY_CHARACTERS_MAX: usize = 256;
@@ -18,7 +18,7 @@ const PARTITION_KEY_CHARACTERS_MAX: usize = 256;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NewRecord {
-    /// Decides the shard, by its MD5 hash, unless there is an explicit hash key.
+    /// Determines the shard by its MD5 hash, unless there is an explicit hash key.
     pub partition_key: PartitionKey,
     /// The hash key to use instead of the partition key's.
     pub explicit_hash_key: Option<u128>,
@@ -27,12 +27,12 @@ pub struct NewRecord {
 }
 
 impl NewRecord {
-    /// A record that goes where its partition key says.
+    /// A record whose partition key determines the shard.
     pub fn new(partition_key: impl Into<PartitionKey>, data: impl Into<Bytes>) -> Self {
         Self { partition_key: partition_key.into(), explicit_hash_key: None, data: data.into() }
     }
 
-    /// The same record, but going where `hash_key` says.
+    /// The same record with the explicit hash key `hash_key`.
     #[must_use]
     pub fn with_explicit_hash_key(mut self, hash_key: u128) -> Self {
         self.explicit_hash_key = Some(hash_key);
@@ -55,7 +55,7 @@ impl NewRecord {
 pub struct Placement {
     /// The shard.
     pub shard: ShardId,
-    /// The record's number in it.
+    /// The sequence number of the record.
     pub sequence_number: SequenceNumber,
 }
 
@@ -75,7 +75,8 @@ impl Service {
         stream.put(now, &limits, record)
     }
 
-    /// PutRecords: each record on its own, unless one of them makes the request as a whole invalid.
+    /// PutRecords: each record succeeds or fails individually, unless one of them makes the whole
+    /// request invalid.
     pub(crate) fn put_records(
         &mut self,
         now: SystemTime,

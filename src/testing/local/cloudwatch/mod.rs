@@ -1,4 +1,4 @@
-//! A CloudWatch that keeps what is put and gives it back.
+//! A CloudWatch that stores what is put and returns it.
 
 mod put;
 mod query;
@@ -13,7 +13,7 @@ use crate::testing::stream::ErrorCode;
 pub use self::sink::MetricPoint;
 pub(super) use self::sink::MetricSink;
 
-/// Answers one request.
+/// Handles one request.
 pub(super) fn answer(
     sink: &MetricSink,
     now: SystemTime,

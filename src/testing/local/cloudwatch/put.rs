@@ -45,7 +45,7 @@ fn point(namespace: &str, now: SystemTime, datum: &Wire) -> Result<MetricPoint, 
     })
 }
 
-/// Sample count, sum, minimum and maximum, however the datum gives them.
+/// Sample count, sum, minimum and maximum, in whichever form the datum has them.
 fn statistics(datum: &Wire) -> Result<[f64; 4], ApiError> {
     if let Some(set) = datum.get("StatisticValues") {
         let value = |name| set.get(name).and_then(Wire::float).ok_or_else(|| missing(name));

@@ -10,7 +10,7 @@ use super::sink::{MetricPoint, MetricSink};
 
 const METRICS_PER_PAGE: usize = 500;
 
-/// All points of a metric in one period, together.
+/// All points of a metric in one period, aggregated.
 #[derive(Debug, Clone)]
 struct Bucket {
     sample_count: f64,
@@ -23,7 +23,7 @@ struct Bucket {
 pub(super) fn get_metric_statistics(sink: &MetricSink, input: &Wire) -> Result<Wire, ApiError> {
     let statistics = input.texts("Statistics")?;
     if let Some(unknown) = statistics.iter().find(|name| Bucket::EMPTY.statistic(name).is_none()) {
-        return Err(invalid_value(format!("{unknown} is no statistic.")));
+        return Err(invalid_value(format!("{unknown} is not a statistic.")));
     }
     let buckets = buckets(sink, input, input)?;
     let datapoint = |(time, bucket): (SystemTime, Bucket)| {
@@ -52,9 +52,9 @@ pub(super) fn get_metric_data(sink: &MetricSink, input: &Wire) -> Result<Wire, A
         let stat = query.get("MetricStat").ok_or_else(|| missing("MetricStat"))?;
         let metric = stat.get("Metric").ok_or_else(|| missing("Metric"))?;
         let name = stat.required_text("Stat")?;
-        let unknown = || invalid_value(format!("{name} is no statistic the local endpoint computes."));
+        let unknown = || invalid_value(format!("The local endpoint does not compute the statistic {name}."));
         let (mut times, mut values) = (Vec::new(), Vec::new());
-        // Newest first, as the service has it unless told otherwise.
+        // Newest first, which is the service's default.
         for (time, bucket) in buckets_of(sink, metric, stat, input)?.into_iter().rev() {
             times.push(time.into());
             values.push(bucket.statistic(name).ok_or_else(unknown)?.into());
@@ -105,12 +105,12 @@ pub(super) fn list_metrics(sink: &MetricSink, input: &Wire) -> Result<Wire, ApiE
     Ok(Wire::map([("Metrics", Wire::list(page)), ("NextToken", next.into())]))
 }
 
-/// The buckets of a request that names its metric and period itself.
+/// The buckets of a request that names its metric and period directly.
 fn buckets(sink: &MetricSink, metric: &Wire, range: &Wire) -> Result<BTreeMap<SystemTime, Bucket>, ApiError> {
     buckets_of(sink, metric, range, range)
 }
 
-/// The points of `metric` within the times of `range`, by the `period` they fall into.
+/// The points of `metric` within `range`, by the `period` that contains them.
 fn buckets_of(
     sink: &MetricSink,
     metric: &Wire,

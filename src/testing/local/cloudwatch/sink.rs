@@ -2,16 +2,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-/// The most points that are kept; then the oldest make room.
+/// The maximum number of points kept; after that, the oldest are dropped.
 const POINTS_MAX: usize = 200_000;
 
-/// What has been put, in the order of arrival.
+/// The points that were put, in the order of arrival.
 #[derive(Debug, Default)]
 pub(in crate::testing::local) struct MetricSink {
     points: Mutex<VecDeque<MetricPoint>>,
 }
 
-/// What one datum of a PutMetricData call said.
+/// One datum of a PutMetricData call.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct MetricPoint {
@@ -21,17 +21,17 @@ pub struct MetricPoint {
     pub name: String,
     /// The dimensions of the metric, by name.
     pub dimensions: BTreeMap<String, String>,
-    /// When it was measured, or put if it did not say.
+    /// When it was measured, or put if the datum has no time.
     pub timestamp: SystemTime,
     /// The unit, such as `Milliseconds`; `None` if not given.
     pub unit: Option<String>,
-    /// How many values it stands for.
+    /// The number of values.
     pub sample_count: f64,
-    /// Their sum.
+    /// The sum of the values.
     pub sum: f64,
-    /// The smallest of them.
+    /// The smallest value.
     pub minimum: f64,
-    /// The largest of them.
+    /// The largest value.
     pub maximum: f64,
 }
 
@@ -46,7 +46,7 @@ impl MetricSink {
         }
     }
 
-    /// The points for which `wanted` holds, oldest first.
+    /// The points for which `wanted` returns true, oldest first.
     pub(in crate::testing::local) fn points(
         &self,
         wanted: impl Fn(&MetricPoint) -> bool,

@@ -1,4 +1,4 @@
-//! Tags and resource policies of streams and consumers.
+//! Tags and resource policies of streams and stream consumers.
 
 use super::super::wire::Wire;
 use super::{name_in_arn, stream_name};
@@ -32,7 +32,7 @@ pub(super) fn list_tags(kinesis: &SimulatedKinesis, input: &Wire) -> Result<Wire
     })
 }
 
-/// ListTagsForStream, which goes by pages.
+/// ListTagsForStream, which is paged.
 pub(super) fn list_stream_tags(kinesis: &SimulatedKinesis, input: &Wire) -> Result<Wire, ServiceError> {
     let resource = Resource::Stream(stream_name(input)?);
     let after = input.text("ExclusiveStartTagKey")?.unwrap_or_default();
@@ -92,7 +92,7 @@ fn resource(input: &Wire) -> Result<Resource, ServiceError> {
     }
 }
 
-/// The tags that a request gives.
+/// The tags in a request.
 pub(super) fn tags(input: &Wire) -> Result<Vec<(String, String)>, ServiceError> {
     let Some(tags) = input.get("Tags") else { return Ok(Vec::new()) };
     let Wire::Map(members) = tags else {

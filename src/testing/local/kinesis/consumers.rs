@@ -10,7 +10,7 @@ pub(super) fn register(kinesis: &SimulatedKinesis, input: &Wire) -> Result<Wire,
     kinesis.change(|service, now| {
         let consumer = service.register_consumer(now, &stream, name)?;
         service.attached(now, &Resource::Consumer(consumer.arn.clone()))?.tags.extend(tags);
-        // Even one that is active at once is first announced so.
+        // The response says CREATING even if the consumer is active at once.
         Ok(Wire::map([("Consumer", description(&consumer, false, None))]))
     })
 }

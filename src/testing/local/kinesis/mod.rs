@@ -1,4 +1,4 @@
-//! The Kinesis API in terms of the simulated service.
+//! The Kinesis API on top of the simulated service.
 
 mod attached;
 mod consumers;
@@ -15,7 +15,7 @@ use crate::types::{SequenceNumber, StreamId};
 
 use super::wire::{Wire, missing};
 
-/// Answers one request.
+/// Handles one request.
 pub(super) fn answer(
     kinesis: &SimulatedKinesis,
     operation: &str,
@@ -72,14 +72,14 @@ fn stream_name(input: &Wire) -> Result<String, ServiceError> {
     name_in_arn(arn)
 }
 
-/// The name in a stream's ARN. The account and region of the endpoint are whatever the caller thinks.
+/// The name in a stream's ARN. The endpoint accepts any account and region.
 fn name_in_arn(arn: &str) -> Result<String, ServiceError> {
     let id = arn.parse::<StreamId>().ok().filter(|id| id.arn().is_some());
     id.map(|id| id.name().to_owned())
         .ok_or_else(|| ErrorCode::InvalidArgument.error(format!("{arn} is not the ARN of a stream.")))
 }
 
-/// What GetRecords and SubscribeToShard say of the shards after a closed one.
+/// The child shards in responses of GetRecords and SubscribeToShard.
 pub(super) fn child_shards(children: &[ChildShard]) -> Wire {
     Wire::list(children.iter().map(|child| {
         Wire::map([
@@ -90,7 +90,7 @@ pub(super) fn child_shards(children: &[ChildShard]) -> Wire {
     }))
 }
 
-/// A position in a shard, whose members GetShardIterator and SubscribeToShard name differently.
+/// A position in a shard, whose members have different names in GetShardIterator and SubscribeToShard.
 pub(super) fn position(input: &Wire, kind: &str, number: &str) -> Result<IteratorPosition, ServiceError> {
     let sequence_number = || -> Result<SequenceNumber, ServiceError> {
         let text = input.text(number)?.ok_or_else(|| {
@@ -109,6 +109,6 @@ pub(super) fn position(input: &Wire, kind: &str, number: &str) -> Result<Iterato
             .time("Timestamp")?
             .map(IteratorPosition::AtTimestamp)
             .ok_or_else(|| ErrorCode::InvalidArgument.error(format!("Timestamp is needed for this {kind}."))),
-        other => Err(ErrorCode::Validation.error(format!("{other} is no {kind}."))),
+        other => Err(ErrorCode::Validation.error(format!("{other} is not a {kind}."))),
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn get_records(kinesis: &SimulatedKinesis, input: &Wire) -> Result<Wi
     ]))
 }
 
-/// What responses call it.
+/// Its name in responses.
 pub(in crate::testing::local) fn encryption_name(encryption: EncryptionType) -> &'static str {
     match encryption {
         EncryptionType::None => "NONE",

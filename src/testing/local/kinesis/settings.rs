@@ -1,4 +1,4 @@
-//! Monitoring and encryption of streams, which are kept and shown and change nothing else.
+//! Monitoring and encryption of streams: stored and returned, without any other effect.
 
 use super::super::wire::{Wire, missing};
 use super::records::encryption_name;
@@ -6,7 +6,7 @@ use super::stream_name;
 use crate::testing::SimulatedKinesis;
 use crate::testing::stream::{ErrorCode, ServiceError, StreamState, shard_metrics, stream_arn};
 
-/// What a KMS key may be named with: an id, an ARN or an alias.
+/// A KMS key can be given by an id, an ARN or an alias.
 const KEY_ID_MAX: usize = 2048;
 
 pub(super) fn enable_monitoring(kinesis: &SimulatedKinesis, input: &Wire) -> Result<Wire, ServiceError> {
@@ -59,12 +59,12 @@ fn set_key(kinesis: &SimulatedKinesis, input: &Wire, key: Option<String>) -> Res
     Ok(Wire::Null)
 }
 
-/// The key that a request names; the only type of encryption is with one.
+/// The key in a request; the only type of encryption is with a key.
 fn key(input: &Wire) -> Result<&str, ServiceError> {
     match input.required_text("EncryptionType")? {
         "KMS" => {}
         "NONE" => return Err(ErrorCode::InvalidArgument.error("EncryptionType must be KMS, not NONE.")),
-        other => return Err(ErrorCode::Validation.error(format!("{other} is no EncryptionType."))),
+        other => return Err(ErrorCode::Validation.error(format!("{other} is not an EncryptionType."))),
     }
     let key = input.text("KeyId")?.ok_or_else(|| missing("keyId"))?;
     if !(1..=KEY_ID_MAX).contains(&key.chars().count()) {
@@ -73,7 +73,7 @@ fn key(input: &Wire) -> Result<&str, ServiceError> {
     Ok(key)
 }
 
-/// What both kinds of description say of these settings.
+/// These settings in both kinds of description.
 pub(super) fn describe(stream: &StreamState) -> [(&'static str, Wire); 3] {
     let metrics = Wire::list(stream.settings.monitoring.iter().copied().map(Wire::from));
     let key = stream.settings.key.as_deref();

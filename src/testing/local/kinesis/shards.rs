@@ -95,6 +95,6 @@ fn filter(input: &Wire) -> Result<ListFilter, ServiceError> {
         "AT_LATEST" => Ok(ListFilter::AtLatest),
         "AT_TIMESTAMP" => Ok(ListFilter::AtTimestamp(time()?)),
         "FROM_TIMESTAMP" => Ok(ListFilter::FromTimestamp(time()?)),
-        other => Err(ErrorCode::Validation.error(format!("{other} is no type of ShardFilter."))),
+        other => Err(ErrorCode::Validation.error(format!("{other} is not a type of ShardFilter."))),
     }
 }

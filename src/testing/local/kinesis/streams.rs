@@ -7,7 +7,7 @@ use crate::testing::SimulatedKinesis;
 use crate::testing::stream::{ErrorCode, Resource, ServiceError, StreamMode, StreamState};
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// The range of retention the service offers, in hours.
+/// The retention range of the service, in hours.
 const RETENTION_HOURS: std::ops::RangeInclusive<u64> = 24..=8760;
 
 pub(super) fn create(kinesis: &SimulatedKinesis, input: &Wire) -> Result<Wire, ServiceError> {
@@ -123,7 +123,7 @@ pub(super) fn change_retention(
         let is_possible = if is_increase { hours >= current } else { hours <= current };
         if !is_possible || !RETENTION_HOURS.contains(&hours) {
             return Err(ErrorCode::InvalidArgument.error(format!(
-                "The retention of {current} hours cannot be changed to {hours} in this way."
+                "The retention of {current} hours cannot be changed to {hours} by this operation."
             )));
         }
         service.set_retention(now, &stream, HOUR * u32::try_from(hours).unwrap_or(u32::MAX))
@@ -150,7 +150,7 @@ pub(super) fn update_max_record_size(kinesis: &SimulatedKinesis, input: &Wire) -
     Ok(Wire::Null)
 }
 
-/// What both kinds of description say.
+/// The members that both kinds of description have.
 fn description(stream: &StreamState) -> Vec<(&'static str, Wire)> {
     let mut members = vec![
         ("StreamName", stream.name.as_str().into()),
@@ -173,7 +173,7 @@ fn mode(input: &Wire) -> Result<Option<StreamMode>, ServiceError> {
     match details.required_text("StreamMode")? {
         "PROVISIONED" => Ok(Some(StreamMode::Provisioned)),
         "ON_DEMAND" => Ok(Some(StreamMode::OnDemand)),
-        other => Err(ErrorCode::Validation.error(format!("{other} is no StreamMode."))),
+        other => Err(ErrorCode::Validation.error(format!("{other} is not a StreamMode."))),
     }
 }
 
