@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_aggregate_is_as_long_as_was_said_and_no_longer_than_allowed() {
+    fn an_aggregate_is_as_long_as_reported_and_no_longer_than_allowed() {
         for bytes_max in [100, 1000, 20_000, Aggregator::BYTES_MAX_DEFAULT] {
             let mut aggregator = Aggregator::with_bytes_max(bytes_max);
             let mut number = 0_u128;
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_never_fits_is_told_from_one_that_does_not_fit_now() {
+    fn a_record_that_never_fits_differs_from_one_that_does_not_fit_now() {
         let mut aggregator = Aggregator::with_bytes_max(200);
         assert_eq!(aggregator.add("key", None, &[0; 200]), Added::TooLarge);
         assert_eq!(aggregator.add("key", None, &[0; 100]), Added::Yes);

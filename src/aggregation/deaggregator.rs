@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_hand_on_makes_no_batch() {
+    fn no_records_make_no_batch() {
         let after = ExtendedSequenceNumber::new(9_u128.into(), 0);
         let page = vec![aggregate(8, &[b"gone"]), aggregate(9, &[b"gone"])];
         assert_eq!(Deaggregator::new(None).deaggregate(page, Some(&after), BATCH).count(), 0);

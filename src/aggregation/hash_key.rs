@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_those_of_javas_big_integer() {
+    fn numbers_parse_as_in_javas_big_integer() {
         let max = u128::MAX.to_string();
         let zeros_then_max = format!("{}{max}", "0".repeat(1000));
         for (text, value) in [
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn one_character_too_many_makes_any_number_none() {
+    fn one_extra_character_makes_any_number_invalid() {
         assert_eq!(parse_hash_key(&format!("{}x", "9".repeat(100))), None);
     }
 }

@@ -238,7 +238,10 @@ async fn a_request_without_a_response_times_out_and_is_sent_again() {
     assert!((60..63).contains(&took.as_secs()), "two timeouts of 30 s: {took:?}");
     assert_eq!(
         bench.seen(),
-        ["GetShardIterator on orders/shard-0 got no response", "GetRecords on orders/shard-0 got no answer"]
+        [
+            "GetShardIterator on orders/shard-0 got no response",
+            "GetRecords on orders/shard-0 got no response"
+        ]
     );
 }
 

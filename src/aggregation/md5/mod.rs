@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_instructions_of_this_processor_is_tested() {
+    fn every_instruction_set_of_this_cpu_is_tested() {
         let tested: Vec<String> = Hasher::all().iter().map(|hasher| format!("{hasher:?}")).collect();
         #[cfg(target_arch = "x86_64")]
         {

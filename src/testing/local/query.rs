@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_or_ignored() {
+    fn invalid_input_is_refused_or_ignored() {
         assert!(decode(b"a=%zz").is_err());
         assert!(decode(&[0xFF]).is_err());
         assert!(decode("a.".repeat(100).as_bytes()).is_err());

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn planned_faults_happen_in_order_and_as_often_as_planned() {
+    fn injected_faults_apply_in_order_and_as_often_as_requested() {
         let requests = Requests::default();
         requests.plan("a:B", 2, HttpFault::DropResponse);
         requests.plan("a:B", 1, HttpFault::DropRequest);

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_mean_the_same() {
+    fn both_formats_parse_alike() {
         for (text, seconds) in [
             ("1970-01-01T00:00:00Z", 0.0),
             ("2000-02-29T12:00:00Z", 951_825_600.0),

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_that_cannot_be_are_refused() {
+    fn invalid_positions_are_refused() {
         let (mut service, _) = service(1);
         for position in [
             IteratorPosition::At(SequenceNumber::from(12345)),
