@@ -10,9 +10,9 @@ use kinesis_consumer::lease::{Attribute, Fault, FaultHook, StoreErrorKind};
 use kinesis_consumer::testing::{Fault as StreamFault, FaultTable};
 use kinesis_consumer::{Checkpoint, Event};
 
-use crate::world::{FAILOVER, Habit, Heard, STREAM, World, start, until};
+use crate::world::{CheckpointPolicy, FAILOVER, Observed, STREAM, World, start, until};
 
-/// Requests go wrong with probability `share`, each time as `fault` says of a random number.
+/// Injects `fault(random number)` into requests with probability `share`.
 fn random(seed: u64, share: f64, fault: impl Fn(u64) -> Fault + Send + Sync + 'static) -> FaultHook {
     let rng = Mutex::new(fastrand::Rng::with_seed(seed));
     Arc::new(move |_, _| {
@@ -36,9 +36,9 @@ async fn a_stream_that_fails_in_every_way_loses_nothing() {
             .fold(FaultTable::seeded(seed), |table, kind| table.with_any(0.05, StreamFault::Error(kind)));
         let mut table = table.with_any(0.02, StreamFault::NoAnswer(Duration::from_secs(60)));
         world.kinesis.set_faults(move |call| table.fault_for(call));
-        // The first listing may fail as a whole; then the caller tries again.
+        // The first listing may fail as a whole; then the caller retries.
         let _a = loop {
-            let worker = world.worker("a", Habit::CheckpointEveryBatch).build().expect("valid settings");
+            let worker = world.worker("a", CheckpointPolicy::EveryBatch).build().expect("valid settings");
             if let Ok(handle) = worker.start().await {
                 break handle;
             }
@@ -49,7 +49,7 @@ async fn a_stream_that_fails_in_every_way_loses_nothing() {
             world.kinesis.split(STREAM, &open[0].id).expect("split");
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
-        world.all_heard_within(FAILOVER * 60).await;
+        world.all_delivered_within(FAILOVER * 60).await;
         assert_eq!(world.check_order(), 0, "seed {seed}");
     }
 }
@@ -66,7 +66,7 @@ async fn a_lease_table_that_fails_and_loses_answers_loses_nothing() {
         });
         let worker = |name: &str| {
             world
-                .worker(name, Habit::CheckpointEveryBatch)
+                .worker(name, CheckpointPolicy::EveryBatch)
                 .lease_store(world.unreliable_table(Arc::clone(&hook)))
         };
         let _a = start(worker("a")).await;
@@ -77,7 +77,7 @@ async fn a_lease_table_that_fails_and_loses_answers_loses_nothing() {
             world.kinesis.split(STREAM, &open[0].id).expect("split");
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
-        world.all_heard_within(FAILOVER * 60).await;
+        world.all_delivered_within(FAILOVER * 60).await;
         world.check_order();
         until(
             FAILOVER * 60,
@@ -97,7 +97,7 @@ async fn answers_that_are_lost_cost_no_lease_and_no_duplicate() {
             let mut turns = turns.lock().expect("not poisoned");
             let turn: &mut u32 = turns.entry((operation, key.cloned())).or_default();
             *turn += 1;
-            // Every second answer to each kind of write on each row.
+            // Every second response to each kind of write on each row.
             if operations.contains(&operation) && turn.is_multiple_of(2) {
                 Fault::answer_lost()
             } else {
@@ -106,14 +106,14 @@ async fn answers_that_are_lost_cost_no_lease_and_no_duplicate() {
         })
     };
     let hook = lose(&["RenewLease", "UpdateLease", "TakeLease", "CreateLease", "ReleaseLease"]);
-    let a =
-        start(world.worker("a", Habit::CheckpointEveryBatch).lease_store(world.unreliable_table(hook))).await;
+    let a = start(world.worker("a", CheckpointPolicy::EveryBatch).lease_store(world.unreliable_table(hook)))
+        .await;
     let mut events = a.events();
     for _ in 0..20 {
         world.put(64);
         tokio::time::sleep(Duration::from_secs(3)).await;
     }
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     assert_eq!(world.check_order(), 0);
     a.shutdown().await.expect("processors return");
     drop(a);
@@ -133,21 +133,21 @@ async fn a_worker_cut_off_from_the_table_stops_before_others_take_over() {
             move |_, _| if cut_off.load(Ordering::Relaxed) { Fault::never_sent() } else { Fault::default() },
         )
     };
-    let _a =
-        start(world.worker("a", Habit::CheckpointEveryBatch).lease_store(world.unreliable_table(hook))).await;
+    let _a = start(world.worker("a", CheckpointPolicy::EveryBatch).lease_store(world.unreliable_table(hook)))
+        .await;
     world.put(32);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     cut_off.store(true, Ordering::Relaxed);
     tokio::time::sleep(FAILOVER).await;
     let before = world.log().len();
     world.put(32);
     tokio::time::sleep(FAILOVER * 2).await;
     let records = |from: usize| {
-        world.log()[from..].iter().filter(|entry| matches!(entry.heard, Heard::Record { .. })).count()
+        world.log()[from..].iter().filter(|entry| matches!(entry.observed, Observed::Record { .. })).count()
     };
     assert_eq!(records(before), 0, "nothing is delivered without a lease");
     let _b = world.start("b").await;
-    world.all_heard_within(FAILOVER * 3).await;
+    world.all_delivered_within(FAILOVER * 3).await;
     assert_eq!(world.check_order(), 0);
 }
 
@@ -173,12 +173,12 @@ async fn a_worker_killed_while_shards_split_and_merge_loses_nothing() {
     }
     let _last = world.start("last").await;
     world.put(160);
-    world.all_heard_within(FAILOVER * 12).await;
+    world.all_delivered_within(FAILOVER * 12).await;
     world.check_order();
 }
 
 #[tokio::test(start_paused = true)]
-async fn rows_that_cannot_be_read_are_told_and_left_alone() {
+async fn unreadable_rows_are_reported_and_left_alone() {
     let world = World::new(2);
     let text = |text: &str| Attribute::S(text.to_owned());
     let broken: [(&str, &str, Option<Attribute>); 4] = [
@@ -204,8 +204,7 @@ async fn rows_that_cannot_be_read_are_told_and_left_alone() {
         };
         assert!(world.table.insert_item(row));
     }
-    // A row of a shard as another implementation may have left it: optional attributes missing, others
-    // added.
+    // A lease row as another implementation may have left it: optional attributes missing, others added.
     let open = world.kinesis.open_shards(STREAM).expect("a stream");
     for shard in &open {
         let mut row = row(shard.id.as_str());
@@ -216,26 +215,26 @@ async fn rows_that_cannot_be_read_are_told_and_left_alone() {
     }
     let before = world.table.items();
     world.put(160);
-    let handle = start(world.worker("a", Habit::CheckpointEveryBatch)).await;
+    let handle = start(world.worker("a", CheckpointPolicy::EveryBatch)).await;
     let mut events = handle.events();
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     handle.shutdown().await.expect("processors return");
     drop(handle);
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     while let Some(event) = events.next().await {
         if let Event::LeaseUnreadable { row } = event {
-            told.push(row);
+            reported.push(row);
         }
     }
     let after = world.table.items();
     for (key, attribute, _) in &broken {
         assert_eq!(after.get(*key), before.get(*key), "left alone");
         assert!(
-            told.iter().any(|row| row.contains(key) && row.contains(attribute)),
-            "{key} {attribute}: {told:?}"
+            reported.iter().any(|row| row.contains(key) && row.contains(attribute)),
+            "{key} {attribute}: {reported:?}"
         );
     }
-    assert_eq!(told.len(), broken.len(), "told once each: {told:?}");
+    assert_eq!(reported.len(), broken.len(), "reported once each: {reported:?}");
     for shard in &open {
         let row = &after[shard.id.as_str()];
         assert_eq!(row.get("somethingElse"), Some(&Attribute::Bool(true)), "unknown attributes survive");
@@ -247,20 +246,20 @@ async fn a_hole_in_the_leases_is_filled() {
     let world = World::new(4);
     let a = world.start("a").await;
     world.put(64);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     a.shutdown().await.expect("processors return");
-    // Somebody deletes a row: its shard has to start from scratch.
+    // A row is deleted by hand: its shard has to start from scratch.
     let rows = world.table.items();
     let table = kinesis_consumer::lease::MemoryLeaseStore::default();
     for (_, row) in rows.into_iter().skip(1) {
         assert!(table.insert_item(row));
     }
-    let b = world.worker("b", Habit::CheckpointEveryBatch).lease_store(Arc::new(table.clone()));
+    let b = world.worker("b", CheckpointPolicy::EveryBatch).lease_store(Arc::new(table.clone()));
     let _b = start(b).await;
     until(Duration::from_secs(60), || table.items().len() == 4, || format!("{:?}", table.items().keys()))
         .await;
     world.put(64);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     let leases = world.leases();
     assert!(leases.iter().all(|lease| lease.checkpoint > Checkpoint::Latest));
 }
@@ -276,7 +275,7 @@ async fn hash_key_ranges_that_old_rows_lack_are_filled_in() {
     }
     world.put(32);
     let _a = world.start("a").await;
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     let all_known = || world.leases().iter().all(|lease| lease.hash_key_range.is_some());
     until(Duration::from_secs(60), all_known, || format!("{:?}", world.leases())).await;
     assert!(

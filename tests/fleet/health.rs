@@ -1,5 +1,4 @@
-//! What a user sees of a consumer from outside: its health, its events to their end, and the kinds of its
-//! errors.
+//! A consumer as seen by its user: its health, its events to their end, and the kinds of its errors.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -16,7 +15,7 @@ use kinesis_consumer::{
     Events, Health, KinesisClientRecord, ShardRecordProcessor, ShardRecordProcessorFactory, StopReason,
 };
 
-use crate::world::{FAILOVER, Habit, STREAM, World, start, until};
+use crate::world::{CheckpointPolicy, FAILOVER, STREAM, World, start, until};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const READS: &[&str] = &["ListLeases", "ListLeaseKeysForWorker"];
@@ -25,7 +24,7 @@ const WRITES: &[&str] = &["RenewLease", "UpdateLease", "TakeLease", "ReleaseLeas
 /// Whether faults are switched on.
 type Switch = Arc<AtomicBool>;
 
-/// While the switch is on, these operations go wrong.
+/// While the switch is on, these operations fail.
 fn switched(on: &Switch, operations: &[&'static str], fault: Fault) -> FaultHook {
     let (on, operations) = (Arc::clone(on), operations.to_vec());
     Arc::new(move |operation, _| {
@@ -62,14 +61,14 @@ async fn is_within(limit: Duration, handle: &ConsumerHandle, health: Health) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_go_from_the_start_to_the_end_whoever_keeps_a_handle() {
+async fn events_last_from_start_to_end_even_if_a_handle_is_kept() {
     let world = World::new(1);
-    let consumer = world.worker("a", Habit::CheckpointEveryBatch).build().expect("valid settings");
+    let consumer = world.worker("a", CheckpointPolicy::EveryBatch).build().expect("valid settings");
     let mut events = consumer.events();
     let handle = consumer.start().await.expect("started");
     let (_, listening) = collect(handle.events());
     world.put(16);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     handle.shutdown().await.expect("processors return");
     tokio::time::timeout(MINUTE, listening).await.expect("the events end").expect("no panic");
     let mut all = Vec::new();
@@ -112,7 +111,7 @@ async fn a_consumer_whose_loop_panicked_has_failed() {
             })
         };
         let table = world.unreliable_table(hook);
-        let a = start(world.worker("a", Habit::CheckpointEveryBatch).lease_store(table)).await;
+        let a = start(world.worker("a", CheckpointPolicy::EveryBatch).lease_store(table)).await;
         let (events, listening) = collect(a.events());
         is_within(FAILOVER, &a, Health::Healthy).await;
         on.store(true, Ordering::Relaxed);
@@ -140,13 +139,13 @@ async fn a_lease_table_that_cannot_be_used_for_the_failover_time_is_degraded_unt
         for operations in [&all[..], READS, WRITES] {
             for fault in faults {
                 if mode == CoordinationMode::Leader && operations == WRITES && fault == Fault::answer_lost() {
-                    // The writes land, and the lock shows that this worker is there.
+                    // The writes land, and the lock shows that this worker is alive.
                     continue;
                 }
                 let world = World::new(2);
                 let on = Switch::default();
                 let table = world.unreliable_table(switched(&on, operations, fault));
-                let worker = world.worker("a", Habit::NeverCheckpoint).lease_store(table);
+                let worker = world.worker("a", CheckpointPolicy::Never).lease_store(table);
                 let a = start(in_mode(worker, mode)).await;
                 until(FAILOVER * 3, || a.status().shards.len() == 2, || format!("{:?}", a.status())).await;
                 tokio::time::sleep(MINUTE).await;
@@ -179,7 +178,7 @@ async fn a_table_that_is_deleted_is_created_again_and_reported_once() {
                 if operation != "EnsureTable" {
                     return Fault::refused(StoreErrorKind::TableMissing);
                 }
-                // The first two tries fail.
+                // The first two attempts fail.
                 match created.fetch_add(1, Ordering::Relaxed) {
                     0 => return Fault::refused(StoreErrorKind::Denied),
                     1 => return Fault::never_sent(),
@@ -188,23 +187,23 @@ async fn a_table_that_is_deleted_is_created_again_and_reported_once() {
                 Fault::default()
             })
         };
-        let worker = world.worker("a", Habit::CheckpointEveryBatch);
+        let worker = world.worker("a", CheckpointPolicy::EveryBatch);
         let a = start(in_mode(worker.lease_store(world.unreliable_table(hook)), mode)).await;
         let (events, _listening) = collect(a.events());
         world.put(32);
-        world.all_heard_within(FAILOVER).await;
+        world.all_delivered_within(FAILOVER).await;
         on.store(true, Ordering::Relaxed);
         is_within(FAILOVER, &a, Health::Degraded).await;
         assert!(a.status().problems[0].contains("does not exist"), "{:?}", a.status().problems);
         until(MINUTE, || created.load(Ordering::Relaxed) == 3, || format!("{:?}", a.status())).await;
         is_within(MINUTE, &a, Health::Healthy).await;
         world.put(32);
-        world.all_heard_within(MINUTE).await;
+        world.all_delivered_within(MINUTE).await;
         assert_eq!(count(&events, |event| *event == Event::LeaseTableMissing), 1);
     }
 }
 
-/// A worker that can take nothing, while others have died.
+/// A worker that cannot take a lease, while others have died.
 #[tokio::test(start_paused = true)]
 async fn shards_that_nobody_reads_are_a_problem_of_those_who_may_take_them() {
     let world = World::new(4);
@@ -213,7 +212,7 @@ async fn shards_that_nobody_reads_are_a_problem_of_those_who_may_take_them() {
     let table = world.unreliable_table(hook);
     let a = world.start("a").await;
     until(FAILOVER, || a.status().shards.len() == 4, || format!("{:?}", a.status())).await;
-    let b = start(world.worker("b", Habit::CheckpointEveryBatch).lease_store(table)).await;
+    let b = start(world.worker("b", CheckpointPolicy::EveryBatch).lease_store(table)).await;
     until(MINUTE, || b.status().shards.len() == 2, || format!("{:?}", b.status())).await;
     tokio::time::sleep(MINUTE).await;
     assert_eq!((a.status().health, b.status().health), (Health::Healthy, Health::Healthy));
@@ -232,7 +231,7 @@ async fn shards_that_nobody_reads_are_a_problem_of_those_who_may_take_them() {
 enum AtEnd {
     Nothing,
     Panic,
-    /// Nothing for so many calls, then what is right.
+    /// Does nothing for this many calls, then what is right.
     EndAfter(u64),
 }
 
@@ -297,9 +296,9 @@ async fn an_end_that_is_never_stored_is_reported_and_degraded() {
     }
 }
 
-/// A worker of this name, with chance of its own.
+/// A worker of this name, with its own seed.
 async fn twin(world: &World, name: &str, seed: u64, mode: CoordinationMode) -> ConsumerHandle {
-    let worker = in_mode(world.worker(name, Habit::CheckpointEveryBatch), mode);
+    let worker = in_mode(world.worker(name, CheckpointPolicy::EveryBatch), mode);
     start(in_simulation(worker, world.now(), 1.0, seed)).await
 }
 
@@ -308,7 +307,7 @@ fn is_duplicate(event: &Event) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_workers_of_one_name_come_to_rest_and_are_reported() {
+async fn two_workers_with_one_name_settle_and_are_reported() {
     for mode in [CoordinationMode::Independent, CoordinationMode::Leader] {
         for pause in [Duration::ZERO, Duration::from_secs(1), FAILOVER, MINUTE * 2] {
             let world = World::new(4);
@@ -342,16 +341,16 @@ async fn two_workers_of_one_name_come_to_rest_and_are_reported() {
             );
             assert!(world.missing().is_empty(), "{case}");
 
-            // The other goes on when one of them dies.
+            // The other worker continues when one of them dies.
             drop(if a.status().shards.is_empty() { b } else { a });
             world.put(64);
-            world.all_heard_within(FAILOVER * 6).await;
+            world.all_delivered_within(FAILOVER * 6).await;
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_under_the_same_name_is_not_taken_for_a_twin() {
+async fn a_restart_under_the_same_name_is_not_reported_as_a_duplicate() {
     for mode in [CoordinationMode::Independent, CoordinationMode::Leader] {
         let world = World::new(4);
         let other = twin(&world, "other", 7, mode).await;
@@ -372,7 +371,7 @@ async fn a_restart_under_the_same_name_is_not_taken_for_a_twin() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_that_are_lost_do_not_make_a_twin() {
+async fn lost_responses_are_not_reported_as_a_duplicate() {
     for seed in 0..8 {
         let world = World::new(4);
         let rng = Mutex::new(fastrand::Rng::with_seed(seed));
@@ -380,7 +379,7 @@ async fn answers_that_are_lost_do_not_make_a_twin() {
             let mut rng = rng.lock().expect("not poisoned");
             if rng.f64() < 0.4 { Fault::answer_lost() } else { Fault::stale(rng.usize(..4)) }
         });
-        let worker = |name: &str| world.worker(name, Habit::CheckpointEveryBatch);
+        let worker = |name: &str| world.worker(name, CheckpointPolicy::EveryBatch);
         let a = start(worker("a").lease_store(world.unreliable_table(Arc::clone(&hook)))).await;
         let b = start(worker("b").lease_store(world.unreliable_table(hook))).await;
         let logs = [collect(a.events()).0, collect(b.events()).0];
@@ -394,7 +393,7 @@ async fn answers_that_are_lost_do_not_make_a_twin() {
     }
 }
 
-/// Keeps the kinds of errors its checkpoints met.
+/// Collects the kinds of errors of its checkpoints.
 #[derive(Clone, Default)]
 struct Kinds(Arc<Mutex<BTreeSet<ErrorKind>>>);
 
@@ -433,7 +432,7 @@ async fn a_failure_has_the_same_kind_at_the_start_and_at_a_checkpoint() {
         let world = World::new(1);
         let always = Arc::new(AtomicBool::new(true));
         let table = |operation| world.unreliable_table(switched(&always, &[operation], Fault::refused(kind)));
-        let cannot_start = world.worker("b", Habit::NeverCheckpoint).lease_store(table("EnsureTable"));
+        let cannot_start = world.worker("b", CheckpointPolicy::Never).lease_store(table("EnsureTable"));
         let error = cannot_start.build().expect("valid settings").start().await.expect_err("no table");
         assert_eq!(error.kind(), expected, "{error}");
 
@@ -484,7 +483,7 @@ fn a_start_without_a_runtime_is_an_error() {
         .build()
         .expect("a runtime")
         .block_on(async { World::new(1) });
-    let consumer = world.worker("a", Habit::NeverCheckpoint).build().expect("valid settings");
+    let consumer = world.worker("a", CheckpointPolicy::Never).build().expect("valid settings");
     let mut starting = Box::pin(consumer.start());
     let std::task::Poll::Ready(outcome) = starting.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     else {

@@ -1,5 +1,5 @@
-//! Which stream, and which instant, a lease stands for: streams that are created again, `LATEST`, lineage
-//! that is lost, tables that are not this consumer's, and rows that somebody deletes.
+//! Which stream, and which instant, a lease belongs to: streams that are created again, `LATEST`, lost
+//! lineage, tables of other consumers, and deleted rows.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use kinesis_consumer::{
     Events, Health, LeaseKey, ManagementConfig, OnRecreatedStream, StartStrategy,
 };
 
-use crate::world::{FAILOVER, Habit, Heard, STREAM, World, start, until};
+use crate::world::{CheckpointPolicy, FAILOVER, Observed, STREAM, World, start, until};
 
 const PAYMENTS: &str = "payments";
 const SECOND: Duration = Duration::from_secs(1);
@@ -45,30 +45,30 @@ async fn drain(events: &mut Events) -> Vec<Event> {
     let mut drained = Vec::new();
     while let Ok(Some(event)) = tokio::time::timeout(Duration::ZERO, events.next()).await {
         drained.push(event);
-        // Else the runtime makes a task that reads this much wait.
+        // Otherwise the runtime suspends a task that reads this much.
         tokio::task::yield_now().await;
     }
     drained
 }
 
-/// What `worker` got, duplicates too: key and number.
+/// The records delivered to `worker`, including duplicates: key and number.
 fn heard_by(world: &World, worker: &str) -> Vec<(String, u64)> {
     let of_worker = world.log().into_iter().filter(|entry| entry.worker == worker);
-    let record = |heard| match heard {
-        Heard::Record { key, text, .. } => Some((key, text.parse().expect("a number"))),
+    let record = |observed| match observed {
+        Observed::Record { key, text, .. } => Some((key, text.parse().expect("a number"))),
         _ => None,
     };
-    of_worker.filter_map(|entry| record(entry.heard)).collect()
+    of_worker.filter_map(|entry| record(entry.observed)).collect()
 }
 
 /// A stream of two shards that was read and split before it was deleted.
 async fn earlier_stream(world: &World) {
     world.put(32);
-    world.all_heard_within(FAILOVER * 2).await;
+    world.all_delivered_within(FAILOVER * 2).await;
     let first = world.kinesis.open_shards(STREAM).expect("a stream")[0].id.clone();
     world.kinesis.split(STREAM, &first).expect("split");
     world.put(32);
-    world.all_heard_within(FAILOVER * 6).await;
+    world.all_delivered_within(FAILOVER * 6).await;
     world.all_stored_within(FAILOVER * 6).await;
 }
 
@@ -106,13 +106,13 @@ async fn by_a_setting_a_stream_that_was_created_again_is_read_from_its_oldest_re
     for mode in [CoordinationMode::Independent, CoordinationMode::Leader] {
         for shards in [1, 2, 3, 5] {
             let world = World::new(2);
-            let worker = |name| starting_over(world.worker(name, Habit::CheckpointEveryBatch), mode);
+            let worker = |name| starting_over(world.worker(name, CheckpointPolicy::EveryBatch), mode);
             let a = start(worker("a")).await;
             earlier_stream(&world).await;
             a.shutdown().await.expect("processors return");
             create_again(&world, shards).await;
             let b = start(worker("b")).await;
-            world.all_heard_within(10 * MINUTE).await;
+            world.all_delivered_within(10 * MINUTE).await;
             until(2 * MINUTE, || problem(&b).is_none(), || format!("{:?}", b.status())).await;
             assert_eq!(b.status().health, Health::Healthy, "{shards}");
             let open: BTreeSet<_> = world
@@ -137,7 +137,7 @@ async fn several_streams_go_on_where_one_was_created_again() {
     tokio::time::sleep(SECOND).await;
     world.put(16);
     world.put_to(PAYMENTS, "pay", 16);
-    world.all_heard_within(FAILOVER * 2).await;
+    world.all_delivered_within(FAILOVER * 2).await;
     world.all_stored_within(FAILOVER * 2).await;
     a.shutdown().await.expect("processors return");
     world.kinesis.delete_stream(STREAM).expect("deleted");
@@ -147,21 +147,21 @@ async fn several_streams_go_on_where_one_was_created_again() {
     tokio::time::sleep(MINUTE).await;
     let _b = start(worker("b")).await;
     world.put_to(PAYMENTS, "pay", 16);
-    // What was written before `b` started, too.
-    world.all_heard_within(5 * MINUTE).await;
+    // Including what was written before `b` started.
+    world.all_delivered_within(5 * MINUTE).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn latest_is_one_instant_for_who_goes_on_after_a_crash() {
+async fn latest_is_one_instant_across_a_crash() {
     for mode in [CoordinationMode::Independent, CoordinationMode::Leader] {
         let world = World::new(2);
         let mut coordination = CoordinationConfig::default();
         coordination.mode = mode;
-        let worker = |name, habit| at_latest(world.worker(name, habit)).coordination(coordination.clone());
+        let worker = |name, policy| at_latest(world.worker(name, policy)).coordination(coordination.clone());
         world.put(16);
         let before: BTreeSet<_> = world.missing();
         tokio::time::sleep(SECOND).await;
-        let a = start(worker("a", Habit::NeverCheckpoint)).await;
+        let a = start(worker("a", CheckpointPolicy::Never)).await;
         tokio::time::sleep(SECOND).await;
         world.put(32);
         until(FAILOVER, || world.missing() == before, || format!("{:?}", world.missing())).await;
@@ -169,7 +169,7 @@ async fn latest_is_one_instant_for_who_goes_on_after_a_crash() {
         tokio::time::sleep(SECOND).await;
         world.put(32);
         tokio::time::sleep(3 * FAILOVER).await;
-        let _b = start(worker("b", Habit::CheckpointEveryBatch)).await;
+        let _b = start(worker("b", CheckpointPolicy::EveryBatch)).await;
         until(5 * MINUTE, || heard_by(&world, "b").len() >= 64, || format!("{:?}", world.missing())).await;
         tokio::time::sleep(MINUTE).await;
         assert_eq!(world.missing(), before, "what was written before the application started is not read");
@@ -180,21 +180,21 @@ async fn latest_is_one_instant_for_who_goes_on_after_a_crash() {
 #[tokio::test(start_paused = true)]
 async fn latest_is_the_same_instant_after_a_steal_before_the_first_checkpoint() {
     let world = World::new(4);
-    let worker = |name| at_latest(world.worker(name, Habit::NeverCheckpoint));
+    let worker = |name| at_latest(world.worker(name, CheckpointPolicy::Never));
     let _a = start(worker("a")).await;
     tokio::time::sleep(SECOND).await;
     world.put(64);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     let b = start(worker("b")).await;
     let shares = || b.status().shards.len() == 2;
     until(5 * MINUTE, shares, || format!("{:?}", world.owners())).await;
     world.put(64);
-    world.all_heard_within(FAILOVER * 2).await;
+    world.all_delivered_within(FAILOVER * 2).await;
     let again = heard_by(&world, "b").iter().filter(|(_, number)| *number < 4).count();
     assert!(again > 0, "what a had processed of these shards without a checkpoint comes again");
 }
 
-/// The other leases move on at once, so the one that failed must not be planned anew.
+/// The other leases move on at once, so the one that failed must not be planned again.
 #[tokio::test(start_paused = true)]
 async fn a_first_lease_that_could_not_be_created_starts_at_the_same_instant_as_the_others() {
     let world = World::new(2);
@@ -211,7 +211,7 @@ async fn a_first_lease_that_could_not_be_created_starts_at_the_same_instant_as_t
                 .is_ok();
         if refuses { Fault::refused(StoreErrorKind::Throttled) } else { Fault::default() }
     });
-    let worker = at_latest(world.worker("a", Habit::CheckpointEveryBatch));
+    let worker = at_latest(world.worker("a", CheckpointPolicy::EveryBatch));
     let _a = start(worker.lease_store(world.unreliable_table(hook))).await;
     world.put(32);
     until(FAILOVER, || world.missing() == before, || format!("{:?}", world.missing())).await;
@@ -220,7 +220,7 @@ async fn a_first_lease_that_could_not_be_created_starts_at_the_same_instant_as_t
     assert_eq!(world.missing(), before, "what was written before the application started is not read");
 }
 
-/// A row at `LATEST` that another library made says nothing of the instant.
+/// A row at `LATEST` that another library created does not contain the instant.
 #[tokio::test(start_paused = true)]
 async fn the_instant_is_stored_when_a_lease_is_first_acquired() {
     let world = World::new(1);
@@ -228,15 +228,15 @@ async fn the_instant_is_stored_when_a_lease_is_first_acquired() {
     let mut lease = Lease::new(shard.id.as_str(), Checkpoint::Latest);
     lease.hash_key_range = Some(shard.hash_key_range);
     assert!(world.table.insert_item(lease.to_item()));
-    let a = start(at_latest(world.worker("a", Habit::NeverCheckpoint))).await;
+    let a = start(at_latest(world.worker("a", CheckpointPolicy::Never))).await;
     tokio::time::sleep(SECOND).await;
     world.put(16);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     assert!(world.leases()[0].latest_since.is_some(), "{:?}", world.leases());
     kill(a);
     world.put(16);
     tokio::time::sleep(3 * FAILOVER).await;
-    let _b = start(at_latest(world.worker("b", Habit::CheckpointEveryBatch))).await;
+    let _b = start(at_latest(world.worker("b", CheckpointPolicy::EveryBatch))).await;
     until(5 * MINUTE, || heard_by(&world, "b").len() == 32, || format!("{:?}", heard_by(&world, "b"))).await;
     world.all_stored_within(FAILOVER).await;
     assert_eq!(world.leases()[0].latest_since, None, "a checkpoint says more");
@@ -248,13 +248,13 @@ async fn a_shard_whose_lineage_has_expired_is_read_from_its_oldest_record() {
         let world = World::new(1);
         let worker = |name| {
             world
-                .worker(name, Habit::CheckpointEveryBatch)
+                .worker(name, CheckpointPolicy::EveryBatch)
                 .management(ManagementConfig { start_strategy: strategy, ..ManagementConfig::default() })
         };
         let a = start(worker("a")).await;
         tokio::time::sleep(SECOND).await;
         world.put(16);
-        world.all_heard_within(FAILOVER).await;
+        world.all_delivered_within(FAILOVER).await;
         world.all_stored_within(FAILOVER).await;
         a.shutdown().await.expect("processors return");
         let mut shard = world.kinesis.open_shards(STREAM).expect("a stream")[0].id.clone();
@@ -268,7 +268,7 @@ async fn a_shard_whose_lineage_has_expired_is_read_from_its_oldest_record() {
         world.put(16);
         tokio::time::sleep(MINUTE).await;
         let _b = start(worker("b")).await;
-        world.all_heard_within(10 * MINUTE).await;
+        world.all_delivered_within(10 * MINUTE).await;
     }
 }
 
@@ -289,7 +289,7 @@ async fn one_application_for_two_single_streams_is_refused() {
 async fn two_single_streams_that_start_at_once_on_one_table_are_seen() {
     let world = World::new(2);
     world.kinesis.create_stream(PAYMENTS, 2).expect("a new stream");
-    let orders = world.worker("orders-1", Habit::CheckpointEveryBatch).build().expect("valid");
+    let orders = world.worker("orders-1", CheckpointPolicy::EveryBatch).build().expect("valid");
     let payments = world.worker_of_one("payments-1", PAYMENTS).build().expect("valid");
     let (orders, payments) = tokio::join!(orders.start(), payments.start());
     let handles: Vec<ConsumerHandle> = [orders, payments].into_iter().flatten().collect();
@@ -316,9 +316,9 @@ async fn a_table_of_the_other_mode_is_refused() {
     world.kinesis.create_stream(PAYMENTS, 1).expect("a new stream");
     let a = world.start("a").await;
     world.put(16);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     a.shutdown().await.expect("processors return");
-    let one_more = world.worker("b", Habit::CheckpointEveryBatch).stream(PAYMENTS);
+    let one_more = world.worker("b", CheckpointPolicy::EveryBatch).stream(PAYMENTS);
     for builder in [one_more, world.worker_of("b", [STREAM, PAYMENTS])] {
         let error = builder.build().expect("valid").start().await.expect_err("the other mode");
         assert_eq!(error.kind(), ErrorKind::Invalid);
@@ -326,7 +326,7 @@ async fn a_table_of_the_other_mode_is_refused() {
     }
     let again = world.start("a").await;
     world.put(16);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     again.shutdown().await.expect("processors return");
 }
 
@@ -342,14 +342,15 @@ async fn a_row_that_somebody_deletes_is_created_again_at_its_checkpoint() {
             let world = World::new(4);
             let mut coordination = CoordinationConfig::default();
             coordination.mode = mode;
-            let worker = at_latest(world.worker("a", Habit::CheckpointEveryBatch)).coordination(coordination);
+            let worker =
+                at_latest(world.worker("a", CheckpointPolicy::EveryBatch)).coordination(coordination);
             let a = start(worker).await;
             let mut events = a.events();
             tokio::time::sleep(SECOND).await;
             world.put(64);
-            world.all_heard_within(FAILOVER).await;
+            world.all_delivered_within(FAILOVER).await;
             world.all_stored_within(FAILOVER).await;
-            // The leader knows what it has scanned.
+            // The leader knows only what it has scanned.
             tokio::time::sleep(FAILOVER).await;
             let before = world.leases();
             for lease in &before[..deleted] {
@@ -365,7 +366,7 @@ async fn a_row_that_somebody_deletes_is_created_again_at_its_checkpoint() {
                 "at the checkpoints last known"
             );
             world.put(64);
-            world.all_heard_within(2 * MINUTE).await;
+            world.all_delivered_within(2 * MINUTE).await;
             world.all_stored_within(MINUTE).await;
             assert_eq!(world.check_order(), 0, "nothing comes again: {mode:?}, {deleted} deleted");
             let all = drain(&mut events).await;
@@ -384,9 +385,9 @@ async fn a_row_that_somebody_deletes_is_created_again_at_its_checkpoint() {
 #[tokio::test(start_paused = true)]
 async fn the_row_of_a_closed_shard_that_children_wait_for_is_created_again() {
     let world = World::new(1);
-    let a = start(world.worker("a", Habit::CheckpointEveryBatch)).await;
+    let a = start(world.worker("a", CheckpointPolicy::EveryBatch)).await;
     world.put(16);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     world.all_stored_within(FAILOVER).await;
     kill(a);
     world.put(16);
@@ -396,6 +397,6 @@ async fn the_row_of_a_closed_shard_that_children_wait_for_is_created_again() {
     let key: LeaseKey = parent.as_str().into();
     let _b = world.start("b").await;
     delete(&world, &key).await;
-    world.all_heard_within(5 * MINUTE).await;
+    world.all_delivered_within(5 * MINUTE).await;
     world.check_order();
 }

@@ -1,4 +1,4 @@
-//! Fleets that a leader runs, and fleets on their way there.
+//! Fleets with a leader, and fleets that migrate to one.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use kinesis_consumer::{
     AssignmentStrategy, Checkpoint, ConsumerBuilder, ConsumerHandle, CoordinationConfig, CoordinationMode,
 };
 
-use crate::world::{FAILOVER, Habit, Heard, STREAM, World, start, until};
+use crate::world::{CheckpointPolicy, FAILOVER, Observed, STREAM, World, start, until};
 
 fn led(mode: CoordinationMode) -> CoordinationConfig {
     let mut coordination = CoordinationConfig::default();
@@ -16,7 +16,7 @@ fn led(mode: CoordinationMode) -> CoordinationConfig {
 }
 
 fn worker(world: &World, name: &str) -> ConsumerBuilder {
-    world.worker(name, Habit::CheckpointEveryBatch).coordination(led(CoordinationMode::Leader))
+    world.worker(name, CheckpointPolicy::EveryBatch).coordination(led(CoordinationMode::Leader))
 }
 
 async fn join(world: &World, name: &str) -> ConsumerHandle {
@@ -52,7 +52,7 @@ async fn one_worker_leads_itself_and_reads_everything_at_once() {
     world.put(1000);
     let started = tokio::time::Instant::now();
     let handle = join(&world, "a").await;
-    world.all_heard_within(Duration::from_secs(3)).await;
+    world.all_delivered_within(Duration::from_secs(3)).await;
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     assert_eq!((world.check_order(), count(&world, "a")), (0, 4));
     assert_eq!(
@@ -69,11 +69,11 @@ async fn a_worker_that_joins_is_handed_its_share_without_a_duplicate() {
     let world = World::new(8);
     let _a = join(&world, "a").await;
     world.put(800);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     let _b = join(&world, "b").await;
     has(&world, "b", 4, FAILOVER * 3).await;
     world.put(800);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     assert_eq!(world.check_order(), 0, "a handoff repeats nothing");
     tokio::time::sleep(FAILOVER * 10).await;
     assert_eq!((count(&world, "a"), count(&world, "b")), (4, 4), "the balance holds");
@@ -81,29 +81,29 @@ async fn a_worker_that_joins_is_handed_its_share_without_a_duplicate() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_processor_is_told_before_its_lease_is_handed_over() {
+async fn a_processor_is_notified_before_its_lease_is_handed_over() {
     let world = World::new(2);
     let _a = join(&world, "a").await;
     world.put(32);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     let _b = join(&world, "b").await;
     has(&world, "b", 1, FAILOVER * 3).await;
     let moved = world.leases().into_iter().find(|lease| lease.owner == Some("b".into())).expect("one");
     until(FAILOVER, || world.log().iter().any(|entry| entry.worker == "b"), || "b starts".into()).await;
-    let heard: Vec<_> = world
+    let observed: Vec<_> = world
         .log()
         .into_iter()
-        .filter(|entry| entry.shard == moved.shard_id && !matches!(entry.heard, Heard::Record { .. }))
-        .map(|entry| (entry.worker, entry.heard))
+        .filter(|entry| entry.shard == moved.shard_id && !matches!(entry.observed, Observed::Record { .. }))
+        .map(|entry| (entry.worker, entry.observed))
         .collect();
-    let by = |worker: &str, heard| (worker.to_owned(), heard);
+    let by = |worker: &str, observed| (worker.to_owned(), observed);
     assert_eq!(
-        heard,
+        observed,
         [
-            by("a", Heard::Initialized),
-            by("a", Heard::ShutdownRequested),
-            by("a", Heard::LeaseLost),
-            by("b", Heard::Initialized)
+            by("a", Observed::Initialized),
+            by("a", Observed::ShutdownRequested),
+            by("a", Observed::LeaseLost),
+            by("b", Observed::Initialized)
         ]
     );
 }
@@ -116,12 +116,12 @@ async fn leases_of_a_worker_that_leaves_go_to_the_others_without_a_duplicate() {
         let b = join(&world, "b").await;
         has(&world, "b", 4, FAILOVER * 3).await;
         world.put(800);
-        world.all_heard_within(FAILOVER).await;
+        world.all_delivered_within(FAILOVER).await;
         assert_eq!(leader(&world), "a");
         let (leaves, stays) = if leaver == "a" { (a, b) } else { (b, a) };
         leaves.shutdown().await.expect("processors return");
         world.put(800);
-        world.all_heard_within(FAILOVER).await;
+        world.all_delivered_within(FAILOVER).await;
         assert_eq!(world.check_order(), 0, "{leaver}");
         let stays = stays.status();
         assert_eq!((stays.shards.len(), stays.leader), (8, Some(stays.worker_id.clone())));
@@ -137,8 +137,9 @@ async fn a_worker_that_dies_is_replaced_after_the_failover_time() {
     drop(b);
     let died = tokio::time::Instant::now();
     world.put(800);
-    world.all_heard_within(FAILOVER * 2).await;
-    // It counts as alive until its last word is a minute old, but expired leases go to those that renew.
+    world.all_delivered_within(FAILOVER * 2).await;
+    // The worker counts as alive until its last report is a minute old, but expired leases go to workers
+    // that renew.
     assert!(died.elapsed() <= FAILOVER * 2, "{:?}", died.elapsed());
     world.check_order();
     tokio::time::sleep(Duration::from_secs(120)).await;
@@ -160,8 +161,8 @@ async fn a_leader_that_dies_is_replaced_when_its_lock_has_run_out() {
     drop(a);
     let died = tokio::time::Instant::now();
     world.put(800);
-    // The lock is good for twice the failover time; then the new leader watches for one.
-    world.all_heard_within(FAILOVER * 5).await;
+    // The lock is valid for twice the failover time; then the new leader observes it once.
+    world.all_delivered_within(FAILOVER * 5).await;
     assert!(died.elapsed() <= FAILOVER * 4, "{:?}", died.elapsed());
     assert_ne!(leader(&world), "a");
     world.check_order();
@@ -172,11 +173,11 @@ async fn a_worker_that_restarts_under_its_name_takes_its_leases_back_at_once() {
     let world = World::new(4);
     let a = join(&world, "a").await;
     world.put(400);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     drop(a);
     let _again = join(&world, "a").await;
     world.put(400);
-    world.all_heard_within(Duration::from_secs(2)).await;
+    world.all_delivered_within(Duration::from_secs(2)).await;
     assert_eq!((world.check_order(), leader(&world).as_str()), (0, "a"));
 }
 
@@ -186,16 +187,16 @@ async fn children_of_split_and_merged_shards_are_read_after_their_parents() {
     let _a = join(&world, "a").await;
     let _b = join(&world, "b").await;
     world.put(400);
-    world.all_heard_within(FAILOVER * 3).await;
+    world.all_delivered_within(FAILOVER * 3).await;
     let shards = world.kinesis.shards(STREAM).expect("a stream");
     world.kinesis.split(STREAM, &shards[0].id).expect("split");
     world.kinesis.merge(STREAM, &shards[1].id, &shards[2].id).expect("merged");
     world.put(400);
-    world.all_heard_within(FAILOVER * 3).await;
+    world.all_delivered_within(FAILOVER * 3).await;
     assert_eq!(world.check_order(), 0);
 }
 
-/// As Java's does: it assigns, and leaves the rows of shards that ended to their owners.
+/// As Java's leader does: it assigns, and leaves the rows of ended shards to their owners.
 async fn assign_all(world: &World, worker: &str) {
     for lease in world.leases().iter().filter(|lease| lease.owner.is_none()) {
         let assigned = world.table.apply(&LeaseWrite::assign(lease, &worker.into())).await;
@@ -218,13 +219,13 @@ async fn rows_of_shards_it_has_ended_are_deleted_by_a_worker_that_another_leads(
     let _a = join(&world, "a").await;
     assign_all(&world, "a").await;
     world.put(100);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     let parent = world.kinesis.open_shards(STREAM).expect("it is there")[0].id.clone();
     world.kinesis.split(STREAM, &parent).expect("it is there");
     until(FAILOVER, || world.leases().len() == 4, || format!("{:?}", world.leases())).await;
     assign_all(&world, "a").await;
     world.put(100);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     let cleanup = CoordinationConfig::default().lease_cleanup_interval;
     until(cleanup * 2, || world.leases().len() == 3, || format!("{:?}", world.leases())).await;
     assert_eq!(row(&world, parent.as_str()), None, "it has ended, and its children are being read");
@@ -249,7 +250,7 @@ async fn leases_are_counted_if_that_is_asked_for() {
     .await;
 }
 
-/// As a leader of KCL would: the old owner is asked, and does not answer.
+/// As a leader of KCL would: the old owner is asked, and does not respond.
 #[tokio::test(start_paused = true)]
 async fn a_processor_that_does_not_return_loses_a_lease_in_handoff_in_the_end() {
     let world = World::new(1);
@@ -276,7 +277,7 @@ async fn a_fleet_of_2x_becomes_one_that_a_leader_runs() {
     let world = World::new(6);
     let mode = led(CoordinationMode::CompatibleWith2x);
     let compatible = |name: &str| {
-        let builder = world.worker(name, Habit::CheckpointEveryBatch);
+        let builder = world.worker(name, CheckpointPolicy::EveryBatch);
         builder.coordination(mode.clone())
     };
     let old = world.start("old").await;
@@ -290,23 +291,23 @@ async fn a_fleet_of_2x_becomes_one_that_a_leader_runs() {
     .await;
     let version = || text(&world, "Migration3.0", "cv");
     tokio::time::sleep(Duration::from_secs(1200)).await;
-    assert_eq!(version(), "CLIENT_VERSION_UPGRADE_FROM_2X", "one worker does not tell how busy it is");
+    assert_eq!(version(), "CLIENT_VERSION_UPGRADE_FROM_2X", "one worker does not report metrics");
     assert_eq!(row(&world, "Leader"), None);
     old.shutdown().await.expect("processors return");
     let _c = start(compatible("c")).await;
     until(Duration::from_secs(1200), || version() == "CLIENT_VERSION_3X_WITH_ROLLBACK", version).await;
     world.put(960);
-    world.all_heard_within(FAILOVER * 3).await;
+    world.all_delivered_within(FAILOVER * 3).await;
     until(Duration::from_secs(180), || row(&world, "Leader").is_some(), || "a leader".into()).await;
     let _d = join(&world, "d").await;
     assert_eq!(version(), "CLIENT_VERSION_3X");
     until(Duration::from_secs(180), || count(&world, "d") >= 1, || format!("{:?}", world.owners())).await;
     world.put(960);
-    world.all_heard_within(FAILOVER * 3).await;
+    world.all_delivered_within(FAILOVER * 3).await;
     assert_eq!(world.check_order(), 0);
 }
 
-/// The tool that KCL comes with rolls a fleet back by writing the row.
+/// KCL's migration tool rolls a fleet back by writing the row.
 #[tokio::test(start_paused = true)]
 async fn a_fleet_that_is_rolled_back_goes_on_as_2x() {
     let world = World::new(4);
@@ -321,8 +322,8 @@ async fn a_fleet_that_is_rolled_back_goes_on_as_2x() {
     }
     world.table.insert_item(state.clone());
     let mode = led(CoordinationMode::CompatibleWith2x);
-    let _a = start(world.worker("a", Habit::CheckpointEveryBatch).coordination(mode.clone())).await;
-    let b = start(world.worker("b", Habit::CheckpointEveryBatch).coordination(mode)).await;
+    let _a = start(world.worker("a", CheckpointPolicy::EveryBatch).coordination(mode.clone())).await;
+    let b = start(world.worker("b", CheckpointPolicy::EveryBatch).coordination(mode)).await;
     has(&world, "b", 2, FAILOVER * 3).await;
     assert_eq!(leader(&world), "a");
     state.insert("cv".to_owned(), Attribute::S("CLIENT_VERSION_2X".to_owned()));
@@ -331,6 +332,6 @@ async fn a_fleet_that_is_rolled_back_goes_on_as_2x() {
     assert_eq!(row(&world, "Leader"), None);
     drop(b);
     world.put(400);
-    world.all_heard_within(FAILOVER * 3).await;
+    world.all_delivered_within(FAILOVER * 3).await;
     assert_eq!(count(&world, "a"), 4);
 }

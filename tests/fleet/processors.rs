@@ -13,11 +13,11 @@ use kinesis_consumer::{
     ShardRecordProcessor, ShardRecordProcessorFactory,
 };
 
-use crate::world::{FAILOVER, Habit, STREAM, World, start, until};
+use crate::world::{CheckpointPolicy, FAILOVER, STREAM, World, start, until};
 
-/// What a scripted processor is told.
+/// A callback of a scripted processor.
 #[derive(Debug, Clone)]
-enum Told {
+enum Callback {
     Initialize,
     Records(Vec<String>),
     LeaseLost,
@@ -25,7 +25,7 @@ enum Told {
     ShutdownRequested,
 }
 
-type Script = Arc<dyn Fn(Told, Checkpointer) -> BoxFuture<'static, ()> + Send + Sync>;
+type Script = Arc<dyn Fn(Callback, Checkpointer) -> BoxFuture<'static, ()> + Send + Sync>;
 
 #[derive(Clone)]
 struct Scripted(Script);
@@ -33,18 +33,18 @@ struct Scripted(Script);
 struct ScriptedProcessor(Script, Checkpointer);
 
 impl Scripted {
-    fn new<F>(script: impl Fn(Told, Checkpointer) -> F + Send + Sync + 'static) -> Self
+    fn new<F>(script: impl Fn(Callback, Checkpointer) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        Self(Arc::new(move |told, checkpointer| Box::pin(script(told, checkpointer))))
+        Self(Arc::new(move |callback, checkpointer| Box::pin(script(callback, checkpointer))))
     }
 }
 
-/// Makes processors that never return from their first batch.
+/// Creates processors that never return from their first batch.
 pub(crate) fn stuck_in_first_batch() -> impl ShardRecordProcessorFactory + 'static {
-    Scripted::new(|told, _| async move {
-        if let Told::Records(_) = told {
+    Scripted::new(|callback, _| async move {
+        if let Callback::Records(_) = callback {
             std::future::pending::<()>().await;
         }
     })
@@ -53,7 +53,7 @@ pub(crate) fn stuck_in_first_batch() -> impl ShardRecordProcessorFactory + 'stat
 #[async_trait]
 impl ShardRecordProcessorFactory for Scripted {
     async fn initialize(&self, checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor> {
-        (self.0)(Told::Initialize, checkpointer.clone()).await;
+        (self.0)(Callback::Initialize, checkpointer.clone()).await;
         Box::new(ScriptedProcessor(Arc::clone(&self.0), checkpointer))
     }
 }
@@ -62,24 +62,24 @@ impl ShardRecordProcessorFactory for Scripted {
 impl ShardRecordProcessor for ScriptedProcessor {
     async fn process_records(&self, records: Vec<KinesisClientRecord>, _: i64) {
         let texts = records.iter().map(|record| String::from_utf8_lossy(&record.record.data).into_owned());
-        (self.0)(Told::Records(texts.collect()), self.1.clone()).await;
+        (self.0)(Callback::Records(texts.collect()), self.1.clone()).await;
         if let Some(last) = records.last() {
-            // What becomes of it, each test looks at by itself.
+            // Each test checks the outcome itself.
             let _ = self.1.checkpoint(last.extended_sequence_number()).await;
         }
     }
     async fn lease_lost(&self) {
-        (self.0)(Told::LeaseLost, self.1.clone()).await;
+        (self.0)(Callback::LeaseLost, self.1.clone()).await;
     }
     async fn shard_ended(&self) {
-        (self.0)(Told::ShardEnded, self.1.clone()).await;
+        (self.0)(Callback::ShardEnded, self.1.clone()).await;
     }
     async fn shutdown_requested(&self) {
-        (self.0)(Told::ShutdownRequested, self.1.clone()).await;
+        (self.0)(Callback::ShutdownRequested, self.1.clone()).await;
     }
 }
 
-/// A list that processors of a test write to.
+/// A list to which the processors of a test write.
 type Seen<T> = Arc<Mutex<Vec<T>>>;
 
 fn see<T>(seen: &Seen<T>, what: T) {
@@ -90,7 +90,7 @@ fn seen<T: Clone>(seen: &Seen<T>) -> Vec<T> {
     seen.lock().expect("not poisoned").clone()
 }
 
-/// Panics without the noise of the panic hook, which the test harness shows anyway.
+/// Panics without the message of the panic hook, which the test harness would show.
 fn panic_quietly() -> ! {
     std::panic::resume_unwind(Box::new("a defect in user code"))
 }
@@ -109,10 +109,10 @@ async fn a_panic_restarts_the_shard_from_its_last_checkpoint_and_leaves_the_othe
     let panics = Arc::new(AtomicUsize::new(0));
     let script = {
         let (delivered, panics) = (Arc::clone(&delivered), Arc::clone(&panics));
-        Scripted::new(move |told, _| {
+        Scripted::new(move |callback, _| {
             let (delivered, panics) = (Arc::clone(&delivered), Arc::clone(&panics));
             async move {
-                let Told::Records(texts) = told else { return };
+                let Callback::Records(texts) = callback else { return };
                 if texts.iter().any(|text| text == "poison") && panics.fetch_add(1, Ordering::Relaxed) < 2 {
                     panic_quietly();
                 }
@@ -142,19 +142,19 @@ async fn a_panic_restarts_the_shard_from_its_last_checkpoint_and_leaves_the_othe
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_while_initializing_is_tried_again() {
+async fn a_panic_in_initialize_is_retried() {
     let world = World::new(1);
     world.put(1);
     let tries = Arc::new(AtomicUsize::new(0));
     let delivered: Seen<String> = Arc::default();
     let script = {
         let (tries, delivered) = (Arc::clone(&tries), Arc::clone(&delivered));
-        Scripted::new(move |told, _| {
+        Scripted::new(move |callback, _| {
             let (tries, delivered) = (Arc::clone(&tries), Arc::clone(&delivered));
             async move {
-                match told {
-                    Told::Initialize if tries.fetch_add(1, Ordering::Relaxed) < 3 => panic_quietly(),
-                    Told::Records(texts) => texts.into_iter().for_each(|text| see(&delivered, text)),
+                match callback {
+                    Callback::Initialize if tries.fetch_add(1, Ordering::Relaxed) < 3 => panic_quietly(),
+                    Callback::Records(texts) => texts.into_iter().for_each(|text| see(&delivered, text)),
                     _ => {}
                 }
             }
@@ -172,10 +172,10 @@ async fn the_checkpointer_of_a_processor_that_panicked_is_closed() {
     let kept: Seen<Checkpointer> = Arc::default();
     let script = {
         let kept = Arc::clone(&kept);
-        Scripted::new(move |told, checkpointer| {
+        Scripted::new(move |callback, checkpointer| {
             let kept = Arc::clone(&kept);
             async move {
-                if let Told::Records(_) = told
+                if let Callback::Records(_) = callback
                     && seen(&kept).is_empty()
                 {
                     see(&kept, checkpointer);
@@ -194,8 +194,8 @@ async fn the_checkpointer_of_a_processor_that_panicked_is_closed() {
 async fn a_call_that_takes_a_minute_does_not_cost_the_lease() {
     let world = World::new(1);
     world.put(1);
-    let script = Scripted::new(|told, _| async move {
-        if let Told::Records(_) = told {
+    let script = Scripted::new(|callback, _| async move {
+        if let Callback::Records(_) = callback {
             tokio::time::sleep(Duration::from_secs(60)).await;
         }
     });
@@ -205,22 +205,22 @@ async fn a_call_that_takes_a_minute_does_not_cost_the_lease() {
     assert_eq!(world.owners().get("a"), Some(&1));
     until(Duration::from_secs(20), || world.checkpoint(0) > Some(Checkpoint::Latest), || "stored".into())
         .await;
-    assert!(world.log().is_empty(), "b heard nothing");
+    assert!(world.log().is_empty(), "b got nothing");
 }
 
 #[tokio::test(start_paused = true)]
-async fn checkpoints_are_refused_with_the_kind_that_tells_what_to_do() {
+async fn refused_checkpoints_return_the_kind_that_says_what_to_do() {
     let world = World::new(1);
     world.put(16);
     let kinds: Seen<(&str, Result<(), ErrorKind>)> = Arc::default();
     let script = {
         let kinds = Arc::clone(&kinds);
-        Scripted::new(move |told, checkpointer| {
+        Scripted::new(move |callback, checkpointer| {
             let kinds = Arc::clone(&kinds);
             async move {
                 let kind = |outcome: Result<(), Error>| outcome.map_err(|error| error.kind());
-                match told {
-                    Told::Records(_) => {
+                match callback {
+                    Callback::Records(_) => {
                         see(&kinds, ("end", kind(checkpointer.end().await)));
                         let ahead = kinesis_consumer::ExtendedSequenceNumber::new(u128::MAX.into(), 0);
                         see(&kinds, ("tiny", kind(checkpointer.checkpoint(ahead).await)));
@@ -228,7 +228,7 @@ async fn checkpoints_are_refused_with_the_kind_that_tells_what_to_do() {
                         let ahead = kinesis_consumer::ExtendedSequenceNumber::new(ahead, 0);
                         see(&kinds, ("ahead", kind(checkpointer.checkpoint(ahead).await)));
                     }
-                    Told::ShutdownRequested => {
+                    Callback::ShutdownRequested => {
                         let Some(position) = checkpointer.stored_checkpoint().position().cloned() else {
                             return;
                         };
@@ -236,7 +236,7 @@ async fn checkpoints_are_refused_with_the_kind_that_tells_what_to_do() {
                         let behind = kinesis_consumer::ExtendedSequenceNumber::new(1_u128.into(), 0);
                         see(&kinds, ("behind", kind(checkpointer.checkpoint(behind).await)));
                     }
-                    Told::LeaseLost => {
+                    Callback::LeaseLost => {
                         let Some(position) = checkpointer.stored_checkpoint().position().cloned() else {
                             return;
                         };
@@ -260,17 +260,17 @@ async fn checkpoints_are_refused_with_the_kind_that_tells_what_to_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_ended_is_told_again_until_the_end_is_stored() {
+async fn shard_ended_is_called_again_until_the_end_is_stored() {
     let world = World::new(1);
-    let told_end = Arc::new(AtomicUsize::new(0));
+    let end_calls = Arc::new(AtomicUsize::new(0));
     let script = {
-        let told_end = Arc::clone(&told_end);
-        Scripted::new(move |told, checkpointer| {
-            let told_end = Arc::clone(&told_end);
+        let end_calls = Arc::clone(&end_calls);
+        Scripted::new(move |callback, checkpointer| {
+            let end_calls = Arc::clone(&end_calls);
             async move {
-                if let Told::ShardEnded = told
+                if let Callback::ShardEnded = callback
                     && checkpointer.lease_key().as_str() == "shardId-000000000000"
-                    && told_end.fetch_add(1, Ordering::Relaxed) >= 2
+                    && end_calls.fetch_add(1, Ordering::Relaxed) >= 2
                 {
                     checkpointer.end().await.expect("the shard has ended");
                 }
@@ -281,7 +281,7 @@ async fn a_shard_that_ended_is_told_again_until_the_end_is_stored() {
     let open = world.kinesis.open_shards(STREAM).expect("a stream");
     world.kinesis.split(STREAM, &open[0].id).expect("split");
     until(FAILOVER * 2, || world.checkpoint(0) == Some(Checkpoint::ShardEnd), || "ended".into()).await;
-    assert_eq!(told_end.load(Ordering::Relaxed), 3);
+    assert_eq!(end_calls.load(Ordering::Relaxed), 3);
     assert_eq!(world.leases()[0].children.len(), 2);
 }
 
@@ -289,8 +289,8 @@ async fn a_shard_that_ended_is_told_again_until_the_end_is_stored() {
 async fn a_prepared_checkpoint_is_found_by_the_next_processor() {
     let world = World::new(1);
     world.put(1);
-    let script = Scripted::new(|told, checkpointer| async move {
-        if let Told::ShutdownRequested = told
+    let script = Scripted::new(|callback, checkpointer| async move {
+        if let Callback::ShutdownRequested = callback
             && let Some(position) = checkpointer.stored_checkpoint().position().cloned()
         {
             // Stored already, so nothing is prepared.
@@ -328,10 +328,10 @@ async fn a_prepared_checkpoint_is_found_by_the_next_processor() {
     let pending: Seen<Option<Vec<u8>>> = Arc::default();
     let script = {
         let pending = Arc::clone(&pending);
-        Scripted::new(move |told, checkpointer| {
+        Scripted::new(move |callback, checkpointer| {
             let pending = Arc::clone(&pending);
             async move {
-                if let Told::Initialize = told {
+                if let Callback::Initialize = callback {
                     let state = checkpointer.pending_checkpoint().and_then(|pending| pending.state.clone());
                     see(&pending, state.map(Vec::from));
                 }
@@ -339,7 +339,7 @@ async fn a_prepared_checkpoint_is_found_by_the_next_processor() {
         })
     };
     let _c = start(world.worker_with("c", script)).await;
-    // The record that was prepared comes again, and checkpointing it discards the pending one.
+    // The prepared record is delivered again, and checkpointing it discards the pending checkpoint.
     until(FAILOVER, || world.leases()[0].pending_checkpoint.is_none(), || "discarded".into()).await;
     assert_eq!(seen(&pending), [Some(b"state".to_vec())]);
 }
@@ -348,8 +348,8 @@ async fn a_prepared_checkpoint_is_found_by_the_next_processor() {
 async fn a_processor_that_never_returns_does_not_hold_up_the_shutdown_for_ever() {
     let world = World::new(2);
     world.put(32);
-    let script = Scripted::new(|told, checkpointer| async move {
-        if let Told::Records(_) = told
+    let script = Scripted::new(|callback, checkpointer| async move {
+        if let Callback::Records(_) = callback
             && checkpointer.shard_id().as_str() == "shardId-000000000000"
         {
             std::future::pending::<()>().await;
@@ -383,10 +383,10 @@ async fn a_damaged_aggregate_is_delivered_as_the_plain_record_it_is() {
     let delivered: Seen<usize> = Arc::default();
     let script = {
         let delivered = Arc::clone(&delivered);
-        Scripted::new(move |told, _| {
+        Scripted::new(move |callback, _| {
             let delivered = Arc::clone(&delivered);
             async move {
-                if let Told::Records(texts) = told {
+                if let Callback::Records(texts) = callback {
                     texts.iter().for_each(|text| see(&delivered, text.len()));
                 }
             }
@@ -402,14 +402,14 @@ async fn a_damaged_aggregate_is_delivered_as_the_plain_record_it_is() {
 async fn without_checkpoints_everything_is_processed_and_nothing_stored() {
     let world = World::new(1);
     world.put(100);
-    let _a = start(world.worker("a", Habit::NeverCheckpoint)).await;
-    world.all_heard_within(FAILOVER).await;
+    let _a = start(world.worker("a", CheckpointPolicy::Never)).await;
+    world.all_delivered_within(FAILOVER).await;
     tokio::time::sleep(FAILOVER * 10).await;
     assert_eq!(world.check_order(), 0, "and nothing comes again while the lease is held");
     assert_eq!(world.leases()[0].checkpoint, Checkpoint::TrimHorizon);
 }
 
-/// A processor that panics with its first batch, and again when it is dropped for that.
+/// A processor that panics with its first batch, and again when it is dropped because of that.
 struct PanicsTwice {
     calls: Arc<AtomicUsize>,
     seen: Arc<Mutex<Vec<String>>>,
@@ -451,13 +451,13 @@ async fn a_processor_that_panics_when_it_is_dropped_does_not_keep_its_lease() {
     world.put(10);
     let count = || seen.lock().expect("not poisoned").len();
     until(FAILOVER * 3, || count() >= 10, || format!("{:?}", world.leases())).await;
-    let is_told = async {
+    let is_reported = async {
         while let Some(event) = events.next().await {
             if matches!(event, Event::CoordinationFailed { operation: "RunShardConsumer", .. }) {
                 return;
             }
         }
     };
-    tokio::time::timeout(FAILOVER, is_told).await.expect("an event tells");
+    tokio::time::timeout(FAILOVER, is_reported).await.expect("an event reports it");
     handle.shutdown().await.expect("processors return");
 }

@@ -1,5 +1,5 @@
-//! Answers of the stream that refuse: shards it does not find, positions it does not take, and a stream that
-//! is missing for a while.
+//! Refusals by the stream: shards it does not find, positions it does not accept, and a stream that is
+//! missing for a while.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,12 +18,12 @@ use kinesis_consumer::{
     OnRecreatedStream, OnRefusedCheckpoint, OutOfRangeRecords, RetrievalConfig, ShardId, StreamId,
 };
 
-use crate::world::{FAILOVER, Habit, Heard, STREAM, World, start, until};
+use crate::world::{CheckpointPolicy, FAILOVER, Observed, STREAM, World, start, until};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Lets these calls of one operation go wrong, counted from 0; returns how many went wrong.
+/// Makes these calls of one operation fail, counted from 0; returns how many have failed.
 fn not_found(
     world: &World,
     operation: &'static str,
@@ -33,7 +33,7 @@ fn not_found(
     let (refused, mut seen) = (Arc::new(AtomicUsize::new(0)), 0);
     let count = Arc::clone(&refused);
     world.kinesis.set_faults(move |call| match call.operation {
-        // Makes a new iterator necessary.
+        // Forces a new iterator.
         "GetRecords" if operation == "GetShardIterator" && seen < calls.end => {
             Some(Fault::Error(StreamErrorKind::ExpiredIterator))
         }
@@ -66,9 +66,9 @@ fn problems(consumer: &ConsumerHandle) -> Vec<String> {
     consumer.status().shards.into_iter().filter_map(|shard| shard.problem).collect()
 }
 
-/// The builders of workers that read in each way there is.
+/// The builders of workers for each way to read.
 fn each_way(world: &World) -> [(&'static str, &'static str, ConsumerBuilder); 4] {
-    let worker = |name| world.worker(name, Habit::CheckpointEveryBatch);
+    let worker = |name| world.worker(name, CheckpointPolicy::EveryBatch);
     [
         ("polling", "GetRecords", worker("polling")),
         ("polling", "GetShardIterator", worker("polling")),
@@ -85,12 +85,12 @@ async fn a_shard_that_is_not_found_is_read_all_the_same() {
             let (name, operation, worker) = each_way(&world).into_iter().nth(way).expect("four ways");
             let consumer = start(worker).await;
             world.put(32);
-            world.all_heard_within(2 * FAILOVER).await;
+            world.all_delivered_within(2 * FAILOVER).await;
             let refused = not_found(&world, operation, None, 0..times);
             until(3 * HOUR, || refused.load(Ordering::Relaxed) == times, || format!("{name}: set-up")).await;
             world.kinesis.clear_faults();
             world.put(32);
-            world.all_heard_within(2 * MINUTE).await;
+            world.all_delivered_within(2 * MINUTE).await;
             assert_eq!(ended(&world), [], "{name} {operation} {times}");
             assert_eq!(world.check_order(), 0);
             assert_eq!(consumer.status().health, Health::Healthy);
@@ -105,7 +105,7 @@ async fn a_stream_that_is_missing_for_a_while_is_read_on() {
         let (name, _, worker) = each_way(&world).into_iter().nth(way).expect("four ways");
         let consumer = start(worker).await;
         world.put(32);
-        world.all_heard_within(2 * FAILOVER).await;
+        world.all_delivered_within(2 * FAILOVER).await;
         world.kinesis.set_faults(|call| {
             (call.operation != "SubscribeToShardEvent").then_some(Fault::Error(StreamErrorKind::NotFound))
         });
@@ -116,7 +116,7 @@ async fn a_stream_that_is_missing_for_a_while_is_read_on() {
         assert_eq!(ended(&world), [], "{name}");
         world.kinesis.clear_faults();
         world.put(32);
-        world.all_heard_within(2 * MINUTE).await;
+        world.all_delivered_within(2 * MINUTE).await;
         assert_eq!(consumer.status().health, Health::Healthy, "{name}");
     }
 }
@@ -127,17 +127,17 @@ async fn a_shard_that_has_expired_ends_and_its_children_are_read() {
         let world = World::new(1);
         world.kinesis.set_retention(STREAM, 24 * HOUR).expect("set");
         let config = || if fan_out { LeaseConfig::fan_out() } else { LeaseConfig::default() };
-        let first = start(world.worker("a", Habit::CheckpointEveryBatch).lease_config(config())).await;
+        let first = start(world.worker("a", CheckpointPolicy::EveryBatch).lease_config(config())).await;
         world.put(8);
-        world.all_heard_within(FAILOVER).await;
+        world.all_delivered_within(FAILOVER).await;
         world.all_stored_within(FAILOVER).await;
         first.shutdown().await.expect("stopped");
         world.kinesis.split(STREAM, &"shardId-000000000000".into()).expect("split");
         tokio::time::sleep(30 * HOUR).await;
         world.put(32);
-        let second = start(world.worker("b", Habit::CheckpointEveryBatch).lease_config(config())).await;
+        let second = start(world.worker("b", CheckpointPolicy::EveryBatch).lease_config(config())).await;
         let mut events = second.events();
-        world.all_heard_within(5 * MINUTE).await;
+        world.all_delivered_within(5 * MINUTE).await;
         let reported = drain(&mut events).await;
         let gaps =
             reported.iter().filter(|event| matches!(event, Event::RecordsExpired { oldest: None, .. }));
@@ -145,7 +145,7 @@ async fn a_shard_that_has_expired_ends_and_its_children_are_read() {
     }
 }
 
-/// Two shards with leases, the first at a checkpoint that is none of its own.
+/// Two shards with leases, the first at a checkpoint that is not one of its own.
 fn with_a_foreign_checkpoint(number: impl Fn(&World) -> String) -> World {
     let world = World::new(2);
     world.put(32);
@@ -188,7 +188,7 @@ async fn a_refused_checkpoint_is_reported_while_the_other_shards_and_their_child
         [(of_a_younger_stream as Number, false), (of_another_shard, false), (of_an_older_stream, true)]
     {
         let world = with_a_foreign_checkpoint(number);
-        let consumer = start(world.worker("a", Habit::CheckpointEveryBatch)).await;
+        let consumer = start(world.worker("a", CheckpointPolicy::EveryBatch)).await;
         let mut events = consumer.events();
         tokio::time::sleep(MINUTE).await;
         let reported = drain(&mut events).await;
@@ -243,10 +243,10 @@ async fn a_refused_checkpoint_is_discarded_if_the_settings_say_so() {
     for (index, (number, setting)) in settings.into_iter().enumerate() {
         for lease_config in [LeaseConfig::default(), LeaseConfig::fan_out()] {
             let world = with_a_foreign_checkpoint(number);
-            let worker = world.worker("a", Habit::CheckpointEveryBatch).lease_config(lease_config);
+            let worker = world.worker("a", CheckpointPolicy::EveryBatch).lease_config(lease_config);
             let consumer = start(setting(worker)).await;
             let mut events = consumer.events();
-            world.all_heard_within(MINUTE).await;
+            world.all_delivered_within(MINUTE).await;
             assert_eq!(world.check_order(), 0);
             world.all_stored_within(MINUTE).await;
             let reported = drain(&mut events).await;
@@ -271,13 +271,13 @@ fn put_aggregate(world: &World, second: u128) {
 }
 
 fn records(world: &World) -> usize {
-    world.log().iter().filter(|entry| matches!(entry.heard, Heard::Record { .. })).count()
+    world.log().iter().filter(|entry| matches!(entry.observed, Observed::Record { .. })).count()
 }
 
 #[tokio::test(start_paused = true)]
 async fn records_outside_the_hash_keys_of_the_shard_are_counted_and_reported_once_a_minute() {
     let world = World::new(2);
-    let consumer = start(world.worker("a", Habit::CheckpointEveryBatch)).await;
+    let consumer = start(world.worker("a", CheckpointPolicy::EveryBatch)).await;
     let mut events = consumer.events();
     tokio::time::sleep(FAILOVER).await;
     put_aggregate(&world, 2);
@@ -306,7 +306,7 @@ async fn records_outside_the_hash_keys_of_the_shard_are_delivered_if_the_setting
     let world = World::new(2);
     let mut config = RetrievalConfig::default();
     config.out_of_range_records = OutOfRangeRecords::Deliver;
-    let _consumer = start(world.worker("a", Habit::CheckpointEveryBatch).retrieval(config)).await;
+    let _consumer = start(world.worker("a", CheckpointPolicy::EveryBatch).retrieval(config)).await;
     put_aggregate(&world, u128::MAX);
     until(FAILOVER, || records(&world) == 2, || format!("{:?}", world.log())).await;
 }
@@ -318,9 +318,9 @@ async fn records_that_expired_unread_are_reported_with_the_gap() {
             let world = World::new(1);
             world.kinesis.set_retention(STREAM, 24 * HOUR).expect("set");
             let config = || if fan_out { LeaseConfig::fan_out() } else { LeaseConfig::default() };
-            let first = start(world.worker("a", Habit::CheckpointEveryBatch).lease_config(config())).await;
+            let first = start(world.worker("a", CheckpointPolicy::EveryBatch).lease_config(config())).await;
             world.put(5);
-            world.all_heard_within(FAILOVER).await;
+            world.all_delivered_within(FAILOVER).await;
             world.all_stored_within(FAILOVER).await;
             let stored = world.checkpoint(0);
             first.shutdown().await.expect("stopped");
@@ -329,7 +329,7 @@ async fn records_that_expired_unread_are_reported_with_the_gap() {
             tokio::time::sleep(down).await;
             world.put(20);
             let before = records(&world);
-            let second = start(world.worker("b", Habit::CheckpointEveryBatch).lease_config(config())).await;
+            let second = start(world.worker("b", CheckpointPolicy::EveryBatch).lease_config(config())).await;
             let mut events = second.events();
             let expected = if lost { 20 } else { 40 };
             until(10 * MINUTE, || records(&world) == before + expected, || format!("{}", records(&world)))
@@ -349,8 +349,8 @@ async fn records_that_expired_unread_are_reported_with_the_gap() {
     }
 }
 
-/// A stream whose sequence numbers began again a day earlier, and which opens a shard at its oldest record
-/// where it does not know a number.
+/// A stream whose sequence numbers restarted a day earlier, and which opens a shard at its oldest record
+/// if it does not know a number.
 #[derive(Debug)]
 struct Restarted(SimulatedKinesis);
 
@@ -396,12 +396,12 @@ impl StreamApi for Restarted {
 async fn numbers_that_begin_again_are_reported_or_the_stream_is_started_over() {
     for starts_over in [false, true] {
         let world = World::new(1);
-        let first = start(world.worker("a", Habit::CheckpointEveryBatch)).await;
+        let first = start(world.worker("a", CheckpointPolicy::EveryBatch)).await;
         world.put(16);
-        world.all_heard_within(FAILOVER).await;
+        world.all_delivered_within(FAILOVER).await;
         world.all_stored_within(FAILOVER).await;
         first.shutdown().await.expect("stopped");
-        // A row that does not say where its shard began.
+        // A row that does not store where its shard began.
         for mut item in world.table.items().into_values() {
             item.remove("startingSequenceNumber");
             assert!(world.table.insert_item(item));
@@ -413,7 +413,7 @@ async fn numbers_that_begin_again_are_reported_or_the_stream_is_started_over() {
         if starts_over {
             coordination.on_recreated_stream = OnRecreatedStream::StartOver;
         }
-        let worker = world.worker("b", Habit::CheckpointEveryBatch).coordination(coordination);
+        let worker = world.worker("b", CheckpointPolicy::EveryBatch).coordination(coordination);
         let second = start(worker.stream_api(Arc::new(Restarted(again.clone())))).await;
         let mut events = second.events();
         for number in 0..16 {

@@ -12,10 +12,10 @@ use kinesis_consumer::{
     StartStrategy, StreamConfig, WorkerId,
 };
 
-use crate::world::{FAILOVER, Habit, Heard, STREAM, World, start, until};
+use crate::world::{CheckpointPolicy, FAILOVER, Observed, STREAM, World, start, until};
 
 const PAYMENTS: &str = "payments";
-/// The world begins at that second, and its streams with it.
+/// The world begins at that second, and so do its streams.
 const EPOCH: u64 = 1_750_000_000;
 
 /// A world with a second stream.
@@ -50,7 +50,7 @@ fn are_all(owners: &[Option<WorkerId>], owner: Option<&str>) -> bool {
     !owners.is_empty() && owners.iter().all(|is| is.as_ref().map(AsRef::as_ref) == owner)
 }
 
-/// What is wrong with the stream of this name.
+/// The problem of the stream of this name.
 fn problem(handle: &ConsumerHandle, stream: &str) -> Option<String> {
     let status = handle.status();
     status.streams.into_iter().find(|status| status.stream.name() == stream).expect("a stream").problem
@@ -70,7 +70,7 @@ async fn a_fleet_reads_all_its_streams_in_order_through_a_split_of_one() {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    world.all_heard_within(FAILOVER * 6).await;
+    world.all_delivered_within(FAILOVER * 6).await;
     world.check_order();
     until(FAILOVER * 6, || world.owners().len() == 2, || format!("{:?}", world.owners())).await;
     tokio::time::sleep(FAILOVER * 3).await;
@@ -86,7 +86,7 @@ async fn rows_are_as_kcl_writes_them_in_multi_stream_mode() {
     world.kinesis.split(PAYMENTS, &parent).expect("split");
     world.put(16);
     world.put_to(PAYMENTS, "pay", 160);
-    world.all_heard_within(FAILOVER * 2).await;
+    world.all_delivered_within(FAILOVER * 2).await;
     until(FAILOVER, || world.leases().len() == 4, || format!("{:?}", world.leases())).await;
     let stream = serialized(&world, PAYMENTS);
     let rows = world.table.items();
@@ -119,7 +119,7 @@ async fn rows_of_finished_shards_are_deleted_stream_by_stream() {
     assert_eq!(world.leases().len(), 5, "children that nobody has started keep their parent's row");
     world.put_to(PAYMENTS, "pay", 160);
     until(Duration::from_secs(300), || world.leases().len() == 4, || format!("{:?}", world.leases())).await;
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -133,7 +133,7 @@ async fn a_stream_is_added_while_others_are_read() {
 
     let added = a.add_stream(PAYMENTS).await.expect("added");
     assert_eq!(added.serialized(), Some(&*serialized(&world, PAYMENTS)));
-    world.all_heard_within(Duration::from_secs(1)).await;
+    world.all_delivered_within(Duration::from_secs(1)).await;
     assert_eq!(world.check_order(), 0);
     let error = a.add_stream(PAYMENTS).await.expect_err("once is enough");
     assert_eq!(error.kind(), ErrorKind::Invalid);
@@ -153,7 +153,7 @@ async fn latest_counts_from_when_the_stream_was_added() {
         .await
         .expect("added");
     world.put_to(PAYMENTS, "pay", 160);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     assert_eq!(world.check_order(), 0);
 }
 
@@ -171,7 +171,7 @@ async fn latest_counts_from_the_start_for_a_stream_that_is_found_late_and_was_sp
     world.kinesis.split(PAYMENTS, &open[0].id).expect("split");
     world.put_to(PAYMENTS, "pay", 160);
     world.kinesis.clear_faults();
-    world.all_heard_within(Duration::from_secs(80)).await;
+    world.all_delivered_within(Duration::from_secs(80)).await;
     assert_eq!(world.check_order(), 0);
 }
 
@@ -181,13 +181,13 @@ async fn a_removed_stream_is_handed_over_and_comes_back_where_it_was_left() {
     let a = start(world.worker_of("a", both())).await;
     world.put(160);
     world.put_to(PAYMENTS, "pay", 160);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
 
     a.remove_stream(PAYMENTS).await.expect("its processors return");
     assert!(are_all(&owners(&world, PAYMENTS), None), "{:?}", owners(&world, PAYMENTS));
     assert!(are_all(&owners(&world, STREAM), Some("a")));
-    let told = |heard: &Heard| world.log().iter().filter(|entry| entry.heard == *heard).count();
-    assert_eq!((told(&Heard::ShutdownRequested), told(&Heard::LeaseLost)), (2, 2));
+    let count = |observed: &Observed| world.log().iter().filter(|entry| entry.observed == *observed).count();
+    assert_eq!((count(&Observed::ShutdownRequested), count(&Observed::LeaseLost)), (2, 2));
     assert_eq!(a.remove_stream(PAYMENTS).await.expect_err("gone").kind(), ErrorKind::Invalid);
     world.put_to(PAYMENTS, "pay", 160);
     tokio::time::sleep(FAILOVER * 10).await;
@@ -196,8 +196,8 @@ async fn a_removed_stream_is_handed_over_and_comes_back_where_it_was_left() {
     assert_eq!(a.status().shards.len(), 2);
 
     a.add_stream(PAYMENTS).await.expect("added");
-    world.all_heard_within(Duration::from_secs(1)).await;
-    assert_eq!(world.check_order(), 0, "it goes on from its checkpoints");
+    world.all_delivered_within(Duration::from_secs(1)).await;
+    assert_eq!(world.check_order(), 0, "it continues from its checkpoints");
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,11 +209,11 @@ async fn other_workers_go_on_with_a_stream_that_one_has_removed() {
     until(FAILOVER * 6, is_balanced, || format!("{:?}", world.owners())).await;
     a.remove_stream(PAYMENTS).await.expect("its processors return");
     let are_bs = || are_all(&owners(&world, PAYMENTS), Some("b"));
-    // The last of them is more than its share, so it is taken once nobody else has for long enough.
+    // The last of them is more than its share, so it is taken once no other worker has for long enough.
     until(FAILOVER * 4, are_bs, || format!("{:?}", owners(&world, PAYMENTS))).await;
     world.put(160);
     world.put_to(PAYMENTS, "pay", 160);
-    world.all_heard_within(FAILOVER * 2).await;
+    world.all_delivered_within(FAILOVER * 2).await;
     world.check_order();
 }
 
@@ -222,13 +222,13 @@ async fn what_a_leader_assigns_to_a_worker_that_does_not_read_the_stream_is_read
     let world = world(4, 4);
     let mut coordination = CoordinationConfig::default();
     coordination.mode = CoordinationMode::Leader;
-    // It leads, and takes the other to read both streams too.
+    // It leads, and assumes that the other worker reads both streams too.
     let _a = start(world.worker_of("a", both()).coordination(coordination.clone())).await;
     let _b = start(world.worker_of("b", [STREAM]).coordination(coordination)).await;
     for _ in 0..6 {
         world.put(160);
         world.put_to(PAYMENTS, "pay", 160);
-        world.all_heard_within(FAILOVER).await;
+        world.all_delivered_within(FAILOVER).await;
         tokio::time::sleep(FAILOVER).await;
     }
     assert!(are_all(&owners(&world, PAYMENTS), Some("a")), "{:?}", owners(&world, PAYMENTS));
@@ -240,14 +240,14 @@ async fn a_stream_that_is_missing_at_the_start_is_read_when_it_is_there() {
     let world = World::new(2);
     let a = start(world.worker_of("a", both())).await;
     world.put(160);
-    world.all_heard_within(Duration::from_secs(1)).await;
+    world.all_delivered_within(Duration::from_secs(1)).await;
     assert!(problem(&a, PAYMENTS).is_some_and(|problem| problem.contains("no such stream")));
     assert_eq!((problem(&a, STREAM), a.status().health), (None, Health::Degraded));
 
     tokio::time::sleep(Duration::from_secs(600)).await;
     world.kinesis.create_stream(PAYMENTS, 2).expect("a new stream");
     world.put_to(PAYMENTS, "pay", 160);
-    world.all_heard_within(Duration::from_secs(70)).await;
+    world.all_delivered_within(Duration::from_secs(70)).await;
     assert_eq!((problem(&a, PAYMENTS), a.status().health), (None, Health::Healthy));
     assert_eq!(world.check_order(), 0);
 }
@@ -266,7 +266,7 @@ async fn a_stream_that_fails_holds_up_no_other() {
         .await;
     assert!(problem(&a, PAYMENTS).is_some_and(|problem| problem.contains("IAM policy")));
 
-    // The rest of it hangs, and a shard of the other stream changes hands meanwhile.
+    // The remaining requests hang, and a shard of the other stream changes hands meanwhile.
     world
         .kinesis
         .set_faults(|call| (call.stream == PAYMENTS).then_some(Fault::NoAnswer(Duration::from_secs(30))));
@@ -278,20 +278,20 @@ async fn a_stream_that_fails_holds_up_no_other() {
     let _b = start(world.worker_of("b", both())).await;
     until(FAILOVER * 3, || world.owners().get("b") == Some(&1), || format!("{:?}", world.owners())).await;
     world.kinesis.clear_faults();
-    world.all_heard_within(Duration::from_secs(80)).await;
+    world.all_delivered_within(Duration::from_secs(80)).await;
     world.check_order();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_cannot_be_listed_any_more_costs_little_and_is_told() {
+async fn a_stream_that_can_no_longer_be_listed_costs_little_and_is_reported() {
     let world = world(2, 1);
     let a = start(world.worker_of("a", both())).await;
     world.put(160);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     world.kinesis.delete_stream(PAYMENTS).expect("deleted");
     until(FAILOVER * 6, || a.status().health == Health::Degraded, || format!("{:?}", a.status())).await;
     world.put(160);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     assert_eq!(world.check_order(), 0);
     assert!(are_all(&owners(&world, STREAM), Some("a")));
 }
@@ -334,18 +334,18 @@ async fn javas_epochs_and_own_start_strategies_are_kept_to() {
     assert!(error.to_string().contains("another account"), "{error}");
 }
 
-/// Rows of the other mode that are left over beside those of the consumer's own are neither used nor touched,
-/// whichever mode it is, and an event says so.
+/// Leftover rows of the other mode are neither used nor changed, in either mode, and an event reports
+/// them.
 #[tokio::test(start_paused = true)]
 async fn leases_of_the_other_mode_are_left_alone() {
     let world = world(2, 1);
-    let single = start(world.worker("single", Habit::CheckpointEveryBatch)).await;
+    let single = start(world.worker("single", CheckpointPolicy::EveryBatch)).await;
     world.put(160);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     single.shutdown().await.expect("processors return");
     let of_single = world.table.items();
 
-    // As if the streams had been given another table and their leases were brought here.
+    // As if the streams had used another table and their leases were copied here.
     let elsewhere = MemoryLeaseStore::default();
     let first = start(world.worker_of("multi", both()).lease_store(Arc::new(elsewhere.clone()))).await;
     until(FAILOVER, || elsewhere.items().len() == 3, || format!("{:?}", elsewhere.items())).await;
@@ -355,14 +355,14 @@ async fn leases_of_the_other_mode_are_left_alone() {
     }
     let multi = start(world.worker_of("multi", both())).await;
     let mut events = multi.events();
-    let told = async {
+    let reported = async {
         loop {
             if let Some(Event::LeasesOfOtherMode { lease, count }) = events.next().await {
                 return (lease, count);
             }
         }
     };
-    let (lease, count) = tokio::time::timeout(FAILOVER, told).await.expect("told");
+    let (lease, count) = tokio::time::timeout(FAILOVER, reported).await.expect("reported");
     assert_eq!((lease.as_str(), count), ("shardId-000000000000", 2));
     until(FAILOVER, || running(&world, STREAM).len() == 2, || format!("{:?}", world.leases())).await;
     until(FAILOVER, || world.log().len() > 320, || world.log().len().to_string()).await;
@@ -372,9 +372,9 @@ async fn leases_of_the_other_mode_are_left_alone() {
     let of_multi: Vec<_> = items.extract_if(.., |key, _| key.as_str().contains(':')).collect();
     assert_eq!(items, of_single);
 
-    let again = start(world.worker("single", Habit::CheckpointEveryBatch)).await;
+    let again = start(world.worker("single", CheckpointPolicy::EveryBatch)).await;
     world.put(160);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     tokio::time::sleep(FAILOVER * 10).await;
     assert_eq!(again.status().shards.len(), 2);
     again.shutdown().await.expect("processors return");

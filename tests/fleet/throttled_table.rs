@@ -8,9 +8,9 @@ use kinesis_consumer::lease::{Fault, FaultHook, StoreErrorKind};
 use kinesis_consumer::{Checkpoint, Event, LeaseKey};
 use tokio::time::Instant;
 
-use crate::world::{FAILOVER, Habit, Heard, STREAM, World, start};
+use crate::world::{CheckpointPolicy, FAILOVER, Observed, STREAM, World, start};
 
-/// A table that accepts so many writes a second and keeps what is not used for a second at most.
+/// A table that accepts this many writes per second and keeps unused capacity for a second at most.
 /// Throttled requests cost nothing, as with DynamoDB; reads are free.
 #[derive(Debug)]
 struct Capacity {
@@ -56,21 +56,21 @@ struct Outcome {
     duplicates: usize,
     missing: usize,
     failed: usize,
-    /// Seconds in which the checkpoint of some shard did not move, at most.
+    /// The longest time in seconds for which the checkpoint of a shard did not move.
     stalled: u64,
     reports: Vec<(usize, Option<usize>)>,
     accepted: u64,
     throttled: u64,
 }
 
-/// `workers` workers hold all leases of `shards` shards when the table becomes as small as `units` writes a
-/// second; records come in for `seconds`, and each batch is checkpointed.
+/// `workers` workers hold all leases of `shards` shards when the capacity of the table drops to `units`
+/// writes per second. Records arrive for `seconds`, and each batch is checkpointed.
 async fn run(units: f64, shards: u32, workers: usize, seconds: u64) -> Outcome {
     let world = World::new(shards);
     let capacity = Capacity::new(100_000.0);
     let mut handles = Vec::new();
     for index in 0..workers {
-        let worker = world.worker(&format!("w{index}"), Habit::CheckpointEveryBatch);
+        let worker = world.worker(&format!("w{index}"), CheckpointPolicy::EveryBatch);
         handles.push(start(worker.lease_store(world.unreliable_table(hook(&capacity)))).await);
     }
     tokio::time::sleep(FAILOVER * 6).await;
@@ -97,7 +97,7 @@ async fn run(units: f64, shards: u32, workers: usize, seconds: u64) -> Outcome {
             outcome.stalled = outcome.stalled.max(second - *at);
         }
     }
-    // A page that was fetched waits until those before it are checkpointed.
+    // A fetched page waits until those before it are checkpointed.
     for _ in 0..12 {
         tokio::time::sleep(FAILOVER).await;
         if world.missing().is_empty() {
@@ -116,7 +116,7 @@ async fn run(units: f64, shards: u32, workers: usize, seconds: u64) -> Outcome {
             }
         }
     }
-    outcome.lost = world.log()[before..].iter().filter(|entry| entry.heard == Heard::LeaseLost).count();
+    outcome.lost = world.log()[before..].iter().filter(|entry| entry.observed == Observed::LeaseLost).count();
     outcome.duplicates = world.check_order();
     outcome.missing = world.missing().len();
     let capacity = capacity.lock().expect("not poisoned");

@@ -1,4 +1,4 @@
-//! Manners towards the service: its limits, shared among applications, shards and workers.
+//! The limits of the service, shared among applications, shards and workers.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use kinesis_consumer::{Checkpoint, ConsumerHandle, Event, LeaseConfig, Retrieval
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::world::{Habit, STREAM, World, start, until};
+use crate::world::{CheckpointPolicy, STREAM, World, start, until};
 
 /// Counts calls by operation and whole second.
 #[derive(Clone, Default)]
@@ -30,7 +30,7 @@ impl Calls {
         calls
     }
 
-    /// The most calls of an operation in one second.
+    /// The maximum number of calls of an operation in one second.
     fn peak(&self, operation: &str) -> usize {
         let calls = self.0.lock().expect("not poisoned");
         let peak =
@@ -52,10 +52,10 @@ async fn five_hundred_leases_at_once_stay_below_the_rates_of_the_control_plane()
         let calls = Calls::watch(&world);
         let mut fleet = Vec::new();
         for name in ["a", "b", "c", "d", "e"] {
-            let worker = world.worker(name, Habit::CheckpointEveryBatch).lease_config(lease_config.clone());
+            let worker = world.worker(name, CheckpointPolicy::EveryBatch).lease_config(lease_config.clone());
             fleet.push(start(worker).await);
         }
-        world.all_heard_within(Duration::from_secs(60)).await;
+        world.all_delivered_within(Duration::from_secs(60)).await;
         tokio::time::sleep(Duration::from_secs(60)).await;
         for (operation, per_second) in [
             ("DescribeStreamSummary", 20),
@@ -66,7 +66,7 @@ async fn five_hundred_leases_at_once_stay_below_the_rates_of_the_control_plane()
             let peak = calls.peak(operation);
             assert!(peak <= per_second, "{peak} of {operation} in a second with {lease_config:?}");
         }
-        // One for each time a lease came to a worker, and few came twice.
+        // One for each time a worker acquired a lease, and few were acquired twice.
         let opened = calls.total("GetShardIterator") + calls.total("SubscribeToShard");
         assert!(opened < 2500, "{opened} with {lease_config:?}");
     }
@@ -91,7 +91,7 @@ async fn two_applications_with_half_a_share_each_are_not_throttled() {
 async fn two_greedy_applications_are_throttled_and_both_go_on() {
     let world = World::new(1);
     world.kinesis.set_limits(Limits::service());
-    // As much as one shard takes, of which each application would read twice as much.
+    // As much as one shard accepts, of which each application would read twice as much.
     let write = async |seconds: usize| {
         for _ in 0..seconds {
             for _ in 0..9 {
@@ -110,7 +110,7 @@ async fn two_greedy_applications_are_throttled_and_both_go_on() {
     assert!(first.failures() > 0 && second.failures() > 0, "neither was spared");
 }
 
-/// A worker with a lease table of its own.
+/// A worker with its own lease table.
 struct Application {
     table: MemoryLeaseStore,
     _handle: ConsumerHandle,
@@ -121,7 +121,7 @@ struct Application {
 async fn two_applications(world: &World, retrieval: &RetrievalConfig) -> (Application, Application) {
     let application = async |name: &str| {
         let table = MemoryLeaseStore::default();
-        let worker = world.worker(name, Habit::CheckpointEveryBatch).application(name);
+        let worker = world.worker(name, CheckpointPolicy::EveryBatch).application(name);
         let worker = worker.lease_store(Arc::new(table.clone())).retrieval(retrieval.clone());
         let handle = start(worker).await;
         let (failures, mut events) = (Arc::new(AtomicUsize::new(0)), handle.events());
@@ -137,7 +137,7 @@ async fn two_applications(world: &World, retrieval: &RetrievalConfig) -> (Applic
 }
 
 impl Application {
-    /// How often it could not fetch.
+    /// The number of failed fetches.
     fn failures(&self) -> usize {
         self.failures.load(Ordering::Relaxed)
     }
@@ -163,9 +163,9 @@ impl Application {
 async fn a_throttling_storm_passes_without_a_loss() {
     for lease_config in [LeaseConfig::default(), LeaseConfig::fan_out()] {
         let world = World::new(4);
-        let _handle = start(world.worker("a", Habit::CheckpointEveryBatch).lease_config(lease_config)).await;
+        let _handle = start(world.worker("a", CheckpointPolicy::EveryBatch).lease_config(lease_config)).await;
         world.put(100);
-        world.all_heard_within(Duration::from_secs(10)).await;
+        world.all_delivered_within(Duration::from_secs(10)).await;
         let calls = Arc::new(Mutex::new(0_u32));
         let counting = Arc::clone(&calls);
         world.kinesis.set_faults(move |_| {
@@ -179,7 +179,7 @@ async fn a_throttling_storm_passes_without_a_loss() {
         let asked = *calls.lock().expect("not poisoned");
         assert!(asked < 4 * 120, "{asked} requests in five minutes of refusals");
         world.kinesis.clear_faults();
-        world.all_heard_within(Duration::from_secs(60)).await;
+        world.all_delivered_within(Duration::from_secs(60)).await;
         assert_eq!(world.check_order(), 0);
     }
 }

@@ -1,5 +1,5 @@
 //! A stream, a lease table and any number of workers on one paused clock, and a log of what their
-//! processors heard.
+//! processors observed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -18,9 +18,9 @@ use kinesis_consumer::{
 pub(crate) const STREAM: &str = "orders";
 pub(crate) const FAILOVER: Duration = Duration::from_secs(10);
 
-/// What a processor heard.
+/// What a processor observed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum Observed {
     Initialized,
     Record { key: String, text: String, position: ExtendedSequenceNumber },
     LeaseLost,
@@ -28,19 +28,19 @@ pub(crate) enum Heard {
     ShutdownRequested,
 }
 
-/// Which worker's processor of which shard heard what.
+/// Who observed it: the processor of a worker and shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) worker: String,
     pub(crate) shard: ShardId,
-    pub(crate) heard: Heard,
+    pub(crate) observed: Observed,
 }
 
-/// What a processor does besides logging.
+/// When a processor checkpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Habit {
-    CheckpointEveryBatch,
-    NeverCheckpoint,
+pub(crate) enum CheckpointPolicy {
+    EveryBatch,
+    Never,
 }
 
 pub(crate) struct World {
@@ -73,8 +73,8 @@ impl World {
         }
     }
 
-    /// Puts the next `count` records, over 16 partition keys; each has its number within its key as
-    /// text.
+    /// Puts the next `count` records, over 16 partition keys. The text of each is its number within its
+    /// key.
     pub(crate) fn put(&self, count: usize) {
         self.put_to(STREAM, "key", count);
     }
@@ -90,26 +90,26 @@ impl World {
         }
     }
 
-    /// A worker with settings of its own.
-    pub(crate) fn worker(&self, name: &str, habit: Habit) -> ConsumerBuilder {
-        self.worker_with(name, Recorder { worker: name.to_owned(), habit, log: Arc::clone(&self.log) })
+    /// A builder for a worker, to add settings.
+    pub(crate) fn worker(&self, name: &str, policy: CheckpointPolicy) -> ConsumerBuilder {
+        self.worker_with(name, Recorder { worker: name.to_owned(), policy, log: Arc::clone(&self.log) })
     }
 
-    /// A worker that reads these streams, and none else.
+    /// A worker that reads only these streams.
     pub(crate) fn worker_of(
         &self,
         name: &str,
         streams: impl IntoIterator<Item = impl Into<StreamConfig>>,
     ) -> ConsumerBuilder {
-        let habit = Habit::CheckpointEveryBatch;
-        let recorder = Recorder { worker: name.to_owned(), habit, log: Arc::clone(&self.log) };
+        let policy = CheckpointPolicy::EveryBatch;
+        let recorder = Recorder { worker: name.to_owned(), policy, log: Arc::clone(&self.log) };
         self.worker_of_no_stream(name, recorder).streams(streams)
     }
 
-    /// A worker that reads this stream alone.
+    /// A worker that reads only this stream.
     pub(crate) fn worker_of_one(&self, name: &str, stream: &str) -> ConsumerBuilder {
-        let habit = Habit::CheckpointEveryBatch;
-        let recorder = Recorder { worker: name.to_owned(), habit, log: Arc::clone(&self.log) };
+        let policy = CheckpointPolicy::EveryBatch;
+        let recorder = Recorder { worker: name.to_owned(), policy, log: Arc::clone(&self.log) };
         self.worker_of_no_stream(name, recorder).stream(stream)
     }
 
@@ -146,10 +146,10 @@ impl World {
     }
 
     pub(crate) async fn start(&self, name: &str) -> ConsumerHandle {
-        start(self.worker(name, Habit::CheckpointEveryBatch)).await
+        start(self.worker(name, CheckpointPolicy::EveryBatch)).await
     }
 
-    /// The lease table as `hook` lets one worker reach it.
+    /// The lease table as one worker sees it, with the faults of `hook`.
     pub(crate) fn unreliable_table(&self, hook: FaultHook) -> Arc<dyn LeaseStore> {
         Arc::new(FaultyLeaseStore::new(self.table.clone(), hook))
     }
@@ -176,7 +176,7 @@ impl World {
         until(limit, all_stored, || format!("{:?}", self.leases())).await;
     }
 
-    /// The checkpoints a consumer of everything ends with, shard by shard.
+    /// The checkpoints with which a consumer of everything ends, shard by shard.
     pub(crate) fn last_positions(&self) -> Vec<Checkpoint> {
         let shards = self.kinesis.shards(STREAM).expect("a stream");
         let last = |shard: &ShardId| {
@@ -199,37 +199,37 @@ impl World {
         owners
     }
 
-    /// Every record that was put and not yet heard.
+    /// Every record that was put and not yet delivered.
     pub(crate) fn missing(&self) -> BTreeSet<(String, u64)> {
         let written = self.written.lock().expect("not poisoned");
         let mut missing: BTreeSet<(String, u64)> =
             written.iter().flat_map(|(key, &count)| (0..count).map(|number| (key.clone(), number))).collect();
         for entry in self.log.lock().expect("not poisoned").iter() {
-            if let Heard::Record { key, text, .. } = &entry.heard {
+            if let Observed::Record { key, text, .. } = &entry.observed {
                 missing.remove(&(key.clone(), text.parse().expect("a number")));
             }
         }
         missing
     }
 
-    /// Waits until every record was heard, for at most `limit` of virtual time.
-    pub(crate) async fn all_heard_within(&self, limit: Duration) {
+    /// Waits until every record was delivered, for at most `limit` of virtual time.
+    pub(crate) async fn all_delivered_within(&self, limit: Duration) {
         let what = || {
             let missing = self.missing();
             let some: Vec<_> = missing.iter().take(8).collect();
-            format!("{} not heard, such as {some:?}; {:#?}", missing.len(), self.leases())
+            format!("{} not delivered, such as {some:?}; {:#?}", missing.len(), self.leases())
         };
         until(limit, || self.missing().is_empty(), what).await;
     }
 
-    /// The order of every key: each record is the one after the one before, or an earlier one, from
-    /// which on the following come again. Returns how many came more than once.
+    /// Checks the order of every key: each record follows the one before it, or is an earlier one, from
+    /// which on the following are delivered again. Returns the number of duplicates.
     pub(crate) fn check_order(&self) -> usize {
         let mut next: BTreeMap<String, u64> = BTreeMap::new();
         let mut seen: BTreeSet<(String, u64)> = BTreeSet::new();
         let mut duplicates = 0;
         for entry in self.log() {
-            let Heard::Record { key, text, .. } = &entry.heard else { continue };
+            let Observed::Record { key, text, .. } = &entry.observed else { continue };
             let number: u64 = text.parse().expect("a number");
             let expected = next.entry(key.clone()).or_default();
             assert!(number <= *expected, "{key}: {number} came before {expected}; {entry:?}");
@@ -255,11 +255,11 @@ pub(crate) async fn until(limit: Duration, condition: impl Fn() -> bool, what: i
     assert!(reached.await.is_ok(), "not within {limit:?}: {}", what());
 }
 
-/// Makes processors that log what they hear.
+/// Creates processors that log what they observe.
 #[derive(Clone)]
 pub(crate) struct Recorder {
     pub(crate) worker: String,
-    pub(crate) habit: Habit,
+    pub(crate) policy: CheckpointPolicy,
     pub(crate) log: Arc<Mutex<Vec<Entry>>>,
 }
 
@@ -269,12 +269,12 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    fn hear(&self, heard: Heard) {
+    fn log(&self, observed: Observed) {
         let shard = self.checkpointer.shard_id().clone();
         self.recorder.log.lock().expect("not poisoned").push(Entry {
             worker: self.recorder.worker.clone(),
             shard,
-            heard,
+            observed,
         });
     }
 }
@@ -283,7 +283,7 @@ impl Recording {
 impl ShardRecordProcessorFactory for Recorder {
     async fn initialize(&self, checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor> {
         let recording = Recording { recorder: self.clone(), checkpointer };
-        recording.hear(Heard::Initialized);
+        recording.log(Observed::Initialized);
         Box::new(recording)
     }
 }
@@ -293,28 +293,28 @@ impl ShardRecordProcessor for Recording {
     async fn process_records(&self, records: Vec<KinesisClientRecord>, _: i64) {
         assert!(!records.is_empty());
         for record in &records {
-            self.hear(Heard::Record {
+            self.log(Observed::Record {
                 key: record.record.partition_key.to_string(),
                 text: String::from_utf8(record.record.data.to_vec()).expect("text"),
                 position: record.extended_sequence_number(),
             });
         }
-        if self.recorder.habit == Habit::CheckpointEveryBatch {
-            // Refused if the lease was lost, which `lease_lost` will tell.
+        if self.recorder.policy == CheckpointPolicy::EveryBatch {
+            // Refused if the lease was lost; `lease_lost` follows.
             let _ = self.checkpointer.checkpoint(records[records.len() - 1].extended_sequence_number()).await;
         }
     }
 
     async fn lease_lost(&self) {
-        self.hear(Heard::LeaseLost);
+        self.log(Observed::LeaseLost);
     }
 
     async fn shard_ended(&self) {
-        self.hear(Heard::ShardEnded);
+        self.log(Observed::ShardEnded);
         let _ = self.checkpointer.end().await;
     }
 
     async fn shutdown_requested(&self) {
-        self.hear(Heard::ShutdownRequested);
+        self.log(Observed::ShutdownRequested);
     }
 }
