@@ -1,19 +1,19 @@
-//! How the workers of a fleet agree on who holds which lease.
+//! How the workers of a fleet coordinate their leases.
 
 use std::time::Duration;
 
 use kinesis_consumer::{AssignmentStrategy, CoordinationConfig, CoordinationMode};
 
-use crate::history::Leading;
+use crate::history::LeaderRules;
 use crate::scenario::FAILOVER;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
-    /// Every worker takes for itself.
+    /// Every worker takes leases itself.
     Independent,
-    /// A leader assigns.
+    /// A leader assigns leases.
     Led,
-    /// First the one, then the other, while workers are deployed anew.
+    /// First independent, then led, while workers are redeployed.
     Migrating,
 }
 
@@ -23,22 +23,23 @@ pub(crate) struct Coordination {
     pub(crate) strategy: AssignmentStrategy,
     pub(crate) graceful: bool,
     pub(crate) handoff_timeout: Duration,
-    /// How likely it is that what befalls a worker befalls the leader.
-    pub(crate) aims_at_leader: f64,
-    /// Chance per second that a worker is cut off after some more requests to the lease table, and dies.
+    /// The probability that a fault of a worker affects the leader.
+    pub(crate) targets_leader: f64,
+    /// Probability per second that a worker is cut off after some more requests to the lease table, and
+    /// dies.
     pub(crate) cuts: f64,
     /// Whether the fleet is rolled back once it is run by a leader.
     pub(crate) rolls_back: bool,
 }
 
-/// How far a fleet that migrates is deployed.
+/// The stage of the deployment of a migrating fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
-    /// Anything that goes by the rules of 2.x.
+    /// Any mode that follows the rules of 2.x.
     Mixed,
-    /// Everybody is ready for a leader.
+    /// All workers are ready for a leader.
     Compatible,
-    /// Nobody needs to know of 2.x any more.
+    /// No worker needs the rules of 2.x any more.
     Led,
 }
 
@@ -57,17 +58,17 @@ impl Coordination {
             },
             graceful: rng.u32(..5) > 0,
             handoff_timeout: [FAILOVER / 2, FAILOVER, FAILOVER * 3][rng.usize(..3)],
-            aims_at_leader: [0.0, 0.3, 0.8][rng.usize(..3)],
+            targets_leader: [0.0, 0.3, 0.8][rng.usize(..3)],
             cuts: [0.0, 0.01, 0.03][rng.usize(..3)],
             rolls_back: rng.u32(..3) == 0,
         }
     }
 
-    pub(crate) fn leading(&self) -> Leading {
-        Leading { asks_first: self.graceful, handoff_timeout: self.handoff_timeout }
+    pub(crate) fn leader_rules(&self) -> LeaderRules {
+        LeaderRules { asks_first: self.graceful, handoff_timeout: self.handoff_timeout }
     }
 
-    /// What a worker that starts now is told to go by.
+    /// The mode of a worker that starts now.
     pub(crate) fn mode(&self, stage: Stage, rng: &mut fastrand::Rng) -> CoordinationMode {
         match (self.protocol, stage) {
             (Protocol::Independent, _) => CoordinationMode::Independent,
@@ -95,7 +96,7 @@ impl Coordination {
 }
 
 impl Stage {
-    /// Whether a worker in this mode has to be deployed anew.
+    /// Whether a worker in this mode must be redeployed.
     pub(crate) fn is_behind(self, mode: CoordinationMode) -> bool {
         match self {
             Self::Mixed => false,

@@ -1,4 +1,4 @@
-//! What goes wrong on one worker's way to the lease table and to the stream.
+//! Faults of one worker's requests to the lease table and the stream.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use kinesis_consumer::lease::{Fault, FaultHook, StoreErrorKind};
 use kinesis_consumer::testing;
 use tokio::time::Instant;
 
-/// How likely each kind of fault is for each request.
+/// The probability of each kind of fault per request.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Odds {
     pub(crate) throttled: f64,
@@ -19,14 +19,14 @@ pub(crate) struct Odds {
     pub(crate) stale: f64,
     pub(crate) expired_iterator: f64,
     pub(crate) empty_page: f64,
-    /// A subscription has no more events, and does not end either.
+    /// A subscription stops sending events without ending.
     pub(crate) silent: f64,
     /// An event says that the shard has ended, but names no children.
     pub(crate) contradiction: f64,
 }
 
 impl Odds {
-    /// Each kind by itself: never, seldom, often or very often.
+    /// Draws each kind independently: never, seldom, often or very often.
     pub(crate) fn draw(rng: &mut fastrand::Rng) -> Self {
         let mut odds = || [0.0, 0.0, 0.01, 0.05, 0.15][rng.usize(..5)];
         Self {
@@ -44,11 +44,11 @@ impl Odds {
     }
 }
 
-/// Scans miss what happened in this time at most.
+/// The maximum staleness of a scan.
 pub(crate) const STALE_MAX: Duration = Duration::from_secs(2);
-/// The index of owners is a copy, and may be further behind.
+/// The index of owners is a copy, and may be staler.
 const INDEX_STALE_MAX: Duration = Duration::from_secs(6);
-/// As good as never.
+/// Longer than any run.
 const FOREVER: Duration = Duration::from_secs(1_000_000);
 
 /// When the lease table changed.
@@ -66,9 +66,9 @@ impl Changes {
     }
 }
 
-/// The weather around one worker: its odds, until all faults stop, and whether it is suspended.
+/// The faults of one worker: their probabilities, until all faults stop, and whether it is suspended.
 #[derive(Clone, Debug)]
-pub(crate) struct Weather(Arc<Mutex<State>>);
+pub(crate) struct FaultSchedule(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
@@ -78,11 +78,12 @@ struct State {
     changes: Changes,
     suspended_until: Instant,
     no_fan_out_until: Instant,
-    /// After how many more requests to the lease table the worker is cut off from everything.
+    /// The number of further requests to the lease table after which the worker is cut off from
+    /// everything.
     cut_off_after: Option<u32>,
 }
 
-impl Weather {
+impl FaultSchedule {
     pub(crate) fn new(seed: u64, odds: Odds, failover: Duration, changes: Changes) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
         let (suspended_until, no_fan_out_until) = (Instant::now(), Instant::now());
@@ -91,7 +92,7 @@ impl Weather {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// From now on nothing goes wrong any more, unless by these odds.
+    /// Replaces the probabilities, and ends suspensions, outages and pending cut-offs.
     pub(crate) fn change(&self, odds: Odds) {
         let mut state = self.0.lock().expect("not poisoned");
         state.odds = odds;
@@ -100,13 +101,13 @@ impl Weather {
         state.no_fan_out_until = Instant::now();
     }
 
-    /// Whatever the worker asks for, and its processors, hangs for so long: as good as if its process
-    /// were suspended.
+    /// Suspends all requests and processors of the worker for `length`, as if its process were
+    /// suspended.
     pub(crate) fn suspend(&self, length: Duration) {
         self.0.lock().expect("not poisoned").suspended_until = Instant::now() + length;
     }
 
-    /// After so many more requests to the lease table nobody hears of the worker any more, nor it of them.
+    /// Cuts the worker off from everything after this many further requests to the lease table.
     pub(crate) fn cut_off_after(&self, requests: u32) {
         self.0.lock().expect("not poisoned").cut_off_after = Some(requests);
     }
@@ -115,16 +116,16 @@ impl Weather {
         self.0.lock().expect("not poisoned").cut_off_after == Some(0)
     }
 
-    /// For so long nobody can be subscribed to.
+    /// Makes all subscriptions fail for `length`.
     pub(crate) fn lose_fan_out(&self, length: Duration) {
         self.0.lock().expect("not poisoned").no_fan_out_until = Instant::now() + length;
     }
 
-    /// Whether the next event is to contradict itself.
+    /// Whether the next event is made inconsistent.
     pub(crate) fn contradicts(&self) -> bool {
         let mut state = self.0.lock().expect("not poisoned");
         let probability = state.odds.contradiction;
-        state.is(probability)
+        state.chance(probability)
     }
 
     pub(crate) fn suspended_until(&self) -> Instant {
@@ -132,8 +133,8 @@ impl Weather {
     }
 
     pub(crate) fn table_faults(&self) -> FaultHook {
-        let weather = self.clone();
-        Arc::new(move |operation, _| weather.0.lock().expect("not poisoned").table_fault(operation))
+        let faults = self.clone();
+        Arc::new(move |operation, _| faults.0.lock().expect("not poisoned").table_fault(operation))
     }
 
     pub(crate) fn stream_fault(&self, operation: &str) -> Option<testing::Fault> {
@@ -142,7 +143,7 @@ impl Weather {
 }
 
 impl State {
-    fn is(&mut self, probability: f64) -> bool {
+    fn chance(&mut self, probability: f64) -> bool {
         self.rng.f64() < probability
     }
 
@@ -155,7 +156,7 @@ impl State {
             *left = left.saturating_sub(1);
             if *left == 0 {
                 self.suspended_until = Instant::now() + FOREVER;
-                // The last request may still have its effect.
+                // The last request may still take effect.
                 let there = if self.rng.bool() { FOREVER } else { Duration::ZERO };
                 return Fault::default().delayed(there, FOREVER);
             }
@@ -163,28 +164,28 @@ impl State {
         // A request takes at most a third of the failover time; then it counts as timed out.
         let timeout = self.failover / 3;
         let part = timeout.mul_f64(self.rng.f64());
-        if self.is(self.odds.throttled) {
+        if self.chance(self.odds.throttled) {
             return Fault::refused(StoreErrorKind::Throttled);
         }
-        if self.is(self.odds.unavailable) {
+        if self.chance(self.odds.unavailable) {
             return Fault::never_sent();
         }
-        if self.is(self.odds.timed_out) {
+        if self.chance(self.odds.timed_out) {
             return match self.rng.bool() {
                 true => Fault::never_sent().delayed(timeout, Duration::ZERO),
                 false => Fault::answer_lost().delayed(part, timeout - part),
             };
         }
-        if self.is(self.odds.answer_lost) {
+        if self.chance(self.odds.answer_lost) {
             return Fault::answer_lost();
         }
         let mut fault = Fault::default();
-        if matches!(operation, "ListLeases" | "ListLeaseKeysForWorker") && self.is(self.odds.stale) {
+        if matches!(operation, "ListLeases" | "ListLeaseKeysForWorker") && self.chance(self.odds.stale) {
             let recent =
                 self.changes.within(if operation == "ListLeases" { STALE_MAX } else { INDEX_STALE_MAX });
             fault = Fault::stale(self.rng.usize(..=recent));
         }
-        if self.is(self.odds.slow) {
+        if self.chance(self.odds.slow) {
             fault = fault.delayed(part, (timeout - part).mul_f64(self.rng.f64()));
         }
         fault
@@ -198,30 +199,30 @@ impl State {
         if operation.starts_with("SubscribeToShard") && Instant::now() < self.no_fan_out_until {
             return Some(testing::Fault::Error(StreamErrorKind::Unavailable));
         }
-        // Events come much more often than requests are made.
-        if operation == "SubscribeToShardEvent" && !self.is(0.1) {
+        // Events are much more frequent than requests.
+        if operation == "SubscribeToShardEvent" && !self.chance(0.1) {
             return None;
         }
-        if operation == "SubscribeToShardEvent" && self.is(self.odds.silent) {
+        if operation == "SubscribeToShardEvent" && self.chance(self.odds.silent) {
             return Some(testing::Fault::Delay(Duration::from_secs(1000)));
         }
         let delay = Duration::from_millis(self.rng.u64(1..4000));
-        if self.is(self.odds.throttled) {
+        if self.chance(self.odds.throttled) {
             return Some(testing::Fault::Error(StreamErrorKind::Throttled));
         }
-        if self.is(self.odds.unavailable) {
+        if self.chance(self.odds.unavailable) {
             return Some(testing::Fault::Error(StreamErrorKind::Unavailable));
         }
-        if self.is(self.odds.timed_out) {
+        if self.chance(self.odds.timed_out) {
             return Some(testing::Fault::NoAnswer(delay));
         }
-        if self.is(self.odds.slow) {
+        if self.chance(self.odds.slow) {
             return Some(testing::Fault::Delay(delay));
         }
-        if operation == "GetRecords" && self.is(self.odds.expired_iterator) {
+        if operation == "GetRecords" && self.chance(self.odds.expired_iterator) {
             return Some(testing::Fault::Error(StreamErrorKind::ExpiredIterator));
         }
-        if operation == "GetRecords" && self.is(self.odds.empty_page) {
+        if operation == "GetRecords" && self.chance(self.odds.empty_page) {
             return Some(testing::Fault::EmptyPage);
         }
         None

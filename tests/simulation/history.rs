@@ -1,4 +1,4 @@
-//! What happened in one run, as plain data: everything the invariants are checked on.
+//! What happened in one run, as plain data: the input of all invariants.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use crate::scenario::{Start, WALL};
 
-/// One life of one worker: a worker that is restarted under its name lives again.
+/// One run of a worker: a worker that is restarted under its name is a new incarnation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Life {
+pub(crate) struct Incarnation {
     pub(crate) worker: String,
     pub(crate) number: u32,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Life {
 /// A request that changed the lease table.
 #[derive(Debug, Clone)]
 pub(crate) struct By {
-    pub(crate) life: Life,
+    pub(crate) incarnation: Incarnation,
     pub(crate) operation: &'static str,
     pub(crate) sent: Duration,
 }
@@ -36,12 +36,12 @@ pub(crate) struct Lock {
     pub(crate) duration: Duration,
 }
 
-/// One processor, from `initialize` to the last thing it hears.
+/// One processor, from `initialize` to its last callback.
 pub(crate) type ProcessorId = u32;
 
 #[derive(Debug, Clone)]
-pub(crate) enum What {
-    /// The operator's side.
+pub(crate) enum EventKind {
+    /// Operations on the stream, and phases of the run.
     Put {
         shard: ShardId,
         user_records: usize,
@@ -63,49 +63,49 @@ pub(crate) enum What {
     FaultsStopped,
     FaultsBegan,
     Settled,
-    /// A worker left a healthy fleet, and its leases were taken by others; `None` if not in time.
+    /// A worker left a healthy fleet, and others took its leases; `None` if not in time.
     HandedOver {
         after: Option<Duration>,
         limit: Duration,
     },
 
-    /// A worker died in a healthy fleet, and its leases were taken up by others; `None` if not in time.
+    /// A worker died in a healthy fleet, and others took its leases; `None` if not in time.
     TakenOver {
         after: Option<Duration>,
         limit: Duration,
         was_leader: bool,
     },
-    /// A healthy fleet that was made ready is run by a leader now; `None` if not in time.
+    /// A healthy fleet that was ready for a leader has one now; `None` if not in time.
     Migrated {
         after: Option<Duration>,
     },
     RolledBack,
 
-    /// A worker's life.
-    Born {
-        life: Life,
+    /// Workers.
+    Started {
+        incarnation: Incarnation,
         rate: f64,
         mode: CoordinationMode,
     },
     StartFailed {
-        life: Life,
+        incarnation: Incarnation,
         reason: String,
     },
     Killed {
-        life: Life,
+        incarnation: Incarnation,
     },
-    Leaving {
-        life: Life,
+    StopRequested {
+        incarnation: Incarnation,
     },
-    Left {
-        life: Life,
+    Stopped {
+        incarnation: Incarnation,
     },
-    Paused {
-        life: Life,
+    Suspended {
+        incarnation: Incarnation,
         length: Duration,
     },
 
-    /// The lease table, at the moment it changes.
+    /// Changes of the lease table.
     Row {
         key: LeaseKey,
         before: Option<Box<Lease>>,
@@ -117,31 +117,31 @@ pub(crate) enum What {
         after: Option<Lock>,
         by: Option<By>,
     },
-    /// A worker has told how busy it is, or (`None`) has taken that back.
-    Stats {
+    /// A worker reported its metrics, or (`None`) withdrew them.
+    MetricsReported {
         worker: String,
         updated: Option<String>,
         by: Option<By>,
     },
-    /// How far the fleet has come from 2.x.
+    /// The state of the migration from 2.x.
     Version {
         version: String,
         by: Option<By>,
     },
-    /// A worker has read the whole table.
+    /// A worker read the whole table.
     Scanned {
-        life: Life,
+        incarnation: Incarnation,
     },
-    /// A worker was told, in answer to a write on a lease it held, that another owns it.
+    /// A worker learned, from the response to a write on a lease it held, that another worker owns it.
     Refused {
-        life: Life,
+        incarnation: Incarnation,
         key: LeaseKey,
     },
 
-    /// What processors hear.
+    /// Callbacks of processors.
     Initialized {
         processor: ProcessorId,
-        life: Life,
+        incarnation: Incarnation,
         shard: ShardId,
         from: Checkpoint,
     },
@@ -163,10 +163,10 @@ pub(crate) enum What {
     ShutdownRequested {
         processor: ProcessorId,
     },
-    /// A checkpoint that must be refused was asked for.
-    WrongCheckpoint {
+    /// A checkpoint that must be refused was requested.
+    InvalidCheckpoint {
         processor: ProcessorId,
-        asked: String,
+        requested: String,
         accepted: bool,
     },
 }
@@ -174,7 +174,7 @@ pub(crate) enum What {
 #[derive(Debug, Clone)]
 pub(crate) struct Event {
     pub(crate) at: Duration,
-    pub(crate) what: What,
+    pub(crate) kind: EventKind,
 }
 
 /// A user record in the stream.
@@ -193,20 +193,20 @@ pub(crate) struct ShardRecord {
     pub(crate) is_open: bool,
 }
 
-/// What a processor is, as found in the events.
+/// A processor, as found in the events.
 #[derive(Debug, Clone)]
 pub(crate) struct Processor {
-    pub(crate) life: Life,
+    pub(crate) incarnation: Incarnation,
     pub(crate) shard: ShardId,
     pub(crate) from: Checkpoint,
 }
 
-/// What a leader goes by.
+/// The settings of a leader.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Leading {
+pub(crate) struct LeaderRules {
     /// Whether leases are never taken from a worker that renews them.
     pub(crate) asks_first: bool,
-    /// How long a processor may take to let go.
+    /// How long a processor may take to return in a handoff.
     pub(crate) handoff_timeout: Duration,
 }
 
@@ -214,54 +214,54 @@ pub(crate) struct Leading {
 pub(crate) struct History {
     /// Where the fleet starts.
     pub(crate) start: Start,
-    /// The time the fleet starts at, if that is how it starts.
+    /// The timestamp at which the fleet starts, if it starts at one.
     pub(crate) timestamp: Option<Duration>,
     pub(crate) events: Vec<Event>,
     pub(crate) shards: BTreeMap<ShardId, ShardRecord>,
     /// The shortest retention the stream ever had, and from when on.
     pub(crate) retention: Option<(Duration, Duration)>,
     pub(crate) failover: Duration,
-    /// What a leader of the fleet goes by.
-    pub(crate) leading: Leading,
+    /// The settings of a leader of this fleet.
+    pub(crate) leader_rules: LeaderRules,
     pub(crate) memory_max: u64,
-    /// The most payload bytes any worker had in hand at once.
-    pub(crate) memory_peaks: BTreeMap<Life, u64>,
-    /// When all was well again; what was not, if it never was.
+    /// The maximum number of payload bytes that each worker held at once.
+    pub(crate) memory_peaks: BTreeMap<Incarnation, u64>,
+    /// When the fleet had recovered, or what was wrong if it never did.
     pub(crate) healed: Option<Result<Duration, String>>,
 }
 
-/// Something that must never happen has happened.
+/// An invariant was violated.
 #[derive(Debug, Clone)]
 pub(crate) struct Violation {
     pub(crate) invariant: &'static str,
     pub(crate) at: Duration,
-    pub(crate) what: String,
+    pub(crate) message: String,
 }
 
 impl History {
     pub(crate) fn processors(&self) -> BTreeMap<ProcessorId, Processor> {
         let mut found = BTreeMap::new();
         for event in &self.events {
-            if let What::Initialized { processor, life, shard, from } = &event.what {
-                let (life, shard, from) = (life.clone(), shard.clone(), from.clone());
-                found.insert(*processor, Processor { life, shard, from });
+            if let EventKind::Initialized { processor, incarnation, shard, from } = &event.kind {
+                let (incarnation, shard, from) = (incarnation.clone(), shard.clone(), from.clone());
+                found.insert(*processor, Processor { incarnation, shard, from });
             }
         }
         found
     }
 
-    /// How fast the clocks of workers run.
-    pub(crate) fn rates(&self) -> BTreeMap<&Life, f64> {
+    /// The clock rates of workers.
+    pub(crate) fn rates(&self) -> BTreeMap<&Incarnation, f64> {
         self.events
             .iter()
-            .filter_map(|event| match &event.what {
-                What::Born { life, rate, .. } => Some((life, *rate)),
+            .filter_map(|event| match &event.kind {
+                EventKind::Started { incarnation, rate, .. } => Some((incarnation, *rate)),
                 _ => None,
             })
             .collect()
     }
 
-    /// From when on a processor must get what is written, unless it starts behind a checkpoint.
+    /// From when on a processor must get the records written, unless it starts at a checkpoint.
     pub(crate) fn wanted_from(&self, processor: &Processor) -> Duration {
         match processor.from {
             Checkpoint::Latest | Checkpoint::AtTimestamp => self.required_from(),
@@ -269,9 +269,9 @@ impl History {
         }
     }
 
-    /// From when on what is written must be processed by somebody. `LATEST` is one instant for the whole
-    /// application: the one that its first lease was created with, and with which the worker was started that
-    /// created it.
+    /// From when on records must be processed. `LATEST` is one instant for the whole application: the
+    /// one with which its first lease was created, and with which the worker that created it was
+    /// started.
     pub(crate) fn required_from(&self) -> Duration {
         match self.start {
             Start::Oldest => Duration::ZERO,
@@ -284,19 +284,19 @@ impl History {
         }
     }
 
-    /// Whether the stream may have forgotten at `now` what was written at `written`.
+    /// Whether the stream may have dropped at `now` a record written at `written`.
     pub(crate) fn may_be_expired(&self, written: Duration, now: Duration) -> bool {
         self.retention.is_some_and(|(retention, since)| now >= since && written + retention <= now)
     }
 
-    /// The events that tell of `text`, for reading.
+    /// Prints all events.
     pub(crate) fn print(&self) {
         for event in &self.events {
             println!("{event}");
         }
     }
 
-    /// A number that differs if anything does.
+    /// A hash of all events.
     pub(crate) fn hash(&self) -> u64 {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         for event in &self.events {
@@ -308,7 +308,7 @@ impl History {
     }
 }
 
-/// Writes a history while it happens.
+/// Records a history while it happens.
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
     started: Instant,
@@ -316,18 +316,18 @@ pub(crate) struct Log {
 }
 
 impl Event {
-    /// The row as it was written, if that is what happened.
+    /// The row as it was written, if the event is a write of a row.
     fn row(&self) -> Option<&Lease> {
-        match &self.what {
-            What::Row { after, .. } => after.as_deref(),
+        match &self.kind {
+            EventKind::Row { after, .. } => after.as_deref(),
             _ => None,
         }
     }
 }
 
 impl Log {
-    pub(crate) fn new(failover: Duration, leading: Leading, memory_max: u64) -> Self {
-        let history = History { failover, leading, memory_max, ..History::default() };
+    pub(crate) fn new(failover: Duration, leader_rules: LeaderRules, memory_max: u64) -> Self {
+        let history = History { failover, leader_rules, memory_max, ..History::default() };
         Self { started: Instant::now(), history: Arc::new(Mutex::new(history)) }
     }
 
@@ -335,8 +335,8 @@ impl Log {
         self.started.elapsed()
     }
 
-    pub(crate) fn tell(&self, what: What) {
-        let event = Event { at: self.now(), what };
+    pub(crate) fn record(&self, kind: EventKind) {
+        let event = Event { at: self.now(), kind };
         self.change(|history| history.events.push(event));
     }
 
@@ -349,7 +349,7 @@ impl Log {
     }
 }
 
-impl fmt::Display for Life {
+impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}#{}", self.worker, self.number)
     }
@@ -358,8 +358,8 @@ impl fmt::Display for Life {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>9.3} ", self.at.as_secs_f64())?;
-        match &self.what {
-            What::Row { key, before, after, by } => {
+        match &self.kind {
+            EventKind::Row { key, before, after, by } => {
                 write!(f, "row {key}: ")?;
                 match (before, after) {
                     (None, Some(row)) => write!(f, "created {}", brief(row))?,
@@ -368,23 +368,25 @@ impl fmt::Display for Event {
                     (None, None) => write!(f, "nothing")?,
                 }
                 match by {
-                    Some(By { life, operation, sent }) => {
-                        write!(f, " ({operation} by {life}, sent at {:.3})", sent.as_secs_f64())
+                    Some(By { incarnation, operation, sent }) => {
+                        write!(f, " ({operation} by {incarnation}, sent at {:.3})", sent.as_secs_f64())
                     }
                     None => Ok(()),
                 }
             }
-            What::Delivered { processor, positions } => {
+            EventKind::Delivered { processor, positions } => {
                 write!(f, "p{processor} gets {} records", positions.len())?;
                 match (positions.first(), positions.last()) {
                     (Some(first), Some(last)) => write!(f, " {first} to {last}"),
                     _ => Ok(()),
                 }
             }
-            What::Initialized { processor, life, shard, from } => {
-                write!(f, "p{processor} made by {life} for {shard} from {from}")
+            EventKind::Initialized { processor, incarnation, shard, from } => {
+                write!(f, "p{processor} made by {incarnation} for {shard} from {from}")
             }
-            What::Refused { life, key } => write!(f, "{life} is told that {key} is another's"),
+            EventKind::Refused { incarnation, key } => {
+                write!(f, "{incarnation} learns that another worker owns {key}")
+            }
             other => write!(f, "{other:?}"),
         }
     }
@@ -398,6 +400,6 @@ fn brief(lease: &Lease) -> String {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {:.3} s: {}", self.invariant, self.at.as_secs_f64(), self.what)
+        write!(f, "{} at {:.3} s: {}", self.invariant, self.at.as_secs_f64(), self.message)
     }
 }

@@ -1,7 +1,7 @@
-//! Whole fleets under faults: see `world` for the story of a seed, `invariants` for what must hold.
+//! Whole fleets under faults: see `world` for the scenario of a seed, `invariants` for what must hold.
 //!
 //! - `SIM_SEEDS=1000 cargo test --test simulation seeds` runs that many seeds, from
-//!   `SIM_FROM` on (0 unless given).
+//!   `SIM_FROM` on (0 by default).
 //! - `SIM_SEED=7 cargo test --test simulation one_seed -- --nocapture` replays one and
 //!   prints everything that happened.
 
@@ -28,14 +28,14 @@ use std::time::{Duration, Instant};
 use crate::history::{History, Violation};
 use crate::world::World;
 
-/// What `cargo test` runs by itself; CI runs more.
+/// The number of seeds in `cargo test`; CI runs more.
 const SEEDS: u64 = 24;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
-/// The history of one seed, and what is wrong with it.
+/// The history of one seed, and its violations.
 fn simulate(seed: u64) -> (History, Vec<Violation>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -95,7 +95,7 @@ fn seeds() {
 #[test]
 fn one_seed() {
     let Some(seed) = number("SIM_SEED") else { return };
-    // With RUST_LOG, what the workers log as well.
+    // With RUST_LOG, also prints the log of the workers.
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     tracing_subscriber::fmt().with_env_filter(filter).without_time().init();
     let (history, violations) = simulate(seed);

@@ -1,5 +1,5 @@
-//! One worker's ports, watched: what it writes to the lease table and is told by it, and how much payload
-//! of the stream it has in hand.
+//! Instruments one worker's ports: the writes to the lease table with their outcomes, and the payload
+//! bytes of the stream held in memory.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -19,10 +19,10 @@ use kinesis_consumer::lease::{
 use kinesis_consumer::testing::SimulatedKinesis;
 use kinesis_consumer::{ConsumerArn, LeaseKey, Record, ShardId, StreamId, WorkerId};
 
-use crate::faults::Weather;
-use crate::history::{By, Life, Log, What};
+use crate::faults::FaultSchedule;
+use crate::history::{By, EventKind, Incarnation, Log};
 
-/// Whose request the lease table carries out at this moment.
+/// The request that the lease table is processing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Writer(Arc<Mutex<Option<By>>>);
 
@@ -36,20 +36,20 @@ impl Writer {
     }
 }
 
-/// Tells who writes; logs when the worker has seen the whole table, and when it is told that a lease it
-/// wrote to belongs to another.
+/// Sets the writer of each request; records when the worker has seen the whole table, and when it learns
+/// that a lease it wrote to belongs to another worker.
 #[derive(Debug)]
 pub(crate) struct WatchedTable {
     pub(crate) table: FaultyLeaseStore,
-    pub(crate) life: Life,
+    pub(crate) incarnation: Incarnation,
     pub(crate) log: Log,
     pub(crate) writer: Writer,
 }
 
 impl WatchedTable {
-    /// Carries a request out in the name of this worker.
+    /// Sends a request on behalf of this worker.
     async fn send<T>(&self, operation: &'static str, request: impl Future<Output = T>) -> T {
-        let by = By { life: self.life.clone(), operation, sent: self.log.now() };
+        let by = By { incarnation: self.incarnation.clone(), operation, sent: self.log.now() };
         let mut request = pin!(request);
         poll_fn(|context| {
             self.writer.set(Some(by.clone()));
@@ -70,7 +70,7 @@ impl LeaseStore for WatchedTable {
     async fn scan(&self) -> Result<LeaseScan, StoreError> {
         let scan = self.table.scan().await;
         if scan.is_ok() {
-            self.log.tell(What::Scanned { life: self.life.clone() });
+            self.log.record(EventKind::Scanned { incarnation: self.incarnation.clone() });
         }
         scan
     }
@@ -92,9 +92,13 @@ impl LeaseStore for WatchedTable {
         let is_owners = matches!(write.operation, "RenewLease" | "UpdateLease");
         if is_owners
             && let Ok(WriteOutcome::Refused(row)) = &outcome
-            && row.as_ref().and_then(|row| row.actual_owner()).is_none_or(|owner| *owner != *self.life.worker)
+            && row
+                .as_ref()
+                .and_then(|row| row.actual_owner())
+                .is_none_or(|owner| *owner != *self.incarnation.worker)
         {
-            self.log.tell(What::Refused { life: self.life.clone(), key: write.key.clone() });
+            self.log
+                .record(EventKind::Refused { incarnation: self.incarnation.clone(), key: write.key.clone() });
         }
         outcome
     }
@@ -133,13 +137,13 @@ impl LeaseStore for WatchedTable {
 #[derive(Debug)]
 pub(crate) struct MeteredStream {
     pub(crate) stream: SimulatedKinesis,
-    pub(crate) life: Life,
+    pub(crate) incarnation: Incarnation,
     pub(crate) log: Log,
     pub(crate) in_hand: Arc<AtomicU64>,
-    pub(crate) weather: Weather,
+    pub(crate) faults: FaultSchedule,
 }
 
-/// A payload that counts as long as anybody has a part of it.
+/// A payload that counts until its last part is dropped.
 struct Counted {
     data: Bytes,
     in_hand: Arc<AtomicU64>,
@@ -187,7 +191,7 @@ impl StreamApi for MeteredStream {
         limit: u32,
     ) -> Result<RecordsPage, StreamError> {
         let mut page = self.stream.records(stream, iterator, limit).await?;
-        // A page that turns out to be too large is dropped again; what is kept is seen when the
+        // A page that turns out to be too large is dropped again; the records kept are counted when the
         // processor is called.
         count(&mut page.records, &self.in_hand);
         Ok(page)
@@ -217,17 +221,17 @@ impl StreamApi for MeteredStream {
         position: &IteratorPosition,
     ) -> Result<Box<dyn Subscription>, StreamError> {
         let subscription = StreamApi::subscribe(&self.stream, stream, consumer, shard, position).await?;
-        let (in_hand, weather) = (Arc::clone(&self.in_hand), self.weather.clone());
-        Ok(Box::new(MeteredSubscription { subscription, in_hand, weather }))
+        let (in_hand, faults) = (Arc::clone(&self.in_hand), self.faults.clone());
+        Ok(Box::new(MeteredSubscription { subscription, in_hand, faults }))
     }
 }
 
-/// Counts the payload bytes of events; some contradict themselves.
+/// Counts the payload bytes of events, and makes some of them inconsistent.
 #[derive(Debug)]
 struct MeteredSubscription {
     subscription: Box<dyn Subscription>,
     in_hand: Arc<AtomicU64>,
-    weather: Weather,
+    faults: FaultSchedule,
 }
 
 #[async_trait]
@@ -235,7 +239,7 @@ impl Subscription for MeteredSubscription {
     async fn next(&mut self) -> Option<Result<SubscriptionEvent, StreamError>> {
         let mut event = self.subscription.next().await?;
         if let Ok(event) = &mut event {
-            if event.records.is_empty() && self.weather.contradicts() {
+            if event.records.is_empty() && self.faults.contradicts() {
                 (event.continuation, event.child_shards) = (None, Vec::new());
             }
             count(&mut event.records, &self.in_hand);
@@ -253,11 +257,11 @@ fn count(records: &mut [Record], in_hand: &Arc<AtomicU64>) {
 }
 
 impl MeteredStream {
-    /// Notes how much the worker has in hand now.
-    pub(crate) fn note(log: &Log, life: &Life, in_hand: &AtomicU64) {
+    /// Records how many payload bytes the worker holds.
+    pub(crate) fn note(log: &Log, incarnation: &Incarnation, in_hand: &AtomicU64) {
         let bytes = in_hand.load(Ordering::Relaxed);
         log.change(|history| {
-            let peak = history.memory_peaks.entry(life.clone()).or_default();
+            let peak = history.memory_peaks.entry(incarnation.clone()).or_default();
             *peak = bytes.max(*peak);
         });
     }

@@ -1,9 +1,9 @@
-//! Seeds that once showed a fault of the crate. What a seed stands for changes with the scenarios, so
-//! each fault also has a test of its own, or a planted bug that resembles it, where it can.
+//! Seeds that once found a fault of the crate. What a seed stands for changes with the scenarios, so
+//! each fault also has its own test, or a planted bug that resembles it, where possible.
 
 use crate::simulate;
 
-/// The seed, and what it showed when it was found.
+/// The seed, and the fault it found.
 const SEEDS: [(u64, &str); 12] = [
     (323, "a shard could not end while the other parent of its child had expired without a lease"),
     (433, "the same, among workers that subscribe"),

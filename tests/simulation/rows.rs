@@ -1,32 +1,40 @@
-//! What a change of a row of the lease table means.
+//! Classifies the change of a row of the lease table.
 
 use std::time::Duration;
 
 use kinesis_consumer::LeaseKey;
 use kinesis_consumer::lease::{Attribute, EntityKind, Item, Lease};
 
-use crate::history::{By, Lock, What};
+use crate::history::{By, EventKind, Lock};
 
 pub(crate) const LOCK: &str = "Leader";
 pub(crate) const MIGRATION: &str = "Migration3.0";
 pub(crate) const VERSION: &str = "cv";
 
-pub(crate) fn change(key: &LeaseKey, before: Option<&Item>, after: Option<&Item>, by: Option<By>) -> What {
+pub(crate) fn change(
+    key: &LeaseKey,
+    before: Option<&Item>,
+    after: Option<&Item>,
+    by: Option<By>,
+) -> EventKind {
     let is = |kind: EntityKind| after.or(before).is_some_and(|row| kind.is_kind_of(row));
     if is(EntityKind::Leader) {
-        return What::LockRow { before: before.and_then(lock), after: after.and_then(lock), by };
+        return EventKind::LockRow { before: before.and_then(lock), after: after.and_then(lock), by };
     }
     if is(EntityKind::WorkerMetricStats) {
         let updated = after.and_then(|row| text(row, "lut"));
-        return What::Stats { worker: key.as_str().to_owned(), updated, by };
+        return EventKind::MetricsReported { worker: key.as_str().to_owned(), updated, by };
     }
     if is(EntityKind::ClientVersionMigration) {
-        return What::Version { version: after.and_then(|row| text(row, VERSION)).unwrap_or_default(), by };
+        return EventKind::Version {
+            version: after.and_then(|row| text(row, VERSION)).unwrap_or_default(),
+            by,
+        };
     }
-    What::Row { key: key.clone(), before: lease(before), after: lease(after), by }
+    EventKind::Row { key: key.clone(), before: lease(before), after: lease(after), by }
 }
 
-/// The leader's lock, if that is what the row is.
+/// The leader's lock, if the row contains it.
 pub(crate) fn lock(row: &Item) -> Option<Lock> {
     Some(Lock {
         owner: text(row, "ownerName")?,

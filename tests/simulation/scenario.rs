@@ -1,16 +1,16 @@
-//! What a seed stands for.
+//! The parameters of a run, drawn from its seed.
 
 use std::time::Duration;
 
 use crate::coordination::{Coordination, Protocol};
 use crate::faults::Odds;
-use crate::processors::Manners;
+use crate::processors::ProcessorFaults;
 
 pub(crate) const FAILOVER: Duration = Duration::from_secs(10);
-/// The least a worker can be given, so that it matters.
+/// The minimum a worker accepts, so that the limit matters.
 pub(crate) const MEMORY_MAX: u64 = 16 << 20;
 
-/// Open shards, and closed ones that are being finished.
+/// The maximum number of shards held: open ones, and closed ones that are being finished.
 const SHARDS_HELD_MAX: u64 = 24;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -18,29 +18,30 @@ pub(crate) enum Start {
     #[default]
     Oldest,
     Latest,
-    /// In the middle of what is there before the first worker.
+    /// In the middle of the records written before the first worker starts.
     Timestamp,
 }
 
 /// The wall-clock time at which a run begins, since 1970.
 pub(crate) const WALL: Duration = Duration::from_secs(1_750_000_000);
 
-/// For how long records are written before the first worker starts, if some are not to be read.
+/// How long records are written before the first worker starts, unless the fleet reads from the oldest
+/// record.
 pub(crate) const PRELUDE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Scenario {
     pub(crate) workers: usize,
     pub(crate) shards: u32,
-    /// How long things go wrong.
+    /// How long faults are injected.
     pub(crate) chaos: Duration,
     pub(crate) odds: Odds,
-    pub(crate) manners: Manners,
-    /// How far clock rates differ from 1. Everything stated of a worker is stated on its own clock;
-    /// that a holder stops before a taker starts holds among clocks of one rate, because the protocol
-    /// has no margin for more than the time until a renewal is seen.
+    pub(crate) processor_faults: ProcessorFaults,
+    /// How far clock rates differ from 1. Every property of a worker is stated on its own clock. That a
+    /// holder stops before a taker starts holds only for clocks of the same rate, because the protocol
+    /// has no margin beyond the time until a renewal is seen.
     pub(crate) rate_spread: f64,
-    /// Chances per second.
+    /// Probabilities per second.
     pub(crate) kills: f64,
     pub(crate) joins: f64,
     pub(crate) shutdowns: f64,
@@ -52,28 +53,28 @@ pub(crate) struct Scenario {
     pub(crate) records_per_second: f64,
     pub(crate) aggregates: f64,
     pub(crate) poison: f64,
-    /// Payloads of up to a megabyte, which press on the memory limit.
+    /// Payloads of up to a megabyte, which exhaust the memory limit.
     pub(crate) large_records: bool,
-    /// Where the fleet starts. Unless it is the oldest record, there are some before that.
+    /// Where the fleet starts. Unless it is the oldest record, there are some records before it.
     pub(crate) start: Start,
-    /// How many of the workers subscribe rather than poll.
+    /// The share of workers that subscribe rather than poll.
     pub(crate) fan_out: f64,
-    /// Chances per second that somebody else subscribes as this application's consumer.
+    /// Probability per second that another subscriber subscribes as this application's stream consumer.
     pub(crate) thefts: f64,
-    /// Chances per second that fan-out fails for all for some time.
+    /// Probability per second that fan-out fails for all workers for some time.
     pub(crate) outages: f64,
     pub(crate) coordination: Coordination,
 }
 
 impl Scenario {
-    /// After the faults have stopped, all must be well within this time. Large records pile up behind
-    /// slow processors, come again after each restart, and are read with 2 MiB/s at most.
+    /// The fleet must recover within this time after the faults have stopped. Large records pile up
+    /// behind slow processors, are delivered again after each restart, and are read at 2 MiB/s at most.
     pub(crate) fn healing_max(&self) -> Duration {
         Duration::from_secs(if self.large_records { 600 } else { 240 })
     }
 
-    /// The most payload a worker may have in hand: its budget, and of each subscription an event that
-    /// waits for room.
+    /// The maximum number of payload bytes a worker may hold: its budget, and for each subscription an
+    /// event that waits for room.
     pub(crate) fn memory_max(&self) -> u64 {
         let waiting = if self.fan_out > 0.0 { SHARDS_HELD_MAX << 20 } else { 0 };
         MEMORY_MAX + waiting
@@ -95,7 +96,8 @@ impl Scenario {
         let poison = per_second(&[0.0, 0.1]);
         let large_records = rng.u32(..6) == 0;
         let retention = (rng.u32(..6) == 0).then(|| Duration::from_secs(rng.u64(40..120)));
-        // Shards that vanish before they are read leave holes, which are filled at where a fleet starts.
+        // Shards that vanish before they are read leave holes, which are filled at the fleet's start
+        // position.
         let start = match rng.u32(..4) {
             0 if retention.is_none() => Start::Latest,
             1 if retention.is_none() => Start::Timestamp,
@@ -105,9 +107,9 @@ impl Scenario {
         let thefts = [0.0, 0.02][rng.usize(..2)];
         let outages = [0.0, 0.01][rng.usize(..2)];
         let shards = rng.u32(1..=8);
-        let mut manners = Manners::draw(rng, FAILOVER);
+        let mut processor_faults = ProcessorFaults::draw(rng, FAILOVER);
         if large_records {
-            manners = manners.slow(FAILOVER);
+            processor_faults = processor_faults.slow(FAILOVER);
         }
         let chaos = Duration::from_secs(rng.u64(120..=if large_records { 300 } else { 600 }));
         let odds = if rng.u32(..6) == 0 { Odds::default() } else { Odds::draw(rng) };
@@ -119,7 +121,7 @@ impl Scenario {
             shards,
             chaos: if is_migrating { chaos.min(Duration::from_secs(300)) } else { chaos },
             odds,
-            manners,
+            processor_faults,
             rate_spread: if is_migrating { rate_spread.min(0.01) } else { rate_spread },
             kills,
             joins,
@@ -127,7 +129,8 @@ impl Scenario {
             suspensions,
             reshards: if large_records { 0.0 } else { reshards },
             retention,
-            // Large ones: half of the 2 MiB/s a shard is read with; more would only pile up.
+            // With large records, half of the 2 MiB/s with which a shard is read; more would only pile
+            // up.
             records_per_second: if large_records { 2.0 * f64::from(shards) } else { records_per_second },
             aggregates,
             poison,

@@ -1,4 +1,4 @@
-//! A stream, a lease table, a fleet, and what is done to them.
+//! A stream, a lease table, a fleet, and the operations and faults applied to them.
 
 mod deploy;
 mod healing;
@@ -21,10 +21,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::coordination::{Protocol, Stage};
-use crate::faults::{Changes, Weather};
-use crate::history::{History, Life, Log, What};
+use crate::faults::{Changes, FaultSchedule};
+use crate::history::{EventKind, History, Incarnation, Log};
 use crate::ports::{MeteredStream, WatchedTable, Writer};
-use crate::processors::Maker;
+use crate::processors::ProcessorFactory;
 use crate::rows;
 use crate::scenario::{FAILOVER, MEMORY_MAX, PRELUDE, Scenario, Start, WALL};
 
@@ -42,19 +42,19 @@ pub(crate) struct World {
     writer: Writer,
     fleet: Vec<Member>,
     stage: Stage,
-    lives: BTreeMap<String, u32>,
+    incarnations: BTreeMap<String, u32>,
     free_names: Vec<String>,
     next_processor: Arc<AtomicU32>,
-    is_calm: Arc<AtomicBool>,
+    faults_stopped: Arc<AtomicBool>,
     blob: Bytes,
     next_record: u64,
 }
 
-/// A worker that runs.
+/// A running worker.
 struct Member {
-    life: Life,
+    incarnation: Incarnation,
     mode: CoordinationMode,
-    weather: Weather,
+    faults: FaultSchedule,
     leave: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -73,13 +73,13 @@ impl World {
         let kinesis = SimulatedKinesis::starting_at(wall);
         kinesis.create_stream(STREAM, scenario.shards).expect("a new stream");
         let table = MemoryLeaseStore::default();
-        let log = Log::new(FAILOVER, scenario.coordination.leading(), scenario.memory_max());
+        let log = Log::new(FAILOVER, scenario.coordination.leader_rules(), scenario.memory_max());
         let observing = log.clone();
         let (changes, writer) = (Changes::default(), Writer::default());
         let (noting, writing) = (changes.clone(), writer.clone());
         table.observe_changes(move |key, before, after| {
             noting.note();
-            observing.tell(rows::change(key, before, after, writing.now()));
+            observing.record(rows::change(key, before, after, writing.now()));
         });
         let mut world = Self {
             rng,
@@ -92,10 +92,10 @@ impl World {
             writer,
             fleet: Vec::new(),
             stage: Stage::Mixed,
-            lives: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
             free_names: Vec::new(),
             next_processor: Arc::default(),
-            is_calm: Arc::default(),
+            faults_stopped: Arc::default(),
             blob: Bytes::from(vec![b'x'; 1 << 20]),
             next_record: 0,
         };
@@ -103,7 +103,7 @@ impl World {
         world
     }
 
-    /// Lives the whole story of the seed.
+    /// Runs the whole scenario of the seed.
     pub(crate) async fn run(mut self) -> History {
         if self.scenario.start != Start::Oldest {
             while self.log.now() < PRELUDE {
@@ -118,15 +118,15 @@ impl World {
         for _ in 0..self.scenario.workers {
             self.join(None);
         }
-        self.storm(self.scenario.chaos).await;
+        self.inject_faults(self.scenario.chaos).await;
         if self.scenario.coordination.protocol == Protocol::Migrating {
             self.migrate().await;
-            self.storm(self.scenario.chaos).await;
+            self.inject_faults(self.scenario.chaos).await;
         }
-        self.calm_down();
+        self.stop_faults();
         let healed = self.heal().await;
         if healed.is_ok() {
-            self.log.tell(What::Settled);
+            self.log.record(EventKind::Settled);
             tokio::time::sleep(SETTLED).await;
             self.hand_over().await;
             if self.is_led() {
@@ -135,13 +135,13 @@ impl World {
         }
         self.log.change(|history| history.healed = Some(healed));
         let history = self.log.take();
-        // What happens while everything is torn down is no part of the story.
+        // The teardown is not part of the history.
         drop(self);
         history
     }
 
-    /// Things go wrong for so long.
-    async fn storm(&mut self, length: Duration) {
+    /// Injects faults for `length`.
+    async fn inject_faults(&mut self, length: Duration) {
         let (began, mut deploys_at) = (self.log.now(), length / 2);
         while self.log.now() - began < length {
             let pause = Duration::from_millis(self.rng.u64(1..1000));
@@ -154,7 +154,7 @@ impl World {
         }
     }
 
-    /// What happens in so many seconds.
+    /// Operations and faults of one step of `seconds`.
     fn step(&mut self, seconds: f64) {
         let puts = self.scenario.records_per_second * seconds * 2.0 * self.rng.f64();
         for _ in 0..(puts + self.rng.f64()) as usize {
@@ -165,15 +165,15 @@ impl World {
             self.reshard();
         }
         if self.scenario.fan_out > 0.0 && self.happens(self.scenario.thefts * seconds) {
-            self.steal_a_subscription();
+            self.steal_subscription();
         }
         if self.scenario.fan_out > 0.0 && self.happens(self.scenario.outages * seconds) {
             let length = FAILOVER.mul_f64(1.0 + 9.0 * self.rng.f64());
-            self.fleet.iter().for_each(|member| member.weather.lose_fan_out(length));
-            self.log.tell(What::FanOutLost { length });
+            self.fleet.iter().for_each(|member| member.faults.lose_fan_out(length));
+            self.log.record(EventKind::FanOutLost { length });
         }
         self.deploy(seconds);
-        self.befall_workers(seconds);
+        self.disturb_workers(seconds);
         let is_small = self.fleet.len() < self.scenario.workers.min(3);
         if self.happens(self.scenario.joins * seconds) || (is_small && self.happens(0.1 * seconds)) {
             let name = match self.free_names.is_empty() || self.rng.bool() {
@@ -191,13 +191,13 @@ impl World {
             self.kinesis.set_retention(STREAM, retention).expect("the stream takes it");
             let now = self.log.now();
             self.log.change(|history| history.retention = Some((retention, now)));
-            self.log.tell(What::RetentionSet { retention });
+            self.log.record(EventKind::RetentionSet { retention });
         }
     }
 
-    /// Workers die, leave, or are held up.
-    fn befall_workers(&mut self, seconds: f64) {
-        while let Some(index) = self.fleet.iter().position(|member| member.weather.is_cut_off()) {
+    /// Kills, stops or suspends workers.
+    fn disturb_workers(&mut self, seconds: f64) {
+        while let Some(index) = self.fleet.iter().position(|member| member.faults.is_cut_off()) {
             self.kill(index);
         }
         let cuts = if self.scenario.kills > 0.0 { self.scenario.coordination.cuts } else { 0.0 };
@@ -209,7 +209,7 @@ impl World {
         if self.happens(cuts * seconds)
             && let Some(index) = self.victim()
         {
-            self.fleet[index].weather.cut_off_after(self.rng.u32(1..40));
+            self.fleet[index].faults.cut_off_after(self.rng.u32(1..40));
         }
         if self.happens(self.scenario.shutdowns * seconds)
             && let Some(index) = self.victim()
@@ -220,24 +220,25 @@ impl World {
             && let Some(index) = self.victim()
         {
             let length = FAILOVER.mul_f64(0.2 + 3.0 * self.rng.f64());
-            self.fleet[index].weather.suspend(length);
-            self.log.tell(What::Paused { life: self.fleet[index].life.clone(), length });
+            self.fleet[index].faults.suspend(length);
+            self.log
+                .record(EventKind::Suspended { incarnation: self.fleet[index].incarnation.clone(), length });
         }
     }
 
-    /// Whom the next blow strikes.
+    /// The worker that the next fault affects.
     fn victim(&mut self) -> Option<usize> {
         if self.fleet.is_empty() {
             return None;
         }
-        let leader = self.leader().filter(|_| self.happens(self.scenario.coordination.aims_at_leader));
+        let leader = self.leader().filter(|_| self.happens(self.scenario.coordination.targets_leader));
         leader.or_else(|| Some(self.rng.usize(..self.fleet.len())))
     }
 
-    /// The leader of the fleet, if it has one that runs.
+    /// The leader of the fleet, if it is running.
     fn leader(&self) -> Option<usize> {
         let lock = rows::lock(self.table.items().get(rows::LOCK)?)?;
-        self.fleet.iter().position(|member| member.life.worker == lock.owner)
+        self.fleet.iter().position(|member| member.incarnation.worker == lock.owner)
     }
 
     fn happens(&mut self, probability: f64) -> bool {
@@ -245,40 +246,40 @@ impl World {
     }
 
     fn join(&mut self, name: Option<String>) {
-        let name = name.unwrap_or_else(|| format!("w{:02}", self.lives.len()));
-        let number = self.lives.entry(name.clone()).and_modify(|number| *number += 1).or_insert(1);
-        let life = Life { worker: name, number: *number };
-        let calm = self.is_calm.load(Ordering::Relaxed);
+        let name = name.unwrap_or_else(|| format!("w{:02}", self.incarnations.len()));
+        let number = self.incarnations.entry(name.clone()).and_modify(|number| *number += 1).or_insert(1);
+        let incarnation = Incarnation { worker: name, number: *number };
+        let calm = self.faults_stopped.load(Ordering::Relaxed);
         let odds = if calm { Default::default() } else { self.scenario.odds.clone() };
-        let weather = Weather::new(self.rng.u64(..), odds, FAILOVER, self.changes.clone());
+        let faults = FaultSchedule::new(self.rng.u64(..), odds, FAILOVER, self.changes.clone());
         let mode = self.scenario.coordination.mode(self.stage, &mut self.rng);
         let rate = 1.0 + self.scenario.rate_spread * (2.0 * self.rng.f64() - 1.0);
-        self.log.tell(What::Born { life: life.clone(), rate, mode });
-        let builder = self.worker(&life, &weather, rate, mode);
+        self.log.record(EventKind::Started { incarnation: incarnation.clone(), rate, mode });
+        let builder = self.worker(&incarnation, &faults, rate, mode);
         let (leave, asked) = oneshot::channel();
-        let task = tokio::spawn(live(builder, life.clone(), self.log.clone(), asked));
-        self.fleet.push(Member { life, mode, weather, leave: Some(leave), task });
+        let task = tokio::spawn(run_worker(builder, incarnation.clone(), self.log.clone(), asked));
+        self.fleet.push(Member { incarnation, mode, faults, leave: Some(leave), task });
     }
 
     fn worker(
         &mut self,
-        life: &Life,
-        weather: &Weather,
+        incarnation: &Incarnation,
+        faults: &FaultSchedule,
         rate: f64,
         mode: CoordinationMode,
     ) -> ConsumerBuilder {
         let in_hand = Arc::new(AtomicU64::new(0));
         let stream = self.kinesis.with_own_faults();
-        let faults = weather.clone();
-        stream.set_faults(move |call| faults.stream_fault(call.operation));
-        let maker = Maker {
-            life: life.clone(),
+        let stream_faults = faults.clone();
+        stream.set_faults(move |call| stream_faults.stream_fault(call.operation));
+        let factory = ProcessorFactory {
+            incarnation: incarnation.clone(),
             log: self.log.clone(),
-            weather: weather.clone(),
-            manners: self.scenario.manners,
+            faults: faults.clone(),
+            processor_faults: self.scenario.processor_faults,
             rng: Arc::new(Mutex::new(self.rng.fork())),
             next_processor: Arc::clone(&self.next_processor),
-            is_calm: Arc::clone(&self.is_calm),
+            faults_stopped: Arc::clone(&self.faults_stopped),
             in_hand: Arc::clone(&in_hand),
         };
         let mut retrieval = RetrievalConfig::default();
@@ -289,22 +290,22 @@ impl World {
             lease_config =
                 LeaseConfig::FanOutConfig { consumer: FanOutConsumer::default(), fall_back_to_polling_after };
         }
-        let table = FaultyLeaseStore::new(self.table.clone(), weather.table_faults());
+        let table = FaultyLeaseStore::new(self.table.clone(), faults.table_faults());
         let builder = Consumer::builder()
             .stream(STREAM)
             .application("simulation")
-            .worker_id(life.worker.as_str())
-            .processor_factory(maker)
+            .worker_id(incarnation.worker.as_str())
+            .processor_factory(factory)
             .stream_api(Arc::new(MeteredStream {
                 stream,
-                life: life.clone(),
+                incarnation: incarnation.clone(),
                 log: self.log.clone(),
                 in_hand,
-                weather: weather.clone(),
+                faults: faults.clone(),
             }))
             .lease_store(Arc::new(WatchedTable {
                 table,
-                life: life.clone(),
+                incarnation: incarnation.clone(),
                 log: self.log.clone(),
                 writer: self.writer.clone(),
             }))
@@ -332,31 +333,36 @@ impl World {
 
     fn kill(&mut self, index: usize) {
         let member = self.fleet.swap_remove(index);
-        self.log.tell(What::Killed { life: member.life.clone() });
-        self.free_names.push(member.life.worker.clone());
+        self.log.record(EventKind::Killed { incarnation: member.incarnation.clone() });
+        self.free_names.push(member.incarnation.worker.clone());
     }
 
     fn ask_to_leave(&mut self, index: usize) {
         let member = &mut self.fleet[index];
         if let Some(leave) = member.leave.take() {
-            self.log.tell(What::Leaving { life: member.life.clone() });
-            // Fails if it has ended by itself.
+            self.log.record(EventKind::StopRequested { incarnation: member.incarnation.clone() });
+            // Fails if the worker has stopped already.
             let _ = leave.send(());
         }
     }
 }
 
-/// One life of a worker: starts, runs, and leaves if asked to.
-async fn live(builder: ConsumerBuilder, life: Life, log: Log, asked: oneshot::Receiver<()>) {
+/// Runs one incarnation of a worker: starts it, and stops it on request.
+async fn run_worker(
+    builder: ConsumerBuilder,
+    incarnation: Incarnation,
+    log: Log,
+    asked: oneshot::Receiver<()>,
+) {
     let handle = match builder.build().expect("valid settings").start().await {
         Ok(handle) => handle,
-        Err(error) => return log.tell(What::StartFailed { life, reason: error.to_string() }),
+        Err(error) => return log.record(EventKind::StartFailed { incarnation, reason: error.to_string() }),
     };
     if asked.await.is_err() {
         // Killed: this task is about to be aborted as well.
         return;
     }
-    // Processors that do not return in time are left behind.
+    // Processors that do not return in time are abandoned.
     let _ = handle.shutdown().await;
-    log.tell(What::Left { life });
+    log.record(EventKind::Stopped { incarnation });
 }

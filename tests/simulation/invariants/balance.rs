@@ -1,10 +1,10 @@
-//! Once faults have stopped, within a stated time every lease is owned by a worker that lives, no
-//! worker has more than its share or two fewer, everything is delivered and checkpointed; and then
-//! leases do not wander any more.
+//! Once faults have stopped, within a stated time every lease is owned by a running worker, no worker
+//! has more than its share or two fewer, and everything is delivered and checkpointed. After that,
+//! leases stay where they are.
 
 use std::time::Duration;
 
-use crate::history::{History, What};
+use crate::history::{EventKind, History};
 
 pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let end = history.events.last().map_or(Duration::ZERO, |event| event.at);
@@ -16,10 +16,10 @@ pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let mut broken = Vec::new();
     let mut settled = false;
     for event in &history.events {
-        match &event.what {
-            What::Settled => settled = true,
-            What::Leaving { .. } | What::Killed { .. } => settled = false,
-            What::Row { key, before: Some(before), after: Some(after), .. }
+        match &event.kind {
+            EventKind::Settled => settled = true,
+            EventKind::StopRequested { .. } | EventKind::Killed { .. } => settled = false,
+            EventKind::Row { key, before: Some(before), after: Some(after), .. }
                 if settled && before.owner != after.owner =>
             {
                 let what = format!("{key} went from {:?} to {:?} for no reason", before.owner, after.owner);

@@ -1,4 +1,4 @@
-//! The payload a worker has in hand, fetched and not yet processed, stays within its budget.
+//! The payload bytes that a worker has fetched and not yet processed stay within its budget.
 
 use std::time::Duration;
 
@@ -6,5 +6,6 @@ use crate::history::History;
 
 pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let over = history.memory_peaks.iter().filter(|(_, peak)| **peak > history.memory_max);
-    over.map(|(life, peak)| (Duration::ZERO, format!("{life} had {peak} bytes in hand"))).collect()
+    over.map(|(incarnation, peak)| (Duration::ZERO, format!("{incarnation} had {peak} bytes in hand")))
+        .collect()
 }

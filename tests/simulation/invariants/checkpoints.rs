@@ -1,12 +1,12 @@
-//! Checkpoints never move backwards, not even by a row being deleted and created again; never beyond
-//! what was delivered or has expired; and positions that must be refused are.
+//! Checkpoints never move backwards, not even if a row is deleted and created again; they never move
+//! beyond what was delivered or has expired; and invalid positions are refused.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kinesis_consumer::{Checkpoint, ExtendedSequenceNumber};
 
-use crate::history::{History, What};
+use crate::history::{EventKind, History};
 
 pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let processors = history.processors();
@@ -15,13 +15,13 @@ pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let mut highest: BTreeMap<&str, &Checkpoint> = BTreeMap::new();
     let mut delivered: BTreeMap<&str, &ExtendedSequenceNumber> = BTreeMap::new();
     for event in &history.events {
-        match &event.what {
-            What::Delivered { processor, positions } => {
+        match &event.kind {
+            EventKind::Delivered { processor, positions } => {
                 let (Some(of), Some(last)) = (processors.get(processor), positions.last()) else { continue };
                 let highest = delivered.entry(of.shard.as_str()).or_insert(last);
                 *highest = last.max(highest);
             }
-            What::Row { key, after: Some(row), .. } => {
+            EventKind::Row { key, after: Some(row), .. } => {
                 let key = key.as_str();
                 if let Some(before) = highest.insert(key, &row.checkpoint)
                     && row.checkpoint < *before
@@ -32,7 +32,7 @@ pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
                 let delivered = delivered.get(key);
                 let is_beyond = match &row.checkpoint {
                     Checkpoint::Sequence(position) => delivered.is_none_or(|delivered| position > *delivered),
-                    // Every record was delivered; what has expired need not be.
+                    // Every record was delivered, except for expired ones.
                     Checkpoint::ShardEnd => shard.written.iter().any(|written| {
                         delivered.is_none_or(|delivered| written.position > **delivered)
                             && written.at >= required_from
@@ -49,8 +49,8 @@ pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
                     broken.push((event.at, format!("{key} is at its end, but still open")));
                 }
             }
-            What::WrongCheckpoint { processor, asked, accepted: true } => {
-                broken.push((event.at, format!("p{processor} was allowed {asked}")));
+            EventKind::InvalidCheckpoint { processor, requested, accepted: true } => {
+                broken.push((event.at, format!("p{processor} was allowed to checkpoint {requested}")));
             }
             _ => {}
         }

@@ -1,13 +1,14 @@
-//! Once every hash key is covered by a lease that has not ended, it stays so: the leases of children
-//! are there before their parent's end is stored. Where records expire before they are read, a shard
-//! can vanish with its children unknown; then this is demanded only of the end (see `balance`).
+//! Once every hash key is covered by a lease that has not ended, it stays covered: the leases of
+//! children exist before their parent's end is stored. Where records expire before they are read, a
+//! shard can vanish with its children unknown; then coverage is required only at the end (see
+//! `balance`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kinesis_consumer::HashKeyRange;
 
-use crate::history::{History, What};
+use crate::history::{EventKind, History};
 
 pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     if history.retention.is_some() {
@@ -17,7 +18,7 @@ pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let mut running: BTreeMap<&str, HashKeyRange> = BTreeMap::new();
     let mut was_covered = false;
     for event in &history.events {
-        let What::Row { key, after, .. } = &event.what else { continue };
+        let EventKind::Row { key, after, .. } = &event.kind else { continue };
         let key = key.as_str();
         match after {
             Some(row) if !row.checkpoint.is_shard_end() => {

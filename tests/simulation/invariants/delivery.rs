@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::history::{History, What};
+use crate::history::{EventKind, History};
 
 pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let processors = history.processors();
-    let mut heard = BTreeSet::new();
+    let mut delivered = BTreeSet::new();
     for event in &history.events {
-        if let What::Delivered { processor, positions } = &event.what
+        if let EventKind::Delivered { processor, positions } = &event.kind
             && let Some(of) = processors.get(processor)
         {
-            heard.extend(positions.iter().map(|position| (&of.shard, position)));
+            delivered.extend(positions.iter().map(|position| (&of.shard, position)));
         }
     }
     let end = history.events.last().map_or(Duration::ZERO, |event| event.at);
@@ -21,7 +21,7 @@ pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     for (id, shard) in &history.shards {
         let lost = shard.written.iter().filter(|written| {
             written.at >= required_from
-                && !heard.contains(&(id, &written.position))
+                && !delivered.contains(&(id, &written.position))
                 && !history.may_be_expired(written.at, end)
         });
         let lost: Vec<_> = lost.collect();

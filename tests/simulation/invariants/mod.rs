@@ -1,4 +1,4 @@
-//! What must hold in every run, one file each.
+//! The invariants of every run, one file each.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ mod silence;
 /// Virtual timers have a resolution of one millisecond.
 const RESOLUTION: Duration = Duration::from_millis(2);
 
-/// An invariant: its name, and the check that finds where it was broken.
+/// An invariant: its name, and the check that finds its violations.
 type Invariant = (&'static str, fn(&History) -> Vec<(Duration, String)>);
 
 pub(crate) const ALL: [Invariant; 16] = [
@@ -46,13 +46,13 @@ pub(crate) const ALL: [Invariant; 16] = [
     ("handover", handover::check),
 ];
 
-/// Everything that went wrong, the earliest first.
+/// All violations, the earliest first.
 pub(crate) fn violations(history: &History) -> Vec<Violation> {
     let mut found: Vec<Violation> = ALL
         .iter()
         .flat_map(|(invariant, check)| {
             let broken = check(history).into_iter();
-            broken.map(|(at, what)| Violation { invariant, at, what })
+            broken.map(|(at, message)| Violation { invariant, at, message })
         })
         .collect();
     found.sort_by_key(|violation| violation.at);

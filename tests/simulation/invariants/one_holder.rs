@@ -1,15 +1,17 @@
-//! At most one worker holds a (lease, counter): every change of hands and every write of a holder
-//! raises the counter by exactly one, and the counter of a row never falls. (A handoff that begins
-//! leaves the lease in the hands of the old owner.)
+//! At most one worker holds a (lease, counter): every change of owner and every write of a holder raises
+//! the counter by exactly one, and the counter of a row never falls. (Starting a handoff leaves the
+//! lease with the old owner.)
 
 use std::time::Duration;
 
-use crate::history::{History, What};
+use crate::history::{EventKind, History};
 
 pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let mut broken = Vec::new();
     for event in &history.events {
-        let What::Row { key, before: Some(before), after: Some(after), .. } = &event.what else { continue };
+        let EventKind::Row { key, before: Some(before), after: Some(after), .. } = &event.kind else {
+            continue;
+        };
         let same_hands =
             before.actual_owner() == after.actual_owner() && before.checkpoint == after.checkpoint;
         let expected =

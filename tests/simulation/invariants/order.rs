@@ -1,12 +1,13 @@
-//! Each processor gets the records of its shard in order and without a gap, from a checkpoint that
-//! was stored: so the records of a key come in order, and again only after a rewind to a checkpoint.
+//! Each processor gets the records of its shard in order and without gaps, from a checkpoint that was
+//! stored. So the records of a key are delivered in order, and again only after a rewind to a
+//! checkpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kinesis_consumer::{Checkpoint, ExtendedSequenceNumber};
 
-use crate::history::{History, What};
+use crate::history::{EventKind, History};
 
 pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let processors = history.processors();
@@ -14,18 +15,18 @@ pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let mut stored: BTreeMap<&str, BTreeSet<&Checkpoint>> = BTreeMap::new();
     let mut positions_of: BTreeMap<u32, Option<ExtendedSequenceNumber>> = BTreeMap::new();
     for event in &history.events {
-        match &event.what {
-            What::Row { key, after: Some(row), .. } => {
+        match &event.kind {
+            EventKind::Row { key, after: Some(row), .. } => {
                 stored.entry(key.as_str()).or_default().insert(&row.checkpoint);
             }
-            What::Initialized { processor, shard, from, .. } => {
+            EventKind::Initialized { processor, shard, from, .. } => {
                 positions_of.insert(*processor, from.position().cloned());
                 if !stored.get(shard.as_str()).is_some_and(|stored| stored.contains(from)) {
                     let what = format!("p{processor} starts {shard} from {from}, which was never stored");
                     broken.push((event.at, what));
                 }
             }
-            What::Delivered { processor, positions } => {
+            EventKind::Delivered { processor, positions } => {
                 let Some(of) = processors.get(processor) else { continue };
                 let Some(shard) = history.shards.get(&of.shard) else { continue };
                 let before = positions_of.entry(*processor).or_default();

@@ -1,33 +1,34 @@
-//! Nothing is delivered by a worker after it was told that another owns the lease, nor after its
-//! processor heard that the lease is lost.
+//! A worker delivers nothing after it learned that another worker owns the lease, nor after `lease_lost`
+//! of its processor.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::history::{History, What};
+use crate::history::{EventKind, History};
 
 pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let processors = history.processors();
     let mut broken = Vec::new();
-    let mut over = BTreeSet::new();
+    let mut ended = BTreeSet::new();
     let mut alive: BTreeSet<u32> = BTreeSet::new();
     for event in &history.events {
-        match &event.what {
-            What::Initialized { processor, .. } => {
+        match &event.kind {
+            EventKind::Initialized { processor, .. } => {
                 alive.insert(*processor);
             }
-            What::Refused { life, key } => {
-                over.extend(alive.iter().copied().filter(|processor| {
+            EventKind::Refused { incarnation, key } => {
+                ended.extend(alive.iter().copied().filter(|processor| {
                     let of = &processors[processor];
-                    of.life == *life && of.shard.as_str() == key.as_str()
+                    of.incarnation == *incarnation && of.shard.as_str() == key.as_str()
                 }));
             }
-            What::LeaseLost { processor } => {
-                over.insert(*processor);
+            EventKind::LeaseLost { processor } => {
+                ended.insert(*processor);
             }
-            What::Delivered { processor, positions } if over.contains(processor) => {
+            EventKind::Delivered { processor, positions } if ended.contains(processor) => {
                 let of = &processors[processor];
-                let what = format!("p{processor} of {} got {} records after that", of.life, positions.len());
+                let what =
+                    format!("p{processor} of {} got {} records after that", of.incarnation, positions.len());
                 broken.push((event.at, what));
             }
             _ => {}

@@ -1,13 +1,13 @@
-//! No processor of a child starts before every parent has ended: its row is at `SHARD_END`, or gone
-//! with all its records delivered or expired; or it was over before the fleet had any lease, and the
-//! fleet does not start at the oldest record.
+//! No processor of a child starts before every parent has ended: its row is at `SHARD_END`, or gone with
+//! all its records delivered or expired; or it had ended before the fleet had any lease, and the fleet
+//! does not start at the oldest record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kinesis_consumer::Checkpoint;
 
-use crate::history::{History, What};
+use crate::history::{EventKind, History};
 
 pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let mut broken = Vec::new();
@@ -15,17 +15,17 @@ pub(crate) fn check(history: &History) -> Vec<(Duration, String)> {
     let mut ended: BTreeSet<&str> = BTreeSet::new();
     let required_from = history.required_from();
     for event in &history.events {
-        match &event.what {
-            What::Row { key, after: Some(row), .. } => {
+        match &event.kind {
+            EventKind::Row { key, after: Some(row), .. } => {
                 rows.insert(key.as_str(), &row.checkpoint);
                 if row.checkpoint.is_shard_end() {
                     ended.insert(key.as_str());
                 }
             }
-            What::Row { key, after: None, .. } => {
+            EventKind::Row { key, after: None, .. } => {
                 rows.remove(key.as_str());
             }
-            What::Initialized { processor, shard, .. } => {
+            EventKind::Initialized { processor, shard, .. } => {
                 let Some(record) = history.shards.get(shard) else { continue };
                 for parent in &record.parents {
                     let has_ended = match rows.get(parent.as_str()) {

@@ -1,4 +1,4 @@
-//! A fleet of 2.x on its way to one that a leader runs: deployed worker by worker, twice.
+//! A fleet of 2.x that migrates to a leader: deployed worker by worker, twice.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use kinesis_consumer::lease::Attribute;
 use super::World;
 use crate::coordination::{Protocol, Stage};
 use crate::faults::Odds;
-use crate::history::What;
+use crate::history::EventKind;
 use crate::rows::{self, MIGRATION, VERSION};
 
-/// Chance per second that another worker is deployed anew.
+/// Probability per second that another worker is redeployed.
 const DEPLOYS: f64 = 0.2;
-/// A fleet without faults is ready after ten minutes, and looks once a minute.
+/// A fleet without faults is ready after ten minutes, and checks once a minute.
 const MIGRATED_WITHIN: Duration = Duration::from_secs(600 + 5 * 60);
 const ROLLED_BACK: &str = "CLIENT_VERSION_2X";
 const LED: &str = "CLIENT_VERSION_3X";
 const MAY_ROLL_BACK: &str = "CLIENT_VERSION_3X_WITH_ROLLBACK";
 
 impl World {
-    /// Whether a leader is to run the fleet.
+    /// Whether the migration state says that a leader runs the fleet.
     pub(super) fn is_led(&self) -> bool {
         matches!(self.version().as_deref(), Some(LED | MAY_ROLL_BACK))
     }
@@ -28,7 +28,7 @@ impl World {
         self.table.items().get(MIGRATION).and_then(|row| rows::text(row, VERSION))
     }
 
-    /// From now on workers start as those of the next stage.
+    /// From now on, workers start in the mode of the next stage.
     pub(super) fn next_stage(&mut self) {
         self.stage = match self.stage {
             Stage::Mixed => Stage::Compatible,
@@ -36,7 +36,7 @@ impl World {
         };
     }
 
-    /// Perhaps replaces one worker that is behind.
+    /// Replaces one worker that is behind, with some probability.
     pub(super) fn deploy(&mut self, seconds: f64) {
         if self.scenario.coordination.protocol == Protocol::Migrating && self.happens(DEPLOYS * seconds) {
             self.deploy_one();
@@ -49,7 +49,7 @@ impl World {
         let is_behind = |member: &super::Member| member.leave.is_some() && stage.is_behind(member.mode);
         let Some(index) = self.fleet.iter().position(is_behind) else { return false };
         if self.rng.bool() {
-            let name = self.fleet[index].life.worker.clone();
+            let name = self.fleet[index].incarnation.worker.clone();
             self.kill(index);
             self.free_names.retain(|free| *free != name);
             self.join(Some(name));
@@ -60,10 +60,10 @@ impl World {
         true
     }
 
-    /// The weather clears, the deployment of the present stage is completed, and the fleet is left alone
-    /// until it is run by a leader.
+    /// Stops all faults, completes the deployment of the current stage, and waits until a leader runs
+    /// the fleet.
     pub(super) async fn migrate(&mut self) {
-        self.calm_down();
+        self.stop_faults();
         while self.deploy_one() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -71,33 +71,33 @@ impl World {
         let mut after = None;
         while after.is_none() && self.log.now() - began <= MIGRATED_WITHIN {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            self.replace_the_dead();
+            self.replace_finished_workers();
             after = self.is_led().then(|| self.log.now() - began);
         }
-        self.log.tell(What::Migrated { after });
+        self.log.record(EventKind::Migrated { after });
         let odds = self.scenario.odds.clone();
-        self.storm_begins(&odds);
+        self.resume_faults(&odds);
         if self.scenario.coordination.rolls_back && after.is_some() {
-            // Some have noticed that the fleet is led, some not yet.
+            // Some workers have noticed that the fleet is led, others not yet.
             let pause = self.rng.u64(1..120);
             tokio::time::sleep(Duration::from_secs(pause)).await;
             self.roll_back();
         }
     }
 
-    fn storm_begins(&mut self, odds: &Odds) {
-        self.log.tell(What::FaultsBegan);
-        self.is_calm.store(false, std::sync::atomic::Ordering::Relaxed);
-        self.fleet.iter().for_each(|member| member.weather.change(odds.clone()));
+    fn resume_faults(&mut self, odds: &Odds) {
+        self.log.record(EventKind::FaultsBegan);
+        self.faults_stopped.store(false, std::sync::atomic::Ordering::Relaxed);
+        self.fleet.iter().for_each(|member| member.faults.change(odds.clone()));
     }
 
-    /// As the tool does that KCL comes with.
+    /// As KCL's migration tool does.
     fn roll_back(&mut self) {
         let row = self.table.items().get(MIGRATION).cloned();
         if let Some(mut row) = row.filter(|_| self.version().as_deref() == Some(MAY_ROLL_BACK)) {
             row.insert(VERSION.to_owned(), Attribute::S(ROLLED_BACK.to_owned()));
             self.table.insert_item(row);
-            self.log.tell(What::RolledBack);
+            self.log.record(EventKind::RolledBack);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A fleet without faults: it must come to rest, and hand leases on when a worker leaves or dies.
+//! A fleet without faults: it must recover and settle, and hand leases over when a worker leaves or
+//! dies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -9,31 +10,31 @@ use kinesis_consumer::{LeaseKey, ShardId};
 
 use super::{STREAM, World};
 use crate::faults::Odds;
-use crate::history::{Life, What};
+use crate::history::{EventKind, Incarnation};
 use crate::scenario::{FAILOVER, Start};
 
-/// Owners that did not change for so long, longer than a round of the largest fleet, must not change
+/// Owners that did not change for this long, longer than a round of the largest fleet, must not change
 /// any more.
 const QUIET: Duration = Duration::from_secs(30);
-/// The longest time between two rounds of a worker in a fleet that is led.
+/// The longest interval between two rounds of a worker in a fleet that is led.
 const LED_ROUND: Duration = Duration::from_millis(2750);
-/// The longest time between two looks at the leader's lock, which is good for four of them.
+/// The longest interval between two reads of the leader's lock, which is valid for four of them.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// The longest time between the last renewals of two leases of a worker.
+/// The longest interval between the last renewals of two leases of a worker.
 const LEASES_APART: Duration = Duration::from_secs(5);
-/// How far the fastest clock is ahead of the slowest.
+/// The rate of the fastest clock relative to the slowest.
 const CLOCKS: f64 = 1.1 * 1.1;
 
 impl World {
-    /// The end of all faults, and one last record for every open shard.
-    pub(super) fn calm_down(&mut self) {
-        self.log.tell(What::FaultsStopped);
-        self.is_calm.store(true, Ordering::Relaxed);
+    /// Stops all faults, and writes one last record to every open shard.
+    pub(super) fn stop_faults(&mut self) {
+        self.log.record(EventKind::FaultsStopped);
+        self.faults_stopped.store(true, Ordering::Relaxed);
         self.fleet.retain(|member| {
-            !member.task.is_finished() && member.leave.is_some() && !member.weather.is_cut_off()
+            !member.task.is_finished() && member.leave.is_some() && !member.faults.is_cut_off()
         });
         for member in &self.fleet {
-            member.weather.change(Odds::default());
+            member.faults.change(Odds::default());
         }
         if self.fleet.is_empty() {
             self.join(None);
@@ -41,15 +42,15 @@ impl World {
         self.put_to_every_shard();
     }
 
-    /// Waits until all is well. With a short retention, or workers that read only what comes after their
-    /// start, the last records are written again and again.
+    /// Waits until the fleet has recovered. With a short retention, or workers that read only what
+    /// arrives after their start, the last records are written repeatedly.
     pub(super) async fn heal(&mut self) -> Result<Duration, String> {
         let began = self.log.now();
         let mut wrote = began;
         let (mut last_owners, mut since) = (Vec::new(), began);
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            self.replace_the_dead();
+            self.replace_finished_workers();
             let now = self.log.now();
             let well = self.is_well();
             let running = self.rows().into_values().filter(|row| !row.checkpoint.is_shard_end());
@@ -73,7 +74,7 @@ impl World {
         }
     }
 
-    /// Lets one worker leave, and waits until others have its leases.
+    /// Stops one worker, and waits until others have its leases.
     pub(super) async fn hand_over(&mut self) {
         if self.fleet.len() < 2 {
             return;
@@ -84,7 +85,7 @@ impl World {
         }
         self.fleet.remove(0);
         let limit = if self.is_led() {
-            // Another notices that it may lead, and assigns; the leases are found.
+            // Another worker notices that it may lead, and assigns; then the leases are discovered.
             HEARTBEAT + LED_ROUND * 2
         } else {
             // A round of a fleet of this size.
@@ -92,11 +93,11 @@ impl World {
             (FAILOVER / 4 * groups).min(FAILOVER * 2).mul_f64(1.1)
         };
         let limit = limit.mul_f64(CLOCKS) + Duration::from_secs(1);
-        let after = self.all_are_taken_up(limit).await;
-        self.log.tell(What::HandedOver { after, limit });
+        let after = self.all_are_owned(limit).await;
+        self.log.record(EventKind::HandedOver { after, limit });
     }
 
-    /// A worker of a fleet that is led dies, and the others must have its leases in time.
+    /// Kills a worker of a fleet that is led; the others must have its leases in time.
     pub(super) async fn take_over(&mut self) {
         if self.fleet.len() < 2 {
             return;
@@ -105,29 +106,30 @@ impl World {
         let index = leader.filter(|_| self.rng.bool()).unwrap_or_else(|| self.rng.usize(..self.fleet.len()));
         let was_leader = leader == Some(index);
         self.kill(index);
-        // The last renewal is seen in a round, as is that there were none since.
+        // One round sees the last renewal, another that there were none since.
         let expired = FAILOVER + LED_ROUND * 2;
-        // A new leader has to see for itself. The lock was last renewed, and seen, a heartbeat ago.
+        // A new leader has to observe expiry itself. The lock was last renewed, and seen, a heartbeat
+        // ago.
         let led_again = if was_leader { HEARTBEAT * 5 + LED_ROUND } else { LEASES_APART };
         let limit = (expired + led_again + LED_ROUND).mul_f64(CLOCKS) + Duration::from_secs(1);
-        let after = self.all_are_taken_up(limit).await;
-        self.log.tell(What::TakenOver { after, limit, was_leader });
+        let after = self.all_are_owned(limit).await;
+        self.log.record(EventKind::TakenOver { after, limit, was_leader });
     }
 
-    /// How long it takes until every lease is renewed by a worker that runs; `None` if longer than that.
-    async fn all_are_taken_up(&self, limit: Duration) -> Option<Duration> {
+    /// The time until every lease is renewed by a running worker; `None` if longer than `limit`.
+    async fn all_are_owned(&self, limit: Duration) -> Option<Duration> {
         let began = self.log.now();
         while self.log.now() - began <= limit {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            if self.are_taken_up() {
+            if self.are_owned() {
                 return Some(self.log.now() - began);
             }
         }
         None
     }
 
-    /// Whether each lease was last written by its owner, which runs.
-    fn are_taken_up(&self) -> bool {
+    /// Whether each lease was last written by its owner, which is running.
+    fn are_owned(&self) -> bool {
         let rows = self.rows();
         let running = rows.values().filter(|row| !row.checkpoint.is_shard_end());
         let mut owners: BTreeMap<&LeaseKey, &str> = BTreeMap::new();
@@ -135,15 +137,16 @@ impl World {
             let Some(owner) = row.actual_owner() else { return false };
             owners.insert(&row.key, owner.as_str());
         }
-        let runs = |life: &Life| self.fleet.iter().any(|member| member.life == *life);
+        let runs =
+            |incarnation: &Incarnation| self.fleet.iter().any(|member| member.incarnation == *incarnation);
         self.log.change(|history| {
             for event in history.events.iter().rev() {
                 if owners.is_empty() {
                     break;
                 }
-                if let What::Row { key, by: Some(by), .. } = &event.what
+                if let EventKind::Row { key, by: Some(by), .. } = &event.kind
                     && let Some(owner) = owners.remove(key)
-                    && !(by.life.worker == owner && runs(&by.life))
+                    && !(by.incarnation.worker == owner && runs(&by.incarnation))
                 {
                     return false;
                 }
@@ -152,8 +155,8 @@ impl World {
         })
     }
 
-    /// Those that could not start, or left, make room for others.
-    pub(super) fn replace_the_dead(&mut self) {
+    /// Replaces workers that could not start or have stopped.
+    pub(super) fn replace_finished_workers(&mut self) {
         for index in (0..self.fleet.len()).rev() {
             if self.fleet[index].task.is_finished() {
                 self.fleet.swap_remove(index);
@@ -168,12 +171,12 @@ impl World {
         items.into_iter().filter_map(row).collect()
     }
 
-    /// Whether every lease is owned by a worker that runs, within its share, and everything is
+    /// Whether every lease is owned by a running worker, within its share, and everything is
     /// checkpointed.
     pub(super) fn is_well(&self) -> Result<(), String> {
         let rows = self.rows();
         let mut loads: BTreeMap<&str, usize> =
-            self.fleet.iter().map(|member| (member.life.worker.as_str(), 0)).collect();
+            self.fleet.iter().map(|member| (member.incarnation.worker.as_str(), 0)).collect();
         let running: Vec<&Lease> = rows.values().filter(|row| !row.checkpoint.is_shard_end()).collect();
         for row in &running {
             let owner = row.owner.as_ref().ok_or_else(|| format!("{} has no owner", row.key))?;
@@ -183,7 +186,7 @@ impl World {
         let share = running.len().div_ceil(loads.len().max(1));
         let most = loads.values().max().copied().unwrap_or_default();
         let least = loads.values().min().copied().unwrap_or_default();
-        // A leader lets workers be a tenth above or below the average.
+        // A leader accepts workers a tenth above or below the average.
         let slack = if self.is_led() { share / 10 } else { 0 };
         if most > share + slack || least + slack + 1 < share {
             return Err(format!("the share is {share}, but loads are {loads:?}"));

@@ -1,4 +1,4 @@
-//! What is done to the stream.
+//! Operations on the stream.
 
 use bytes::Bytes;
 use kinesis_consumer::ExtendedSequenceNumber;
@@ -7,7 +7,7 @@ use kinesis_consumer::kinesis::IteratorPosition;
 use kinesis_consumer::testing::NewRecord;
 
 use super::{STREAM, World};
-use crate::history::{ShardRecord, What, Written};
+use crate::history::{EventKind, ShardRecord, Written};
 
 const KEYS: usize = 24;
 
@@ -45,7 +45,7 @@ impl World {
                 at,
             }));
         });
-        self.log.tell(What::Put { shard: placed.shard, user_records, poisoned });
+        self.log.record(EventKind::Put { shard: placed.shard, user_records, poisoned });
     }
 
     pub(super) fn reshard(&mut self) {
@@ -62,15 +62,15 @@ impl World {
         }
     }
 
-    /// Somebody subscribes as the fleet's consumer, and takes no events. Fails within five seconds of
-    /// another subscription.
-    pub(super) fn steal_a_subscription(&mut self) {
+    /// Another subscriber subscribes as the fleet's stream consumer, and takes no events. Fails within
+    /// five seconds of another subscription.
+    pub(super) fn steal_subscription(&mut self) {
         let open = self.kinesis.open_shards(STREAM).expect("a stream");
         let shard = &open[self.rng.usize(..open.len())].id;
         let consumers = self.kinesis.consumers(STREAM).expect("a stream");
         for consumer in consumers {
             let stolen = self.kinesis.subscribe(&consumer, shard, &IteratorPosition::Latest).is_ok();
-            self.log.tell(What::SubscriptionStolen { shard: shard.clone(), stolen });
+            self.log.record(EventKind::SubscriptionStolen { shard: shard.clone(), stolen });
         }
     }
 
@@ -88,7 +88,7 @@ impl World {
                 record.is_open = shard.is_open();
             }
         });
-        self.log.tell(What::ShardsChanged { open });
+        self.log.record(EventKind::ShardsChanged { open });
     }
 
     pub(super) fn put_to_every_shard(&mut self) {
