@@ -65,7 +65,7 @@ struct Corpus {
 #[derive(Clone, Copy)]
 enum Target {
     None,
-    /// So many times the plain way, with AVX-512 and with AVX2.
+    /// Speed relative to the plain way, with AVX-512 and with AVX2.
     Plain(f64, f64),
     /// This part of the rate of the fastest MD5 of a single message.
     LoneMd5(f64),

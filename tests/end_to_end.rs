@@ -191,14 +191,14 @@ async fn without_permission_to_subscribe_shards_are_polled_and_it_is_told() {
     let consumer = builder(&local, &counting).lease_config(fan_out).build().expect("valid");
     let handle = consumer.start().await.expect("started");
     let mut events = handle.events();
-    let told = tokio::time::timeout(Duration::from_secs(60), async {
+    let reported = tokio::time::timeout(Duration::from_secs(60), async {
         loop {
             if let Some(Event::FanOutUnavailable { reason, .. }) = events.next().await {
                 return reason;
             }
         }
     });
-    let reason = told.await.expect("an event");
+    let reason = reported.await.expect("an event");
     assert!(reason.contains("RegisterStreamConsumer"), "{reason}");
     until("the records", || counting.distinct() == 100).await;
     handle.shutdown().await.expect("processors return");
@@ -493,7 +493,7 @@ async fn user_code_that_blocks_its_runtime_keeps_its_lease() {
         runtime.block_on(async move {
             let handle = blocked.build().expect("valid").start().await.expect("started");
             let mut events = handle.events();
-            // The other end is dropped when the test is over.
+            // The other end is dropped at the end of the test.
             let _ = stopped.await;
             handle.shutdown().await.expect("processors return");
             drop(handle);

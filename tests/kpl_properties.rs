@@ -215,7 +215,7 @@ fn aggregated_record() -> impl Strategy<Value = AggregatedRecord> {
     )
 }
 
-/// Fields of any number and type, in any order, groups and nonsense included.
+/// Fields of any number and type, in any order, including groups and invalid wire data.
 fn wire() -> impl Strategy<Value = Vec<u8>> {
     let varint = prop_oneof![
         6 => (0..6_u64).prop_map(|value| varint_of(value, 0)),
@@ -225,7 +225,7 @@ fn wire() -> impl Strategy<Value = Vec<u8>> {
     ];
     let scalar = (1..6_u64, varint).prop_map(|(number, value)| [varint_of(number << 3, 0), value].concat());
     let text = (1..5_u64, explicit_hash_key()).prop_map(|(number, text)| delimited(number, &text));
-    let nonsense = prop_oneof![
+    let invalid = prop_oneof![
         vec(any::<u8>(), 0..6),
         (1..6_u64, 0..8_u64).prop_map(|(number, wire_type)| varint_of(number << 3 | wire_type, 0)),
         (1..6_u64, any::<u64>()).prop_map(|(number, bits)| [
@@ -240,7 +240,7 @@ fn wire() -> impl Strategy<Value = Vec<u8>> {
         .concat()),
         (95..104_usize).prop_map(|depth| [vec![0x6B; depth], vec![0x6C; depth]].concat()),
     ];
-    let leaf = prop_oneof![6 => scalar, 6 => text, 1 => nonsense];
+    let leaf = prop_oneof![6 => scalar, 6 => text, 1 => invalid];
     let fields = vec(leaf, 0..6).prop_map(|fields| fields.concat());
     let user_record = (0..3_u8, vec(any::<u8>(), 0..9), fields.clone())
         .prop_map(|(key, data, more)| [delimited(3, &data), more, vec![0x08, key]].concat());

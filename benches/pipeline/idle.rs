@@ -66,7 +66,7 @@ pub(crate) async fn hold(arguments: &Arguments) -> Outcome {
         .build()?
         .start()
         .await?;
-    // Until all are held and what starting them took is over.
+    // Until all are held and have started.
     tokio::time::sleep(Duration::from_secs(20)).await;
     let held = handle.status().shards.len();
     let (after, _) = resident()?;

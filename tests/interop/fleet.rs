@@ -22,7 +22,7 @@ const KEYS: usize = 24;
 /// A put every so often, while there is traffic.
 const PUT_PERIOD: Duration = Duration::from_millis(50);
 const START_MAX: Duration = Duration::from_secs(60);
-/// The Java library may wait for a lease to run out before its processors hear of the shutdown.
+/// The Java library may wait for a lease to run out before it notifies its processors of the shutdown.
 const STOP_MAX: Duration = Duration::from_secs(90);
 
 /// Which library, and how it shares leases.
@@ -178,7 +178,7 @@ impl<'a> Fleet<'a> {
         process.child.kill().await.expect("it dies");
     }
 
-    /// Waits until a worker that was told to die has died.
+    /// Waits until a worker that was set to die has died.
     pub(crate) async fn dies(&mut self, worker: &str) {
         let mut process = self.workers.remove(worker).expect("a worker");
         // Waiting would close it, which stops the worker.
@@ -208,7 +208,7 @@ impl<'a> Fleet<'a> {
         self.traffic = None;
     }
 
-    /// Puts one aggregate of so many records of a key.
+    /// Puts one aggregate of `records` records of a key.
     pub(crate) fn put_aggregate(&self, key: &str, records: u64) {
         put_run(self.kinesis(), &self.name, &self.put, key, records);
     }
@@ -331,7 +331,7 @@ fn put_some(kinesis: &SimulatedKinesis, stream: &str, put: &Put, turn: usize) {
     }
 }
 
-/// So many records of one key; more than one make an aggregate. They have one key so that all of them
+/// `records` records of one key; more than one make an aggregate. They have one key so that all of them
 /// belong to the shard that the aggregate is put to.
 fn put_run(kinesis: &SimulatedKinesis, stream: &str, put: &Put, key: &str, records: u64) {
     let mut put = put.lock().unwrap_or_else(PoisonError::into_inner);

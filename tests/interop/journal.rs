@@ -1,4 +1,4 @@
-//! What the workers of a fleet told, and what must be true of it.
+//! The reports of the workers of a fleet, and what must hold for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kinesis_consumer::SequenceNumber;
 use serde::{Deserialize, Serialize};
 
-/// A line that a worker told.
+/// A line that a worker reported.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Entry {
     /// Microseconds since 1970, by the clock that all processes share.
@@ -56,7 +56,7 @@ impl Position {
     }
 }
 
-/// What all workers of a fleet told.
+/// The reports of all workers of a fleet.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Journal(Arc<Mutex<Vec<Entry>>>);
 

@@ -1,4 +1,4 @@
-//! The worker under test: tells what it hears, a JSON object a line.
+//! The worker under test: reports its callbacks as JSON, one object per line.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(crate) struct Options {
     retrieval: Retrieval,
     #[arg(long)]
     mode: Mode,
-    /// Die on purpose after so many records of a shard
+    /// Die on purpose after this many records of a shard
     #[arg(long)]
     stop_after: Option<u64>,
     /// Leave all times as the library has them
@@ -58,13 +58,13 @@ enum Mode {
     CompatibleWith2x,
 }
 
-/// Works until it is told to stop, or its standard input ends.
+/// Runs until it is asked to stop, or its standard input ends.
 pub(crate) async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let client = |endpoint: &str| {
         aws_config::defaults(aws_config::BehaviorVersion::latest()).endpoint_url(endpoint).load()
     };
     let (kinesis, dynamodb) = (client(&options.kinesis).await, client(&options.dynamodb).await);
-    let teller = Teller { worker: Arc::from(options.worker.as_str()) };
+    let reporter = Reporter { worker: Arc::from(options.worker.as_str()) };
 
     let mut coordination = CoordinationConfig::default();
     coordination.failover_time = Duration::from_millis(options.failover_ms);
@@ -87,7 +87,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Box<dyn std::error::Erro
         .stream(&options.stream)
         .application(&options.application)
         .worker_id(&options.worker)
-        .processor_factory(Processors { teller: teller.clone(), stop_after: options.stop_after })
+        .processor_factory(Processors { reporter: reporter.clone(), stop_after: options.stop_after })
         .kinesis_client(aws_sdk_kinesis::Client::new(&kinesis))
         .dynamodb_client(aws_sdk_dynamodb::Client::new(&dynamodb))
         .coordination(coordination)
@@ -99,30 +99,30 @@ pub(crate) async fn run(options: Options) -> Result<(), Box<dyn std::error::Erro
         .build()?
         .start()
         .await?;
-    teller.tell("started");
+    reporter.report("started");
     let mut commands = BufReader::new(tokio::io::stdin()).lines();
     let command = commands.next_line().await?;
-    teller.tell(if command.is_some() { "stopping" } else { "orphaned" });
+    reporter.report(if command.is_some() { "stopping" } else { "orphaned" });
     handle.shutdown().await?;
-    teller.tell("stopped");
+    reporter.report("stopped");
     Ok(())
 }
 
 #[derive(Clone)]
-struct Teller {
+struct Reporter {
     worker: Arc<str>,
 }
 
-impl Teller {
-    fn tell(&self, event: &str) {
+impl Reporter {
+    fn report(&self, event: &str) {
         self.print(&self.entry(event));
     }
 
-    fn tell_of(&self, event: &str, shard: &str) {
+    fn report_of(&self, event: &str, shard: &str) {
         self.print(&Entry { shard: Some(shard.to_owned()), ..self.entry(event) });
     }
 
-    fn tell_at(&self, event: &str, shard: &str, sequence: &str, sub: u64) {
+    fn report_at(&self, event: &str, shard: &str, sequence: &str, sub: u64) {
         self.print(&Entry {
             shard: Some(shard.to_owned()),
             sequence: Some(sequence.to_owned()),
@@ -156,7 +156,7 @@ impl Teller {
 }
 
 struct Processors {
-    teller: Teller,
+    reporter: Reporter,
     stop_after: Option<u64>,
 }
 
@@ -169,9 +169,9 @@ impl ShardRecordProcessorFactory for Processors {
             }
             sentinel => (sentinel.to_string(), 0),
         };
-        self.teller.tell_at("initialize", checkpointer.shard_id().as_str(), &sequence, sub);
+        self.reporter.report_at("initialize", checkpointer.shard_id().as_str(), &sequence, sub);
         Box::new(Processor {
-            teller: self.teller.clone(),
+            reporter: self.reporter.clone(),
             checkpointer,
             stop_after: self.stop_after,
             processed: AtomicU64::new(0),
@@ -180,7 +180,7 @@ impl ShardRecordProcessorFactory for Processors {
 }
 
 struct Processor {
-    teller: Teller,
+    reporter: Reporter,
     checkpointer: Checkpointer,
     stop_after: Option<u64>,
     processed: AtomicU64,
@@ -193,15 +193,15 @@ impl Processor {
 
     async fn checkpoint(&self, position: ExtendedSequenceNumber) {
         let (sequence, sub) = (position.sequence_number.to_string(), position.sub_sequence_number);
-        self.teller.tell_at("checkpointing", self.shard(), &sequence, sub);
+        self.reporter.report_at("checkpointing", self.shard(), &sequence, sub);
         match self.checkpointer.checkpoint(position).await {
-            Ok(()) => self.teller.tell_at("checkpointed", self.shard(), &sequence, sub),
+            Ok(()) => self.reporter.report_at("checkpointed", self.shard(), &sequence, sub),
             Err(error) => self.failed(&error),
         }
     }
 
     fn failed(&self, error: &kinesis_consumer::Error) {
-        self.teller.tell_of("checkpoint-failed", self.shard());
+        self.reporter.report_of("checkpoint-failed", self.shard());
         tracing::warn!(%error, "checkpoint");
     }
 }
@@ -214,18 +214,18 @@ impl ShardRecordProcessor for Processor {
             let mut parts = text.split(':');
             let (key, number) = (parts.next().expect("a key"), parts.next().expect("a number"));
             let position = record.extended_sequence_number();
-            self.teller.print(&Entry {
+            self.reporter.print(&Entry {
                 shard: Some(self.shard().to_owned()),
                 sequence: Some(position.sequence_number.to_string()),
                 sub: Some(position.sub_sequence_number),
                 key: Some(key.to_owned()),
                 number: Some(number.parse().expect("a number")),
-                ..self.teller.entry("record")
+                ..self.reporter.entry("record")
             });
             let processed = self.processed.fetch_add(1, Ordering::Relaxed) + 1;
             if self.stop_after == Some(processed) {
                 self.checkpoint(position).await;
-                self.teller.tell("died");
+                self.reporter.report("died");
                 std::process::exit(3);
             }
         }
@@ -235,18 +235,18 @@ impl ShardRecordProcessor for Processor {
     }
 
     async fn lease_lost(&self) {
-        self.teller.tell_of("lease-lost", self.shard());
+        self.reporter.report_of("lease-lost", self.shard());
     }
 
     async fn shard_ended(&self) {
-        self.teller.tell_at("checkpointing", self.shard(), "SHARD_END", 0);
+        self.reporter.report_at("checkpointing", self.shard(), "SHARD_END", 0);
         match self.checkpointer.end().await {
-            Ok(()) => self.teller.tell_at("checkpointed", self.shard(), "SHARD_END", 0),
+            Ok(()) => self.reporter.report_at("checkpointed", self.shard(), "SHARD_END", 0),
             Err(error) => self.failed(&error),
         }
     }
 
     async fn shutdown_requested(&self) {
-        self.teller.tell_of("shutdown-requested", self.shard());
+        self.reporter.report_of("shutdown-requested", self.shard());
     }
 }

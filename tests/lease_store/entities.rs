@@ -91,7 +91,7 @@ async fn rows(client: &Client, table: &str) -> Vec<HashMap<String, AttributeValu
     client.scan().table_name(table).consistent_read(true).send().await.unwrap().items.unwrap_or_default()
 }
 
-/// A fleet of `application` with the tables of KCL 3.0 to 3.4, moved as far as `status` tells.
+/// A fleet of `application` with the tables of KCL 3.0 to 3.4, moved as far as `status` says.
 async fn old_fleet(client: &Client, application: &str, status: Option<&str>) -> Vec<Item> {
     let leases = format!("{application}-leases");
     let [coordinator, metrics] =
@@ -129,11 +129,11 @@ async fn old_fleet(client: &Client, application: &str, status: Option<&str>) -> 
 #[tokio::test]
 async fn a_fleet_that_has_tables_of_its_own_for_them_keeps_them_there() {
     let client = dynamodb().await;
-    let told = |entities: &[Item]| {
+    let is_found = |entities: &[Item]| {
         entities.iter().any(|row| row.get("leaseKey") == Some(&Attribute::S("java".to_owned())))
     };
-    assert!(told(&old_fleet(&client, &unique("old"), None).await), "what a worker of 3.4 tells is heard");
-    assert!(told(&old_fleet(&client, &unique("deployed"), Some("DEPLOYED")).await));
-    assert!(told(&old_fleet(&client, &unique("pending"), Some("PENDING")).await));
-    assert!(!told(&old_fleet(&client, &unique("complete"), Some("COMPLETE")).await));
+    assert!(is_found(&old_fleet(&client, &unique("old"), None).await), "the report of a 3.4 worker is read");
+    assert!(is_found(&old_fleet(&client, &unique("deployed"), Some("DEPLOYED")).await));
+    assert!(is_found(&old_fleet(&client, &unique("pending"), Some("PENDING")).await));
+    assert!(!is_found(&old_fleet(&client, &unique("complete"), Some("COMPLETE")).await));
 }

@@ -39,7 +39,7 @@ pub(crate) async fn renew(table: &Table) {
         lease
     };
     assert_eq!(renewed, expected);
-    // The answer to the first attempt was lost: the row that comes back tells.
+    // The response to the first attempt was lost: the row that is returned shows it.
     assert_eq!(table.refused(&LeaseWrite::renew(&lease, None)).await, Some(expected));
     let renewed = table.applied(&LeaseWrite::renew(&renewed, None)).await;
     assert_eq!((renewed.counter, renewed.throughput), (59, Some(rate)));

@@ -1,4 +1,4 @@
-"""Takes aggregates apart with the PyPI package aws-kinesis-agg.
+"""De-aggregates records with the PyPI package aws-kinesis-agg.
 
 Reads a JSON list of payloads in hex from stdin and writes, for each, its user records as JSON.
 """

@@ -3,7 +3,7 @@ package interop;
 import java.time.Instant;
 import java.time.temporal.ChronoUnit;
 
-/** Tells what happens, a JSON object a line, on the standard output. */
+/** Reports what happens as JSON on the standard output, one object per line. */
 final class Journal {
     private final String worker;
 
@@ -11,16 +11,16 @@ final class Journal {
         this.worker = worker;
     }
 
-    void tell(String event) {
+    void report(String event) {
         print(event, "");
     }
 
-    void tell(String event, String shard) {
+    void report(String event, String shard) {
         print(event, ",\"shard\":\"" + shard + '"');
     }
 
     /** A position: {@code sequence} is a number or a sentinel. */
-    void tell(String event, String shard, String sequence, long sub) {
+    void report(String event, String shard, String sequence, long sub) {
         print(event, ",\"shard\":\"" + shard + "\",\"sequence\":\"" + sequence + "\",\"sub\":" + sub);
     }
 

@@ -25,7 +25,7 @@ import software.amazon.kinesis.retrieval.fanout.FanOutConfig;
 import software.amazon.kinesis.retrieval.polling.PollingConfig;
 
 /**
- * A worker of Amazon's library that tells what it hears, a JSON object a line. Takes the same options, as
+ * A worker of Amazon's library that reports its callbacks as JSON, one object per line. Takes the same options, as
  * {@code --name value}, and the same commands on its standard input as the Rust worker: {@code stop} stops it
  * gracefully, and so does the end of the input.
  */
@@ -96,13 +96,13 @@ public final class Main {
         Version.adjust(scheduler);
         Thread running = new Thread(scheduler, "scheduler");
         running.start();
-        journal.tell("started");
+        journal.report("started");
 
         BufferedReader commands = new BufferedReader(new InputStreamReader(System.in));
         String command = commands.readLine();
-        journal.tell(command == null ? "orphaned" : "stopping");
+        journal.report(command == null ? "orphaned" : "stopping");
         scheduler.startGracefulShutdown().get(80, TimeUnit.SECONDS);
-        journal.tell("stopped");
+        journal.report("stopped");
         Runtime.getRuntime().halt(0);
     }
 

@@ -10,7 +10,7 @@ import software.amazon.kinesis.processor.RecordProcessorCheckpointer;
 import software.amazon.kinesis.processor.ShardRecordProcessor;
 import software.amazon.kinesis.retrieval.KinesisClientRecord;
 
-/** Tells of each record and checkpoints each batch, or dies on purpose after a number of records. */
+/** Reports each record and checkpoints each batch, or dies on purpose after a number of records. */
 final class Processor implements ShardRecordProcessor {
     private final Journal journal;
     private final long stopAfter;
@@ -26,7 +26,7 @@ final class Processor implements ShardRecordProcessor {
     public void initialize(InitializationInput input) {
         shard = input.shardId();
         var position = input.extendedSequenceNumber();
-        journal.tell("initialize", shard, position.sequenceNumber(), position.subSequenceNumber());
+        journal.report("initialize", shard, position.sequenceNumber(), position.subSequenceNumber());
     }
 
     @Override
@@ -39,7 +39,7 @@ final class Processor implements ShardRecordProcessor {
             processed++;
             if (processed == stopAfter) {
                 checkpoint(input.checkpointer(), last);
-                journal.tell("died");
+                journal.report("died");
                 Runtime.getRuntime().halt(3);
             }
         }
@@ -49,35 +49,35 @@ final class Processor implements ShardRecordProcessor {
     }
 
     private void checkpoint(RecordProcessorCheckpointer checkpointer, KinesisClientRecord record) {
-        journal.tell("checkpointing", shard, record.sequenceNumber(), record.subSequenceNumber());
+        journal.report("checkpointing", shard, record.sequenceNumber(), record.subSequenceNumber());
         try {
             checkpointer.checkpoint(record.sequenceNumber(), record.subSequenceNumber());
-            journal.tell("checkpointed", shard, record.sequenceNumber(), record.subSequenceNumber());
+            journal.report("checkpointed", shard, record.sequenceNumber(), record.subSequenceNumber());
         } catch (Exception e) {
-            journal.tell("checkpoint-failed", shard);
+            journal.report("checkpoint-failed", shard);
             System.err.println("checkpoint of " + shard + ": " + e);
         }
     }
 
     @Override
     public void leaseLost(LeaseLostInput input) {
-        journal.tell("lease-lost", shard);
+        journal.report("lease-lost", shard);
     }
 
     @Override
     public void shardEnded(ShardEndedInput input) {
-        journal.tell("checkpointing", shard, "SHARD_END", 0);
+        journal.report("checkpointing", shard, "SHARD_END", 0);
         try {
             input.checkpointer().checkpoint();
-            journal.tell("checkpointed", shard, "SHARD_END", 0);
+            journal.report("checkpointed", shard, "SHARD_END", 0);
         } catch (Exception e) {
-            journal.tell("checkpoint-failed", shard);
+            journal.report("checkpoint-failed", shard);
             System.err.println("end of " + shard + ": " + e);
         }
     }
 
     @Override
     public void shutdownRequested(ShutdownRequestedInput input) {
-        journal.tell("shutdown-requested", shard);
+        journal.report("shutdown-requested", shard);
     }
 }

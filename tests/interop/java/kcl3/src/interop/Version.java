@@ -27,7 +27,7 @@ final class Version {
                         .gracefulLeaseHandoffTimeoutMillis(10_000)
                         .isGracefulLeaseHandoffEnabled(true)
                         .build());
-        // The first report must come soon: who has told nothing gets no leases. The processors do next to
+        // The first report must come soon: a worker without a report gets no leases. The processors do next to
         // nothing, so that the CPU of a shared machine would say more of others than of the workers.
         leases.workerUtilizationAwareAssignmentConfig()
                 .workerMetricsReporterFreqInMillis(2000)
