@@ -141,7 +141,7 @@ impl BatchingProcessor {
                 *pending = Pending { processed: None, checkpointed: Instant::now() };
             }
             // The next checkpoint covers this one.
-            Err(error) => eprintln!("{error}"),
+            Err(error) => eprintln!("{error:#}"),
         }
     }
 }
@@ -174,7 +174,7 @@ impl ShardRecordProcessor for BatchingProcessor {
 
     async fn shard_ended(&self) {
         if let Err(error) = self.checkpointer.end().await {
-            eprintln!("{error}");
+            eprintln!("{error:#}");
         }
     }
 

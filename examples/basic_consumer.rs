@@ -87,7 +87,7 @@ impl ShardRecordProcessor for CountingProcessor {
                 self.tally.checkpointed(self.checkpointer.shard_id(), last.extended_sequence_number());
             }
             // The records come again, here or on the worker that has the lease now.
-            Err(error) => eprintln!("{error}"),
+            Err(error) => eprintln!("{error:#}"),
         }
     }
 
@@ -97,7 +97,7 @@ impl ShardRecordProcessor for CountingProcessor {
 
     async fn shard_ended(&self) {
         if let Err(error) = self.checkpointer.end().await {
-            eprintln!("{error}");
+            eprintln!("{error:#}");
         }
     }
 

@@ -188,7 +188,7 @@ impl ShardRecordProcessor for Processor {
             Ok(()) => {
                 self.tally.checkpointed(self.checkpointer.shard_id(), last.extended_sequence_number());
             }
-            Err(error) => eprintln!("{error}"),
+            Err(error) => eprintln!("{error:#}"),
         }
     }
 
@@ -196,7 +196,7 @@ impl ShardRecordProcessor for Processor {
 
     async fn shard_ended(&self) {
         if let Err(error) = self.checkpointer.end().await {
-            eprintln!("{error}");
+            eprintln!("{error:#}");
         }
     }
 

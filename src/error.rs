@@ -2,7 +2,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::kinesis::{StreamError, StreamErrorKind};
-use crate::lease::{StoreError, StoreErrorKind};
+use crate::lease::{HeldError, StoreError, StoreErrorKind};
 
 /// What a caller can do about an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,8 +22,31 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// Whether the same call may succeed a little later, with nothing changed: true of
+    /// [`Unavailable`](Self::Unavailable) alone.
+    #[must_use]
+    pub fn is_retryable(self) -> bool {
+        self == Self::Unavailable
+    }
+}
+
 /// What went wrong, and with what. The message is for people and may change in any release;
 /// programs go by the [`kind`](Self::kind).
+///
+/// `{error}` shows the failure without its causes, which [`source`](std::error::Error::source) returns, so
+/// that error reporters such as `anyhow` print each once. `{error:#}` shows the failure and all its causes
+/// on one line, and so does `{error:?}`, which `main` prints.
+///
+/// ```
+/// use std::error::Error as _;
+/// use kinesis_consumer::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::Unavailable, "the orders are not saved").with_source("connection reset");
+/// assert_eq!(format!("{error}"), "the orders are not saved");
+/// assert_eq!(format!("{error:#}"), "the orders are not saved: connection reset");
+/// assert!(error.is_retryable() && error.source().is_some());
+/// ```
 pub struct Error(Box<Repr>);
 
 struct Repr {
@@ -33,11 +56,15 @@ struct Repr {
 }
 
 impl Error {
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    /// An error of this kind: for tests, and for what is called by this crate and returns such errors.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Repr { kind, message: message.into(), source: None }))
     }
 
-    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    /// The same error with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
     }
@@ -47,22 +74,29 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
+
+    /// Whether the same call may succeed a little later, with nothing changed.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.kind().is_retryable()
+    }
 }
 
-/// The message and those of all causes, on one line.
+/// The message; with `{:#}` also those of all causes, on the same line.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
         match self.source() {
-            Some(cause) => write!(f, ": {}", with_causes(cause)),
-            None => Ok(()),
+            Some(cause) if f.alternate() => write!(f, ": {}", with_causes(cause)),
+            _ => Ok(()),
         }
     }
 }
 
+/// The kind, the message and those of all causes, on one line.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {self}", self.0.kind)
+        write!(f, "{:?}: {self:#}", self.0.kind)
     }
 }
 
@@ -82,6 +116,33 @@ impl From<StoreErrorKind> for ErrorKind {
                 Self::Invalid
             }
             StoreErrorKind::Malformed => Self::Data,
+        }
+    }
+}
+
+/// What a caller can do about a failed request to the stream, wherever it was made.
+impl From<StreamErrorKind> for ErrorKind {
+    fn from(kind: StreamErrorKind) -> Self {
+        match kind {
+            StreamErrorKind::Throttled | StreamErrorKind::InUse | StreamErrorKind::Unavailable => {
+                Self::Unavailable
+            }
+            StreamErrorKind::NotFound
+            | StreamErrorKind::Denied
+            | StreamErrorKind::InvalidArgument
+            | StreamErrorKind::ExpiredIterator => Self::Invalid,
+            StreamErrorKind::Malformed => Self::Data,
+        }
+    }
+}
+
+/// What a caller can do about a write to a held lease that failed.
+impl From<&HeldError> for ErrorKind {
+    fn from(error: &HeldError) -> Self {
+        match error {
+            HeldError::Lost => Self::LeaseLost,
+            HeldError::Backwards { .. } => Self::Invalid,
+            HeldError::Store(error) => error.kind().into(),
         }
     }
 }
@@ -111,28 +172,22 @@ impl From<StoreError> for Error {
 
 impl From<StreamError> for Error {
     fn from(error: StreamError) -> Self {
-        let (kind, advice) = match error.kind() {
-            StreamErrorKind::Throttled => (ErrorKind::Unavailable, "Kinesis is throttling; try again later"),
-            StreamErrorKind::InUse => {
-                (ErrorKind::Unavailable, "the stream is being changed; try again later")
+        let advice = match error.kind() {
+            StreamErrorKind::Throttled => "Kinesis is throttling; try again later",
+            StreamErrorKind::InUse => "the stream is being changed; try again later",
+            StreamErrorKind::Unavailable => {
+                "Kinesis could not be reached; check the region, endpoint and network"
             }
-            StreamErrorKind::Unavailable => (
-                ErrorKind::Unavailable,
-                "Kinesis could not be reached; check the region, endpoint and network",
-            ),
-            StreamErrorKind::NotFound => {
-                (ErrorKind::Invalid, "no such stream; check its name, the region and the account")
+            StreamErrorKind::NotFound => "no such stream; check its name, the region and the account",
+            StreamErrorKind::Denied => {
+                "Kinesis refused the credentials; compare them with the IAM policy in the README"
             }
-            StreamErrorKind::Denied => (
-                ErrorKind::Invalid,
-                "Kinesis refused the credentials; compare them with the IAM policy in the README",
-            ),
             StreamErrorKind::InvalidArgument | StreamErrorKind::ExpiredIterator => {
-                (ErrorKind::Invalid, "Kinesis refused an argument")
+                "Kinesis refused an argument"
             }
-            StreamErrorKind::Malformed => (ErrorKind::Data, "an answer of Kinesis could not be understood"),
+            StreamErrorKind::Malformed => "an answer of Kinesis could not be understood",
         };
-        Self::new(kind, advice).with_source(error)
+        Self::new(error.kind().into(), advice).with_source(error)
     }
 }
 
@@ -147,7 +202,7 @@ pub(crate) fn with_causes(error: &dyn StdError) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let reason = error.to_string();
-        // Some errors tell their causes themselves.
+        // Some errors show their causes themselves.
         if !text.ends_with(&reason) {
             text.push_str(": ");
             text.push_str(&reason);
@@ -160,6 +215,49 @@ pub(crate) fn with_causes(error: &dyn StdError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What an error reporter prints that shows each error and then its source.
+    fn reported(error: &dyn StdError) -> Vec<String> {
+        std::iter::successors(Some(error), |error| (*error).source()).map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_reporter_that_follows_sources_prints_each_cause_once() {
+        let request = StreamError::new(StreamErrorKind::Unavailable, "GetRecords", "orders")
+            .with_source("connection reset by peer");
+        let error = Error::new(ErrorKind::Unavailable, "the start failed").with_source(Error::from(request));
+        let expected = [
+            "the start failed",
+            "Kinesis could not be reached; check the region, endpoint and network",
+            "GetRecords on orders got no answer",
+            "connection reset by peer",
+        ];
+        assert_eq!(reported(&error), expected);
+        assert_eq!(format!("{error:#}"), expected.join(": "));
+        assert_eq!(format!("{error:?}"), format!("Unavailable: {}", expected.join(": ")));
+        assert_eq!(with_causes(&error), expected.join(": "));
+    }
+
+    /// A caller that asks any of the three whether to retry gets the same answer.
+    #[test]
+    fn what_is_retryable_in_a_request_is_retryable_in_its_error() {
+        use StreamErrorKind::{Denied, ExpiredIterator, InUse, InvalidArgument, Malformed, NotFound};
+        for kind in [Denied, ExpiredIterator, InUse, InvalidArgument, Malformed, NotFound]
+            .into_iter()
+            .chain([StreamErrorKind::Throttled, StreamErrorKind::Unavailable])
+        {
+            let error = StreamError::new(kind, "ListShards", "orders");
+            assert_eq!((error.is_retryable(), kind), (kind.is_retryable(), kind));
+            assert_eq!(Error::from(error).is_retryable(), kind.is_retryable(), "{kind:?}");
+        }
+        use StoreErrorKind::{TableMissing, Throttled, Unavailable, Unsuitable};
+        for kind in [TableMissing, Throttled, Unavailable, Unsuitable] {
+            let error = StoreError::new(kind, "GetLease", "orders");
+            assert_eq!((error.is_retryable(), kind), (kind.is_retryable(), kind));
+            assert_eq!(Error::from(error).is_retryable(), kind.is_retryable(), "{kind:?}");
+        }
+        assert!(!Error::new(ErrorKind::LeaseLost, "gone").is_retryable());
+    }
 
     #[test]
     fn a_failure_of_the_lease_table_has_one_kind_wherever_it_is_met() {
@@ -180,7 +278,7 @@ mod tests {
         let error = StoreError::new(StoreErrorKind::Unsuitable, "DescribeLeaseTable", "orders")
             .with_detail("its key is id (HASH, S), not leaseKey (HASH, S)");
         assert_eq!(
-            Error::from(error).to_string(),
+            format!("{:#}", Error::from(error)),
             "its key is id (HASH, S), not leaseKey (HASH, S): DescribeLeaseTable on lease table orders found a \
              table that cannot be used"
         );

@@ -32,7 +32,7 @@ use crate::types::KinesisClientRecord;
 ///         }
 ///         if let Some(last) = records.last() {
 ///             if let Err(error) = self.0.checkpoint(last.extended_sequence_number()).await {
-///                 eprintln!("not checkpointed: {error}");
+///                 eprintln!("not checkpointed: {error:#}");
 ///             }
 ///         }
 ///     }
@@ -41,7 +41,7 @@ use crate::types::KinesisClientRecord;
 ///
 ///     async fn shard_ended(&self) {
 ///         if let Err(error) = self.0.end().await {
-///             eprintln!("the end is not checkpointed: {error}");
+///             eprintln!("the end is not checkpointed: {error:#}");
 ///         }
 ///     }
 ///

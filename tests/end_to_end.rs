@@ -270,7 +270,7 @@ async fn a_stream_that_does_not_exist_fails_the_start() {
     let local = LocalAws::start().await.expect("started");
     let error = start_error(builder(&local, &Counting::default())).await;
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    let message = error.to_string();
+    let message = format!("{error:#}");
     assert!(message.contains("ListShards") && message.contains("orders"), "{message}");
 }
 
@@ -282,8 +282,11 @@ async fn missing_permissions_fail_the_start_and_are_named() {
         let local = local(1).await;
         local.inject(operation, u64::MAX, HttpFault::error(400, "AccessDeniedException"));
         let error = start_error(builder(&local, &Counting::default())).await;
-        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
-        assert!(error.to_string().contains(named) && error.to_string().contains("IAM policy"), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error:#}");
+        assert!(
+            format!("{error:#}").contains(named) && format!("{error:#}").contains("IAM policy"),
+            "{error:#}"
+        );
     }
 }
 
@@ -305,8 +308,8 @@ async fn a_table_of_another_kind_fails_the_start() {
         }
         create.send().await.expect("created");
         let error = start_error(builder(&local, &Counting::default())).await;
-        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
-        let message = error.to_string();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error:#}");
+        let message = format!("{error:#}");
         assert!(message.starts_with("table end-to-end is no lease table: its key is "), "{message}");
         assert!(
             message.contains("leaseKey (HASH, S)") && message.contains(keys[keys.len() - 1].0),

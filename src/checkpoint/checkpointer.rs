@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::tracker::{Decision, Refusal, Tracker};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, with_causes};
 use crate::events::{Event, EventSink};
 use crate::lease::{HeldError, HeldLease, PendingCheckpoint};
 use crate::metrics::{Metrics, Operation, names};
@@ -249,16 +249,12 @@ impl Checkpointer {
     }
 
     fn failed(&self, error: HeldError) -> Error {
-        let kind = match &error {
-            HeldError::Lost => ErrorKind::LeaseLost,
-            HeldError::Backwards { .. } => ErrorKind::Invalid,
-            HeldError::Store(error) => error.kind().into(),
-        };
+        let kind = ErrorKind::from(&error);
         self.report(Error::new(kind, format!("checkpoint on {} failed", self.place())).with_source(error))
     }
 
     fn report(&self, error: Error) -> Error {
-        let reason = error.to_string().into();
+        let reason = with_causes(&error).into();
         self.0.parts.events.emit(Event::CheckpointFailed {
             stream: self.stream().clone(),
             shard: self.shard_id().clone(),

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::coordination::election::{self, Election};
 use crate::coordination::migration::{self, ClientVersion, ProtocolCell};
 use crate::coordination::{CoordinationHealth, LeaseCoordinator, Worker, renewer, worker_metrics};
-use crate::error::{Error, ErrorKind, invalid};
+use crate::error::{Error, ErrorKind, invalid, with_causes};
 use crate::events::{Event, EventSink};
 use crate::kinesis::{AwsStream, StreamApi};
 use crate::lease::OpenLeases;
@@ -233,8 +233,9 @@ async fn find_streams(worker: &Arc<Worker>, mut wanted: Vec<WantedStream>) -> Re
             match found {
                 Ok(stream) => worker.streams.first_found(&wanted, stream),
                 Err(error) => {
-                    tracing::warn!(stream = %wanted.id, %error, "a stream cannot be read");
-                    worker.streams.wait_for(wanted.clone(), error.to_string());
+                    let problem = with_causes(&error);
+                    tracing::warn!(stream = %wanted.id, error = problem, "a stream cannot be read");
+                    worker.streams.wait_for(wanted.clone(), problem);
                     if error.kind() == ErrorKind::Unavailable {
                         may_come.push(wanted);
                     }

@@ -23,6 +23,17 @@ pub enum StreamErrorKind {
     Malformed,
 }
 
+impl StreamErrorKind {
+    /// Whether the same request may succeed a little later, with nothing changed. That includes
+    /// [`InUse`](Self::InUse): a stream that is being changed answers so until it is active again. (Of
+    /// `RegisterStreamConsumer` and `SubscribeToShard` it means what [`StreamApi`](crate::kinesis::StreamApi)
+    /// says there.)
+    #[must_use]
+    pub fn is_retryable(self) -> bool {
+        matches!(self, Self::Throttled | Self::InUse | Self::Unavailable)
+    }
+}
+
 /// A failed request to the stream: the operation, its subject, and the cause.
 #[derive(Debug)]
 pub struct StreamError {
@@ -49,6 +60,12 @@ impl StreamError {
     #[must_use]
     pub fn kind(&self) -> StreamErrorKind {
         self.kind
+    }
+
+    /// Whether the same request may succeed a little later; see [`StreamErrorKind::is_retryable`].
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.kind.is_retryable()
     }
 
     /// The API operation that failed.

@@ -31,7 +31,7 @@ pub(crate) async fn list_shards(
         let page = loop {
             match api.list_shards(stream, &request).await {
                 Ok(page) => break page,
-                Err(error) if is_retryable(error.kind()) => match pauses.next() {
+                Err(error) if error.is_retryable() => match pauses.next() {
                     Some(pause) => clock.sleep(pause).await,
                     None => return Err(error),
                 },
@@ -45,11 +45,6 @@ pub(crate) async fn list_shards(
         }
     }
     Err(StreamError::new(StreamErrorKind::Malformed, "ListShards", stream.name()))
-}
-
-/// A stream that is being changed returns `ResourceInUse`, which is transient (Java KCL fails on it).
-fn is_retryable(kind: StreamErrorKind) -> bool {
-    matches!(kind, StreamErrorKind::Throttled | StreamErrorKind::InUse | StreamErrorKind::Unavailable)
 }
 
 #[cfg(test)]

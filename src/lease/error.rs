@@ -19,6 +19,14 @@ pub enum StoreErrorKind {
     Malformed,
 }
 
+impl StoreErrorKind {
+    /// Whether the same request may succeed a little later, with nothing changed.
+    #[must_use]
+    pub fn is_retryable(self) -> bool {
+        matches!(self, Self::Throttled | Self::Unavailable)
+    }
+}
+
 /// A failed request to the lease table: the operation, the table, the row, and the cause.
 #[derive(Debug)]
 pub struct StoreError {
@@ -60,10 +68,10 @@ impl StoreError {
         self.detail.take_if(|_| self.kind == StoreErrorKind::Unsuitable)
     }
 
-    /// Whether the same request may succeed a little later.
+    /// Whether the same request may succeed a little later, with nothing changed.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self.kind, StoreErrorKind::Throttled | StoreErrorKind::Unavailable)
+        self.kind.is_retryable()
     }
 
     /// Whether a write that failed like this may have happened all the same.

@@ -7,7 +7,7 @@ use tokio_util::task::TaskTracker;
 use super::{Streams, TrackedStream};
 use crate::config::{FanOutConsumer, WantedStream};
 use crate::context::Context;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, with_causes};
 use crate::kinesis::list::list_shards;
 use crate::kinesis::registration::FanOutRegistration;
 use crate::kinesis::{Shard, StreamDescription, StreamError, StreamErrorKind};
@@ -101,10 +101,11 @@ pub(crate) async fn find_waiting(context: &Arc<Context>, streams: &Streams, star
         let mut searches = search(context, streams.is_multi(), waiting, Some(started));
         while let Some((wanted, outcome)) = searches.next().await {
             if let Err(error) = &outcome {
-                tracing::warn!(stream = %wanted.id, %error, "a stream cannot be read; trying again");
+                let reason = with_causes(error);
+                tracing::warn!(stream = %wanted.id, error = reason, "a stream cannot be read; trying again");
                 context.coordination_failed("FindStream", error);
             }
-            streams.found(&wanted, outcome.map_err(|error| error.to_string()));
+            streams.found(&wanted, outcome.map_err(|error| with_causes(&error)));
         }
     }
 }

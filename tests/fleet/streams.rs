@@ -302,7 +302,7 @@ async fn if_no_stream_can_be_read_the_start_fails() {
     let consumer = world.worker_of("a", ["no-such-stream", "nor-this"]).build().expect("valid settings");
     let error = consumer.start().await.expect_err("no stream");
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.to_string().contains("no-such-stream"), "{error}");
+    assert!(format!("{error:#}").contains("no-such-stream"), "{error:#}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -331,7 +331,7 @@ async fn javas_epochs_and_own_start_strategies_are_kept_to() {
     );
     let error = world.worker_of("b", [format!("999:{STREAM}:1")]).build().expect("valid").start().await;
     let error = error.expect_err("another account's");
-    assert!(error.to_string().contains("another account"), "{error}");
+    assert!(format!("{error:#}").contains("another account"), "{error:#}");
 }
 
 /// Leftover rows of the other mode are neither used nor changed, in either mode, and an event reports
