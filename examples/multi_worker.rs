@@ -123,8 +123,8 @@ async fn show_leases(mut events: Events, number: usize) {
                 eprintln!("worker {number}: + {lease} from {owner}");
             }
             Event::LeaseGained { lease, .. } => eprintln!("worker {number}: + {lease}"),
-            Event::LeaseLost { lease } => eprintln!("worker {number}: - {lease} (lost)"),
-            Event::LeaseReleased { lease } => eprintln!("worker {number}: - {lease} (released)"),
+            Event::LeaseLost { lease, .. } => eprintln!("worker {number}: - {lease} (lost)"),
+            Event::LeaseReleased { lease, .. } => eprintln!("worker {number}: - {lease} (released)"),
             Event::ShardEnded { shard, children, .. } => {
                 eprintln!("worker {number}: {shard} ended, {children:?} follow")
             }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{CoordinationConfig, LeaseConfig, ManagementConfig};
-use crate::error::with_causes;
+use crate::error::{kind_of, with_causes};
 use crate::events::{Event, EventSink};
 use crate::kinesis::StreamApi;
 use crate::lease::{LeaseStore, LocalLeaseNotifier, WritePacer};
@@ -42,9 +42,9 @@ pub(crate) struct Context {
 
 impl Context {
     /// Emits that a step of coordination failed and will be tried again.
-    pub(crate) fn coordination_failed(&self, operation: &'static str, error: &dyn StdError) {
+    pub(crate) fn coordination_failed(&self, operation: &'static str, error: &(dyn StdError + 'static)) {
         let reason = with_causes(error).into();
-        self.events.emit(Event::CoordinationFailed { operation, reason });
+        self.events.emit(Event::CoordinationFailed { operation, kind: kind_of(error), reason });
     }
 }
 

@@ -212,6 +212,29 @@ pub(crate) fn with_causes(error: &dyn StdError) -> String {
     text
 }
 
+/// The kind of an error from the inside: that of the first error in its chain that has one. A task that
+/// failed is [`Internal`](ErrorKind::Internal); anything else is a list of shards that cannot be planned
+/// with, hence [`Data`](ErrorKind::Data).
+pub(crate) fn kind_of(error: &(dyn StdError + 'static)) -> ErrorKind {
+    std::iter::successors(Some(error), |error| (*error).source())
+        .find_map(|error| {
+            if let Some(error) = error.downcast_ref::<Error>() {
+                return Some(error.kind());
+            }
+            if let Some(error) = error.downcast_ref::<StoreError>() {
+                return Some(error.kind().into());
+            }
+            if let Some(error) = error.downcast_ref::<StreamError>() {
+                return Some(error.kind().into());
+            }
+            if let Some(error) = error.downcast_ref::<HeldError>() {
+                return Some(error.into());
+            }
+            error.is::<tokio::task::JoinError>().then_some(ErrorKind::Internal)
+        })
+        .unwrap_or(ErrorKind::Data)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,6 +259,21 @@ mod tests {
         assert_eq!(format!("{error:#}"), expected.join(": "));
         assert_eq!(format!("{error:?}"), format!("Unavailable: {}", expected.join(": ")));
         assert_eq!(with_causes(&error), expected.join(": "));
+    }
+
+    #[test]
+    fn the_kind_comes_from_the_first_error_that_has_one() {
+        let store = || StoreError::new(StoreErrorKind::Malformed, "GetLease", "orders");
+        let cases: [(Box<dyn StdError>, ErrorKind); 5] = [
+            (Box::new(store()), ErrorKind::Data),
+            (Box::new(HeldError::Store(store())), ErrorKind::Data),
+            (Box::new(HeldError::Lost), ErrorKind::LeaseLost),
+            (Box::new(invalid("no").with_source(store())), ErrorKind::Invalid),
+            (Box::new(StreamError::new(StreamErrorKind::InUse, "ListShards", "s")), ErrorKind::Unavailable),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(kind_of(&*error), expected, "{error}");
+        }
     }
 
     /// A caller that asks any of the three whether to retry gets the same answer.

@@ -1,22 +1,34 @@
 //! What happened, as data: one typed stream for logs, dashboards and tests.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
-use futures_util::{Stream, stream};
+use futures_util::Stream;
 use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::ReusableBoxFuture;
 
 use crate::consumer::StopReason;
+use crate::error::ErrorKind;
 use crate::types::{Checkpoint, LeaseKey, SequenceNumber, ShardId, StreamId, WorkerId};
 
 /// How many events a slow listener may be behind before it misses some.
 const CAPACITY: usize = 4096;
 
 /// Something that happened in a consumer.
+///
+/// Variants and their fields may be added in any release: match with `..` and a last arm `_`. Texts are for
+/// people; programs go by the variant and, where a failed request is behind it, by its [`ErrorKind`]:
+/// [`Unavailable`](ErrorKind::Unavailable) passes by itself, [`Invalid`](ErrorKind::Invalid) is to be fixed
+/// by somebody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
     /// This worker took a lease; its processor will be initialized.
+    #[non_exhaustive]
     LeaseGained {
         /// The lease.
         lease: LeaseKey,
@@ -26,18 +38,21 @@ pub enum Event {
         checkpoint: Checkpoint,
     },
     /// This worker no longer has a lease it did not give up.
+    #[non_exhaustive]
     LeaseLost {
         /// The lease.
         lease: LeaseKey,
     },
     /// This worker gave a lease back: at shutdown, because the stream was removed, or because the leader
     /// asked for it.
+    #[non_exhaustive]
     LeaseReleased {
         /// The lease.
         lease: LeaseKey,
     },
     /// The checkpoint of a lease was discarded, as the settings say, and its shard is read from its oldest
     /// record.
+    #[non_exhaustive]
     LeaseReset {
         /// The lease.
         lease: LeaseKey,
@@ -45,6 +60,7 @@ pub enum Event {
         checkpoint: Checkpoint,
     },
     /// A row for a shard was created.
+    #[non_exhaustive]
     LeaseCreated {
         /// The lease.
         lease: LeaseKey,
@@ -53,6 +69,7 @@ pub enum Event {
     },
     /// The row of a lease was deleted by somebody else (a person, a TTL, another table of the same name) before
     /// its shard had ended, and was created again at the checkpoint last known.
+    #[non_exhaustive]
     LeaseRecreated {
         /// The lease.
         lease: LeaseKey,
@@ -60,11 +77,13 @@ pub enum Event {
         checkpoint: Checkpoint,
     },
     /// The row of a finished shard was deleted.
+    #[non_exhaustive]
     LeaseDeleted {
         /// The lease.
         lease: LeaseKey,
     },
     /// A row of the lease table cannot be read. It is left alone.
+    #[non_exhaustive]
     LeaseUnreadable {
         /// The row and what is wrong with it.
         row: Arc<str>,
@@ -72,6 +91,7 @@ pub enum Event {
     /// The table has leases of a consumer of several streams, though this one was given a single one, or
     /// the other way round. They are left alone and what they say is not used, so if the consumer was
     /// changed from one to the other, its streams are read from their start strategies. Told once.
+    #[non_exhaustive]
     LeasesOfOtherMode {
         /// One of them.
         lease: LeaseKey,
@@ -79,6 +99,7 @@ pub enum Event {
         count: usize,
     },
     /// A processor was initialized and records will follow.
+    #[non_exhaustive]
     ProcessingStarted {
         /// The stream.
         stream: StreamId,
@@ -88,6 +109,7 @@ pub enum Event {
         checkpoint: Checkpoint,
     },
     /// A checkpoint was stored.
+    #[non_exhaustive]
     Checkpointed {
         /// The stream.
         stream: StreamId,
@@ -97,15 +119,19 @@ pub enum Event {
         checkpoint: Checkpoint,
     },
     /// A checkpoint was refused or could not be stored.
+    #[non_exhaustive]
     CheckpointFailed {
         /// The stream.
         stream: StreamId,
         /// The shard.
         shard: ShardId,
+        /// What can be done about it.
+        kind: ErrorKind,
         /// Why.
         reason: Arc<str>,
     },
     /// Every record of a shard was delivered and the processor accepted its end.
+    #[non_exhaustive]
     ShardEnded {
         /// The stream.
         stream: StreamId,
@@ -116,6 +142,7 @@ pub enum Event {
     },
     /// A call of the processor panicked. Nothing was checkpointed; the shard starts again from its
     /// last checkpoint.
+    #[non_exhaustive]
     ProcessorPanicked {
         /// The stream.
         stream: StreamId,
@@ -125,17 +152,21 @@ pub enum Event {
         callback: &'static str,
     },
     /// Records could not be fetched. It is tried again.
+    #[non_exhaustive]
     FetchFailed {
         /// The stream.
         stream: StreamId,
         /// The shard.
         shard: ShardId,
+        /// What can be done about it.
+        kind: ErrorKind,
         /// Why.
         reason: Arc<str>,
     },
     /// The stream has the shard of a lease, but refuses its checkpoint: that is no sequence number of the
     /// shard. Reported when it begins; the shard is tried again at most every minute, and others are read.
     /// See [`RetrievalConfig::on_refused_checkpoint`](crate::RetrievalConfig::on_refused_checkpoint).
+    #[non_exhaustive]
     PositionRefused {
         /// The stream.
         stream: StreamId,
@@ -150,6 +181,7 @@ pub enum Event {
     /// were another. Records before the checkpoint are not delivered, because no checkpoint could be stored
     /// for them. What happens now follows from
     /// [`CoordinationConfig::on_recreated_stream`](crate::CoordinationConfig::on_recreated_stream).
+    #[non_exhaustive]
     SequenceNumbersRestarted {
         /// The stream.
         stream: StreamId,
@@ -164,6 +196,7 @@ pub enum Event {
     /// likely the producer makes such aggregates and nobody sends these records again. Reported at most
     /// once a minute and shard. See
     /// [`RetrievalConfig::out_of_range_records`](crate::RetrievalConfig::out_of_range_records).
+    #[non_exhaustive]
     RecordsOutOfRange {
         /// The stream.
         stream: StreamId,
@@ -174,6 +207,7 @@ pub enum Event {
     },
     /// The record at the checkpoint of a shard had expired when the shard was read on there, so records
     /// after it may have expired unread. How many is not known; perhaps none.
+    #[non_exhaustive]
     RecordsExpired {
         /// The stream.
         stream: StreamId,
@@ -189,6 +223,7 @@ pub enum Event {
     /// A stream was deleted and created again under the same name, or the lease table is one that another
     /// stream was read with: positions in it are of another stream. What happens now follows from
     /// [`CoordinationConfig::on_recreated_stream`](crate::CoordinationConfig::on_recreated_stream).
+    #[non_exhaustive]
     StreamRecreated {
         /// The stream.
         stream: StreamId,
@@ -197,15 +232,19 @@ pub enum Event {
     },
     /// Enhanced fan-out has failed for so long that the shard is polled from now on. Subscribing is
     /// tried again every few minutes.
+    #[non_exhaustive]
     FanOutUnavailable {
         /// The stream.
         stream: StreamId,
         /// The shard.
         shard: ShardId,
+        /// What can be done about it.
+        kind: ErrorKind,
         /// The last failure.
         reason: Arc<str>,
     },
     /// Enhanced fan-out works again, and the shard is not polled any more.
+    #[non_exhaustive]
     FanOutRestored {
         /// The stream.
         stream: StreamId,
@@ -217,9 +256,12 @@ pub enum Event {
     /// This worker is the leader no longer.
     LeadershipLost,
     /// A round of lease coordination failed. It is tried again.
+    #[non_exhaustive]
     CoordinationFailed {
         /// What was being done.
         operation: &'static str,
+        /// What can be done about it.
+        kind: ErrorKind,
         /// Why.
         reason: Arc<str>,
     },
@@ -231,6 +273,7 @@ pub enum Event {
     /// holds more leases than `sustainable` loses some of them again and again, and takes leases beyond
     /// that number only one per failover time. Emitted when throttling begins, and once a minute while it
     /// lasts.
+    #[non_exhaustive]
     LeaseTableThrottled {
         /// How many leases this worker holds.
         leases: usize,
@@ -246,6 +289,7 @@ pub enum Event {
     /// Another worker of the application has the `worker_id` of this one: it writes to leases under that
     /// name. Neither takes from the other what that renews. Emitted at most once a minute; not every one of
     /// the workers notices.
+    #[non_exhaustive]
     DuplicateWorkerId {
         /// The name.
         worker: WorkerId,
@@ -253,6 +297,7 @@ pub enum Event {
     /// `shard_ended` returned, or panicked, without the end of the shard being stored, so that its children
     /// cannot be read. It is called again after a pause that doubles up to 30 seconds. Call
     /// [`Checkpointer::end`](crate::Checkpointer::end) in it.
+    #[non_exhaustive]
     ShardEndNotStored {
         /// The stream.
         stream: StreamId,
@@ -262,11 +307,13 @@ pub enum Event {
         attempts: u64,
     },
     /// This listener was too slow and missed events.
+    #[non_exhaustive]
     Missed {
         /// How many.
         count: u64,
     },
     /// The consumer has stopped. This is the last event: [`Events::next`] returns `None` after it.
+    #[non_exhaustive]
     Stopped {
         /// Why.
         reason: StopReason,
@@ -302,16 +349,38 @@ impl EventSink {
     pub(crate) fn listen(&self) -> Events {
         let sink = self.0.read().unwrap_or_else(PoisonError::into_inner);
         // Of a consumer that has stopped there are none: the sender is gone at once.
-        Events(
-            sink.as_ref().map_or_else(|| broadcast::Sender::new(1).subscribe(), broadcast::Sender::subscribe),
-        )
+        let receiver =
+            sink.as_ref().map_or_else(|| broadcast::Sender::new(1).subscribe(), broadcast::Sender::subscribe);
+        Events(ReusableBoxFuture::new(receive(receiver)))
     }
 }
 
 /// The events of a consumer from the moment of [`ConsumerHandle::events`](crate::ConsumerHandle::events),
 /// or all of them with [`Consumer::events`](crate::Consumer::events).
+///
+/// Read with [`next`](Self::next), or with the combinators of a [`Stream`], which this is:
+///
+/// ```
+/// use futures_util::{Stream, StreamExt};
+/// use kinesis_consumer::{Event, Events};
+///
+/// fn children(events: Events) -> impl Stream<Item = usize> {
+///     events.filter_map(async |event| match event {
+///         Event::ShardEnded { children, .. } => Some(children.len()),
+///         _ => None,
+///     })
+/// }
+/// ```
 #[derive(Debug)]
-pub struct Events(broadcast::Receiver<Event>);
+#[must_use = "events that are not read are only counted"]
+pub struct Events(ReusableBoxFuture<'static, (Result<Event, RecvError>, broadcast::Receiver<Event>)>);
+
+/// The next event, and the receiver for those after it.
+async fn receive(
+    mut receiver: broadcast::Receiver<Event>,
+) -> (Result<Event, RecvError>, broadcast::Receiver<Event>) {
+    (receiver.recv().await, receiver)
+}
 
 impl Events {
     /// The next event; `None` once the consumer has stopped and every event was read, whether or not
@@ -325,16 +394,22 @@ impl Events {
     ///
     /// No event is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<Event> {
-        match self.0.recv().await {
-            Ok(event) => Some(event),
-            Err(broadcast::error::RecvError::Lagged(count)) => Some(Event::Missed { count }),
-            Err(broadcast::error::RecvError::Closed) => None,
-        }
+        poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
     }
+}
 
-    /// The same events as a [`Stream`], for combinators.
-    pub fn into_stream(self) -> impl Stream<Item = Event> + Send + 'static {
-        stream::unfold(self, async |mut events| events.next().await.map(|event| (event, events)))
+/// Ends as [`next`](Events::next) does, and may be polled after that.
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        let (received, receiver) = ready!(self.0.poll(context));
+        self.0.set(receive(receiver));
+        Poll::Ready(match received {
+            Ok(event) => Some(event),
+            Err(RecvError::Lagged(count)) => Some(Event::Missed { count }),
+            Err(RecvError::Closed) => None,
+        })
     }
 }
 
@@ -357,6 +432,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_event_is_lost_when_a_wait_for_it_is_dropped() {
+        let sink = EventSink::new();
+        let mut events = sink.listen();
+        for lease in ["shardId-0", "shardId-1"] {
+            assert_eq!(futures_util::FutureExt::now_or_never(events.next()), None);
+            sink.emit(Event::LeaseLost { lease: lease.into() });
+            assert_eq!(StreamExt::next(&mut events).await, Some(Event::LeaseLost { lease: lease.into() }));
+        }
+    }
+
+    #[tokio::test]
     async fn the_stream_ends_with_the_consumer() {
         let sink = EventSink::new();
         let mut events = sink.listen();
@@ -368,7 +454,7 @@ mod tests {
     async fn a_closed_sink_ends_every_stream_whoever_still_has_a_clone() {
         let (sink, gained) = (EventSink::new(), Event::LeadershipGained);
         let stopped = |reason| Event::Stopped { reason };
-        let (clone, mut early, as_stream) = (sink.clone(), sink.listen(), sink.listen().into_stream());
+        let (clone, mut early, as_stream) = (sink.clone(), sink.listen(), sink.listen());
         clone.emit(gained.clone());
         sink.close(stopped(StopReason::Shutdown));
         clone.close(stopped(StopReason::Failed));

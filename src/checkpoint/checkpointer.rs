@@ -258,6 +258,7 @@ impl Checkpointer {
         self.0.parts.events.emit(Event::CheckpointFailed {
             stream: self.stream().clone(),
             shard: self.shard_id().clone(),
+            kind: error.kind(),
             reason,
         });
         error

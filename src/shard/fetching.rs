@@ -84,6 +84,7 @@ fn observer(
             events.emit(Event::FetchFailed {
                 stream: stream.clone(),
                 shard: shard.clone(),
+                kind: error.kind().into(),
                 reason: reason.into(),
             });
         }
@@ -157,6 +158,7 @@ fn observer(
             events.emit(Event::FanOutUnavailable {
                 stream: stream.clone(),
                 shard: shard.clone(),
+                kind: error.kind().into(),
                 reason: reason.into(),
             });
         }

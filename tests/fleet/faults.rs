@@ -222,7 +222,7 @@ async fn unreadable_rows_are_reported_and_left_alone() {
     drop(handle);
     let mut reported = Vec::new();
     while let Some(event) = events.next().await {
-        if let Event::LeaseUnreadable { row } = event {
+        if let Event::LeaseUnreadable { row, .. } = event {
             reported.push(row);
         }
     }

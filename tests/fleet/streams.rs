@@ -357,7 +357,7 @@ async fn leases_of_the_other_mode_are_left_alone() {
     let mut events = multi.events();
     let reported = async {
         loop {
-            if let Some(Event::LeasesOfOtherMode { lease, count }) = events.next().await {
+            if let Some(Event::LeasesOfOtherMode { lease, count, .. }) = events.next().await {
                 return (lease, count);
             }
         }

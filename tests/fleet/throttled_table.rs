@@ -107,7 +107,7 @@ async fn run(units: f64, shards: u32, workers: usize, seconds: u64) -> Outcome {
     for events in &mut events {
         while let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(1), events.next()).await {
             match event {
-                Event::LeaseTableThrottled { leases, sustainable, reason } => {
+                Event::LeaseTableThrottled { leases, sustainable, reason, .. } => {
                     assert!(reason.contains("was throttled"), "{reason}");
                     outcome.reports.push((leases, sustainable));
                 }
