@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use clap::Parser;
 use kinesis_consumer::{
     Checkpointer, Consumer, ExtendedSequenceNumber, KinesisClientRecord, LeaseConfig, ManagementConfig,
-    ShardRecordProcessor, ShardRecordProcessorFactory, StartStrategy,
+    ShardRecordProcessor, StartStrategy,
 };
 use messages::MessageHandler;
 use session::{LocalArguments, Session};
@@ -64,11 +64,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let consumer = Consumer::builder()
         .stream(&arguments.stream_name)
         .application(&arguments.table_name)
-        .processor_factory(Processors {
-            tally: tally.clone(),
-            handler: Arc::clone(&handler),
-            batch_size: arguments.batch_size as usize,
-            checkpoint_interval: Duration::from_secs(arguments.checkpoint_interval_seconds),
+        .processor_factory({
+            let (tally, handler) = (tally.clone(), Arc::clone(&handler));
+            move |checkpointer| BatchingProcessor {
+                tally: tally.clone(),
+                handler: Arc::clone(&handler),
+                batch_size: arguments.batch_size as usize,
+                checkpoint_interval: Duration::from_secs(arguments.checkpoint_interval_seconds),
+                checkpointer,
+                pending: Mutex::new(Pending { processed: None, checkpointed: Instant::now() }),
+            }
         })
         .aws_config(&session.config)
         .management(ManagementConfig { start_strategy, ..ManagementConfig::default() })
@@ -93,27 +98,6 @@ async fn report(handler: Arc<MessageHandler>) {
     }
 }
 
-struct Processors {
-    tally: Tally,
-    handler: Arc<MessageHandler>,
-    batch_size: usize,
-    checkpoint_interval: Duration,
-}
-
-#[async_trait]
-impl ShardRecordProcessorFactory for Processors {
-    async fn initialize(&self, checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor> {
-        Box::new(BatchingProcessor {
-            tally: self.tally.clone(),
-            handler: Arc::clone(&self.handler),
-            batch_size: self.batch_size,
-            checkpoint_interval: self.checkpoint_interval,
-            checkpointer,
-            pending: Mutex::new(Pending { processed: None, checkpointed: Instant::now() }),
-        })
-    }
-}
-
 /// Handles messages in batches, and checkpoints when the interval is over, when it has caught up, and
 /// before the lease goes.
 struct BatchingProcessor {
@@ -134,10 +118,10 @@ struct Pending {
 impl BatchingProcessor {
     async fn checkpoint(&self) {
         let mut pending = self.pending.lock().await;
-        let Some(position) = pending.processed.clone() else { return };
-        match self.checkpointer.checkpoint(position.clone()).await {
+        let Some(position) = &pending.processed else { return };
+        match self.checkpointer.checkpoint(position).await {
             Ok(()) => {
-                self.tally.checkpointed(self.checkpointer.shard_id(), position);
+                self.tally.checkpointed(&self.checkpointer);
                 *pending = Pending { processed: None, checkpointed: Instant::now() };
             }
             // The next checkpoint covers this one.
@@ -156,7 +140,7 @@ impl ShardRecordProcessor for BatchingProcessor {
             }
             let is_due = {
                 let mut pending = self.pending.lock().await;
-                pending.processed = batch.last().map(KinesisClientRecord::extended_sequence_number);
+                pending.processed = batch.last().map(Into::into);
                 pending.checkpointed.elapsed() >= self.checkpoint_interval
             };
             if is_due {

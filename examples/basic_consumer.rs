@@ -16,8 +16,7 @@ use std::error::Error;
 use async_trait::async_trait;
 use clap::Parser;
 use kinesis_consumer::{
-    Checkpointer, Consumer, KinesisClientRecord, ManagementConfig, ShardRecordProcessor,
-    ShardRecordProcessorFactory, StartStrategy,
+    Checkpointer, Consumer, KinesisClientRecord, ManagementConfig, ShardRecordProcessor, StartStrategy,
 };
 use session::{LocalArguments, Session};
 use tally::Tally;
@@ -49,24 +48,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let consumer = Consumer::builder()
         .stream(&arguments.stream_name)
         .application(&arguments.table_name)
-        .processor_factory(CountingProcessors { tally: tally.clone() })
+        .processor_factory({
+            let tally = tally.clone();
+            move |checkpointer| CountingProcessor { tally: tally.clone(), checkpointer }
+        })
         .aws_config(&session.config)
         .management(ManagementConfig { start_strategy: StartStrategy::Oldest, ..ManagementConfig::default() })
         .build()?;
     let handle = consumer.start().await?;
     session.run(&[handle], &tally, None).await
-}
-
-struct CountingProcessors {
-    tally: Tally,
-}
-
-#[async_trait]
-impl ShardRecordProcessorFactory for CountingProcessors {
-    async fn initialize(&self, checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor> {
-        eprintln!("{}: starting after {}", checkpointer.shard_id(), checkpointer.initial_checkpoint());
-        Box::new(CountingProcessor { tally: self.tally.clone(), checkpointer })
-    }
 }
 
 struct CountingProcessor {
@@ -81,27 +71,16 @@ impl ShardRecordProcessor for CountingProcessor {
             // Here the work would be done: `record.record.data` are the bytes of one user record.
             self.tally.processed(self.checkpointer.shard_id(), record);
         }
-        let Some(last) = records.last() else { return };
-        match self.checkpointer.checkpoint(last.extended_sequence_number()).await {
-            Ok(()) => {
-                self.tally.checkpointed(self.checkpointer.shard_id(), last.extended_sequence_number());
-            }
+        match self.checkpointer.checkpoint_delivered().await {
+            Ok(()) => self.tally.checkpointed(&self.checkpointer),
             // The records come again, here or on the worker that has the lease now.
             Err(error) => eprintln!("{error:#}"),
         }
-    }
-
-    async fn lease_lost(&self) {
-        eprintln!("{}: lease given up", self.checkpointer.shard_id());
     }
 
     async fn shard_ended(&self) {
         if let Err(error) = self.checkpointer.end().await {
             eprintln!("{error:#}");
         }
-    }
-
-    async fn shutdown_requested(&self) {
-        // Every batch is checkpointed already.
     }
 }

@@ -13,9 +13,9 @@ use clap::Parser;
 use kinesis_consumer::lease::MemoryLeaseStore;
 use kinesis_consumer::testing::SimulatedKinesis;
 use kinesis_consumer::{
-    Checkpointer, Consumer, ConsumerBuilder, CoordinationConfig, FanOutConsumer, KinesisClientRecord,
-    LeaseConfig, ManagementConfig, MetricsConfig, MetricsLevel, RetrievalConfig, Settings,
-    ShardRecordProcessor, ShardRecordProcessorFactory, StartStrategy,
+    Consumer, ConsumerBuilder, CoordinationConfig, FanOutConsumer, KinesisClientRecord, LeaseConfig,
+    ManagementConfig, MetricsConfig, MetricsLevel, RetrievalConfig, Settings, ShardRecordProcessor,
+    StartStrategy,
 };
 
 /// Prints settings for different needs, and checks them.
@@ -46,7 +46,7 @@ fn base(application: &str) -> ConsumerBuilder {
     Consumer::builder()
         .stream("orders")
         .application(application)
-        .processor_factory(Ignoring)
+        .processor_factory(|_checkpointer| Ignoring)
         .stream_api(Arc::new(SimulatedKinesis::new()))
         .lease_store(Arc::new(MemoryLeaseStore::default()))
 }
@@ -113,16 +113,7 @@ fn from_environment() -> Result<ConsumerBuilder, Box<dyn Error>> {
 struct Ignoring;
 
 #[async_trait]
-impl ShardRecordProcessorFactory for Ignoring {
-    async fn initialize(&self, _checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor> {
-        Box::new(Self)
-    }
-}
-
-#[async_trait]
 impl ShardRecordProcessor for Ignoring {
     async fn process_records(&self, _records: Vec<KinesisClientRecord>, _millis_behind_latest: i64) {}
-    async fn lease_lost(&self) {}
     async fn shard_ended(&self) {}
-    async fn shutdown_requested(&self) {}
 }

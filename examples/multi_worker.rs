@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use clap::Parser;
 use kinesis_consumer::{
     Checkpointer, Consumer, ConsumerHandle, CoordinationConfig, Event, Events, KinesisClientRecord,
-    ManagementConfig, ShardRecordProcessor, ShardRecordProcessorFactory, StartStrategy,
+    ManagementConfig, ShardRecordProcessor, StartStrategy,
 };
 use session::{LocalArguments, Session};
 use tally::Tally;
@@ -74,10 +74,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
             .stream(&arguments.stream_name)
             .application(&arguments.table_name)
             .worker_id(format!("process-{}-worker-{number}", std::process::id()))
-            .processor_factory(Processors {
-                tally: tally.clone(),
-                records: Arc::clone(&records),
-                output: output.clone(),
+            .processor_factory({
+                let (tally, records, output) = (tally.clone(), Arc::clone(&records), output.clone());
+                move |checkpointer| Processor {
+                    tally: tally.clone(),
+                    records: Arc::clone(&records),
+                    output: output.clone(),
+                    checkpointer,
+                }
             })
             .aws_config(&session.config)
             .management(ManagementConfig {
@@ -133,24 +137,6 @@ async fn show_leases(mut events: Events, number: usize) {
     }
 }
 
-struct Processors {
-    tally: Tally,
-    records: Arc<AtomicU64>,
-    output: Option<Arc<Mutex<File>>>,
-}
-
-#[async_trait]
-impl ShardRecordProcessorFactory for Processors {
-    async fn initialize(&self, checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor> {
-        Box::new(Processor {
-            tally: self.tally.clone(),
-            records: Arc::clone(&self.records),
-            output: self.output.clone(),
-            checkpointer,
-        })
-    }
-}
-
 struct Processor {
     tally: Tally,
     records: Arc<AtomicU64>,
@@ -174,31 +160,21 @@ impl Processor {
 #[async_trait]
 impl ShardRecordProcessor for Processor {
     async fn process_records(&self, records: Vec<KinesisClientRecord>, _millis_behind_latest: i64) {
-        if let Err(error) = self.write(&records) {
-            // Without a checkpoint they come again.
-            eprintln!("cannot write the output: {error}");
-            return;
-        }
+        // After a panic the shard starts again from its last checkpoint, so that no record is skipped.
+        self.write(&records).expect("the output can be written");
         for record in &records {
             self.tally.processed(self.checkpointer.shard_id(), record);
         }
         self.records.fetch_add(records.len() as u64, Ordering::Relaxed);
-        let Some(last) = records.last() else { return };
-        match self.checkpointer.checkpoint(last.extended_sequence_number()).await {
-            Ok(()) => {
-                self.tally.checkpointed(self.checkpointer.shard_id(), last.extended_sequence_number());
-            }
+        match self.checkpointer.checkpoint_delivered().await {
+            Ok(()) => self.tally.checkpointed(&self.checkpointer),
             Err(error) => eprintln!("{error:#}"),
         }
     }
-
-    async fn lease_lost(&self) {}
 
     async fn shard_ended(&self) {
         if let Err(error) = self.checkpointer.end().await {
             eprintln!("{error:#}");
         }
     }
-
-    async fn shutdown_requested(&self) {}
 }

@@ -81,9 +81,9 @@ pub use crate::shard::{ShardState, ShardStatus};
 pub use crate::stream_tracker::StreamStatus;
 pub use crate::types::{
     Checkpoint, ConsumerArn, EncryptionType, ExplicitHashKey, ExtendedSequenceNumber, HashKeyRange,
-    KinesisClientRecord, LeaseKey, Moment, ParseCheckpointError, ParseHashKeyError, ParseSequenceNumberError,
-    ParseStreamError, PartitionKey, Payload, Record, SequenceNumber, ShardId, StartStrategy, StreamId,
-    WorkerId,
+    KinesisClientRecord, LeaseKey, Moment, ParseCheckpointError, ParseHashKeyError, ParsePositionError,
+    ParseSequenceNumberError, ParseStreamError, PartitionKey, Payload, Record, SequenceNumber, ShardId,
+    StartStrategy, StreamId, WorkerId,
 };
 
 /// The code in the README compiles and runs.

@@ -7,21 +7,14 @@ use crate::types::KinesisClientRecord;
 
 /// Makes a processor for every lease this worker acquires.
 ///
+/// A closure is one:
+///
 /// ```
 /// use async_trait::async_trait;
-/// use kinesis_consumer::{
-///     Checkpointer, KinesisClientRecord, ShardRecordProcessor, ShardRecordProcessorFactory,
-/// };
+/// use kinesis_consumer::{Checkpointer, Consumer, KinesisClientRecord, ShardRecordProcessor};
 ///
-/// struct Printers;
-///
-/// struct Printer(Checkpointer);
-///
-/// #[async_trait]
-/// impl ShardRecordProcessorFactory for Printers {
-///     async fn initialize(&self, checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor> {
-///         Box::new(Printer(checkpointer))
-///     }
+/// struct Printer {
+///     checkpointer: Checkpointer,
 /// }
 ///
 /// #[async_trait]
@@ -30,22 +23,41 @@ use crate::types::KinesisClientRecord;
 ///         for record in &records {
 ///             println!("{}: {} bytes", record.record.partition_key, record.record.data.len());
 ///         }
-///         if let Some(last) = records.last() {
-///             if let Err(error) = self.0.checkpoint(last.extended_sequence_number()).await {
-///                 eprintln!("not checkpointed: {error:#}");
-///             }
+///         if let Err(error) = self.checkpointer.checkpoint_delivered().await {
+///             eprintln!("not checkpointed: {error:#}");
 ///         }
 ///     }
 ///
-///     async fn lease_lost(&self) {}
-///
 ///     async fn shard_ended(&self) {
-///         if let Err(error) = self.0.end().await {
+///         if let Err(error) = self.checkpointer.end().await {
 ///             eprintln!("the end is not checkpointed: {error:#}");
 ///         }
 ///     }
+/// }
 ///
-///     async fn shutdown_requested(&self) {}
+/// let builder = Consumer::builder().processor_factory(|checkpointer| Printer { checkpointer });
+/// ```
+///
+/// One that has something to await implements the trait:
+///
+/// ```
+/// # use async_trait::async_trait;
+/// # use kinesis_consumer::{Checkpointer, KinesisClientRecord, ShardRecordProcessor, ShardRecordProcessorFactory};
+/// # struct Printer(Checkpointer, u64);
+/// # #[async_trait]
+/// # impl ShardRecordProcessor for Printer {
+/// #     async fn process_records(&self, _: Vec<KinesisClientRecord>, _: i64) {}
+/// #     async fn shard_ended(&self) {}
+/// # }
+/// # async fn load_state(shard: &kinesis_consumer::ShardId) -> u64 { 0 }
+/// struct Printers;
+///
+/// #[async_trait]
+/// impl ShardRecordProcessorFactory for Printers {
+///     async fn initialize(&self, checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor> {
+///         let state = load_state(checkpointer.shard_id()).await;
+///         Box::new(Printer(checkpointer, state))
+///     }
 /// }
 /// ```
 #[async_trait]
@@ -58,6 +70,19 @@ pub trait ShardRecordProcessorFactory: Send + Sync {
     ///
     /// If it panics, it is called again after a pause.
     async fn initialize(&self, checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor>;
+}
+
+/// The closure is called once per acquisition, with what [`initialize`](ShardRecordProcessorFactory::initialize)
+/// gets.
+#[async_trait]
+impl<F, P> ShardRecordProcessorFactory for F
+where
+    F: Fn(Checkpointer) -> P + Send + Sync,
+    P: ShardRecordProcessor + 'static,
+{
+    async fn initialize(&self, checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor> {
+        Box::new(self(checkpointer))
+    }
 }
 
 /// The user's code for one shard (KCL's `ShardRecordProcessor`).
@@ -95,7 +120,9 @@ pub trait ShardRecordProcessor: Send + Sync {
 
     /// The lease is no longer held: another worker has it, it expired, or it was given back at
     /// shutdown. Checkpoints are refused from now on. Called after the batch that was running.
-    async fn lease_lost(&self);
+    ///
+    /// By default nothing is done.
+    async fn lease_lost(&self) {}
 
     /// Every record of the shard was delivered: finish what is pending, then call
     /// [`Checkpointer::end`], which lets the child shards start. If the end is not stored when this
@@ -104,5 +131,28 @@ pub trait ShardRecordProcessor: Send + Sync {
 
     /// The worker is about to stop. The lease is still held: the last opportunity to checkpoint. It is
     /// given back when this returns.
-    async fn shutdown_requested(&self);
+    ///
+    /// By default nothing is done: what was not checkpointed comes again, on the worker that takes the lease.
+    async fn shutdown_requested(&self) {}
+}
+
+/// For closures that make processors of different types.
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<P: ShardRecordProcessor + ?Sized> ShardRecordProcessor for Box<P> {
+    async fn process_records(&self, records: Vec<KinesisClientRecord>, millis_behind_latest: i64) {
+        (**self).process_records(records, millis_behind_latest).await;
+    }
+
+    async fn lease_lost(&self) {
+        (**self).lease_lost().await;
+    }
+
+    async fn shard_ended(&self) {
+        (**self).shard_ended().await;
+    }
+
+    async fn shutdown_requested(&self) {
+        (**self).shutdown_requested().await;
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kinesis_consumer::{ExtendedSequenceNumber, KinesisClientRecord, ShardId};
+use kinesis_consumer::{Checkpointer, ExtendedSequenceNumber, KinesisClientRecord, ShardId};
 
 /// Counts records and checkpoints. Cheap to clone; all clones count together.
 #[derive(Debug, Clone)]
@@ -68,11 +68,12 @@ impl Tally {
         counts.shards.entry(shard.clone()).or_default().processed = Some(position);
     }
 
-    /// `shard` was checkpointed at `position`.
-    pub(crate) fn checkpointed(&self, shard: &ShardId, position: ExtendedSequenceNumber) {
+    /// The shard of `checkpointer` was checkpointed.
+    pub(crate) fn checkpointed(&self, checkpointer: &Checkpointer) {
         let mut counts = self.counts();
         counts.checkpoints += 1;
-        counts.shards.entry(shard.clone()).or_default().checkpointed = Some(position);
+        let position = checkpointer.stored_checkpoint().position().cloned();
+        counts.shards.entry(checkpointer.shard_id().clone()).or_default().checkpointed = position;
     }
 
     /// Whether `records` records were processed (different ones, where those that come again are counted),

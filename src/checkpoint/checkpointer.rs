@@ -84,7 +84,29 @@ impl Checkpointer {
         }))
     }
 
-    /// Stores that everything up to and including `position` is processed.
+    /// Stores that everything is processed that was handed to the processor so far (KCL's `checkpoint`
+    /// without arguments). That includes the batch whose
+    /// [`process_records`](crate::ShardRecordProcessor::process_records) is running: call it when that batch
+    /// is done.
+    ///
+    /// In [`shard_ended`](crate::ShardRecordProcessor::shard_ended) it stores the end of the shard, as
+    /// [`end`](Self::end) does. If nothing was delivered since the last checkpoint, it succeeds without a
+    /// write.
+    ///
+    /// Called from another task, it stores what had been delivered at the time of the call, whether the
+    /// processor has finished with it or not. A processor that hands work to other tasks checkpoints the
+    /// positions that these have finished, with [`checkpoint`](Self::checkpoint).
+    ///
+    /// # Errors
+    ///
+    /// See [`Checkpointer`].
+    pub async fn checkpoint_delivered(&self) -> Result<(), Error> {
+        let delivered = self.tracker().delivered();
+        self.store(|tracker| Ok(tracker.decide_delivered(&delivered))).await
+    }
+
+    /// Stores that everything up to and including `position` is processed: that of a record
+    /// (`checkpoint(&record)`), or any other that was delivered.
     ///
     /// At the end of the shard, the position of its last record means the whole shard, as
     /// [`end`](Self::end) does. A position that is stored already succeeds without a write.
@@ -92,7 +114,8 @@ impl Checkpointer {
     /// # Errors
     ///
     /// See [`Checkpointer`].
-    pub async fn checkpoint(&self, position: ExtendedSequenceNumber) -> Result<(), Error> {
+    pub async fn checkpoint(&self, position: impl Into<ExtendedSequenceNumber>) -> Result<(), Error> {
+        let position = position.into();
         self.store(|tracker| tracker.decide(position.clone())).await
     }
 
@@ -118,9 +141,10 @@ impl Checkpointer {
     /// See [`Checkpointer`].
     pub async fn prepare(
         &self,
-        position: ExtendedSequenceNumber,
+        position: impl Into<ExtendedSequenceNumber>,
         state: Option<Bytes>,
     ) -> Result<PreparedCheckpoint, Error> {
+        let position = position.into();
         let _storing = self.0.storing.lock().await;
         self.check_open()?;
         let decision = self.tracker().decide(position.clone()).map_err(|refusal| self.refused(refusal))?;

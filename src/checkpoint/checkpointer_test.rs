@@ -94,3 +94,21 @@ async fn a_checkpoint_is_not_waited_for_longer_than_the_failover_time() {
     assert_eq!(error.kind(), ErrorKind::LeaseLost, "the lease runs out before");
     assert!(checkpointer.0.parts.clock.now().since(since) <= FAILOVER + Duration::from_millis(1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_delivered_is_stored_and_what_comes_meanwhile_is_not() {
+    let (table, checkpointer) = fixture(3).await;
+    let (stored, ()) = tokio::join!(checkpointer.checkpoint_delivered(), async {
+        checkpointer.deliver(at(200));
+    });
+    stored.unwrap();
+    assert_eq!(row(&table).await.checkpoint, at(100).into());
+    checkpointer.checkpoint_delivered().await.unwrap();
+    let now = row(&table).await;
+    assert_eq!(now.checkpoint, at(200).into());
+    checkpointer.checkpoint_delivered().await.unwrap();
+    assert_eq!(row(&table).await.counter, now.counter, "nothing new was delivered, so nothing is written");
+    checkpointer.reach_end();
+    checkpointer.checkpoint_delivered().await.unwrap();
+    assert_eq!(row(&table).await.checkpoint, Checkpoint::ShardEnd);
+}

@@ -56,6 +56,17 @@ impl Tracker {
         &self.stored
     }
 
+    /// How far a checkpoint may go: the last delivered position, or at the end of the shard the whole of it.
+    pub(crate) fn delivered(&self) -> Checkpoint {
+        if self.at_end { Checkpoint::ShardEnd } else { self.delivered.clone() }
+    }
+
+    /// What a checkpoint of everything comes to that was delivered when `delivered` was read. Nothing is
+    /// behind: what is stored already covers it.
+    pub(crate) fn decide_delivered(&self, delivered: &Checkpoint) -> Decision {
+        if *delivered <= self.stored { Decision::AlreadyStored } else { Decision::Store(delivered.clone()) }
+    }
+
     /// What a checkpoint at `asked` comes to. At the end of the shard, the last delivered position
     /// means the whole shard.
     pub(crate) fn decide(&self, asked: ExtendedSequenceNumber) -> Result<Decision, Refusal> {
@@ -118,6 +129,21 @@ mod tests {
     fn nothing_can_be_stored_before_the_first_delivery() {
         let tracker = Tracker::new(Checkpoint::Latest);
         assert!(matches!(tracker.decide(at(1, 0)), Err(Refusal::NotDelivered { .. })));
+    }
+
+    #[test]
+    fn what_was_delivered_is_stored_once_and_up_to_where_it_was_when_asked() {
+        let mut tracker = Tracker::new(Checkpoint::Latest);
+        assert_eq!(tracker.decide_delivered(&tracker.delivered()), Decision::AlreadyStored, "nothing yet");
+        tracker.deliver(at(9, 3));
+        let asked = tracker.delivered();
+        tracker.deliver(at(12, 0));
+        assert_eq!(tracker.decide_delivered(&asked), Decision::Store(at(9, 3).into()));
+        tracker.store(at(12, 0).into());
+        assert_eq!(tracker.decide_delivered(&asked), Decision::AlreadyStored);
+        tracker.reach_end();
+        assert_eq!(tracker.decide_delivered(&asked), Decision::AlreadyStored, "asked before the end");
+        assert_eq!(tracker.decide_delivered(&tracker.delivered()), Decision::Store(Checkpoint::ShardEnd));
     }
 
     #[test]

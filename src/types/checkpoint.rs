@@ -1,4 +1,5 @@
 use std::fmt;
+use std::str::FromStr;
 
 use super::SequenceNumber;
 
@@ -7,6 +8,19 @@ use super::SequenceNumber;
 ///
 /// Ordered by sequence number, then sub-sequence number (KCL's `ExtendedSequenceNumber`; the
 /// sentinels that class also holds are variants of [`Checkpoint`] here).
+///
+/// As text it is `<sequence number>/<sub-sequence number>`; a sequence number alone is read as that of a record
+/// that was not aggregated.
+///
+/// ```
+/// use kinesis_consumer::ExtendedSequenceNumber;
+///
+/// let position: ExtendedSequenceNumber = "49590338271490256608/3".parse()?;
+/// assert_eq!(position.sub_sequence_number, 3);
+/// assert_eq!(position.to_string(), "49590338271490256608/3");
+/// assert_eq!("7".parse(), Ok(ExtendedSequenceNumber::new(7.into(), 0)));
+/// # Ok::<(), kinesis_consumer::ParsePositionError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExtendedSequenceNumber {
     /// The sequence number of the Kinesis record.
@@ -20,6 +34,31 @@ impl ExtendedSequenceNumber {
     #[must_use]
     pub fn new(sequence_number: SequenceNumber, sub_sequence_number: u64) -> Self {
         Self { sequence_number, sub_sequence_number }
+    }
+}
+
+impl From<&ExtendedSequenceNumber> for ExtendedSequenceNumber {
+    fn from(position: &Self) -> Self {
+        position.clone()
+    }
+}
+
+/// A text that is not a position in a shard.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a position: expected a sequence number, or <sequence number>/<sub-sequence number>")]
+#[non_exhaustive]
+pub struct ParsePositionError;
+
+/// Reads what [`Display`](fmt::Display) writes, or a sequence number alone.
+impl FromStr for ExtendedSequenceNumber {
+    type Err = ParsePositionError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (number, sub) = text.split_once('/').unwrap_or((text, "0"));
+        // Not what `u64` alone would let through, such as `+5`.
+        let sub = sub.bytes().all(|byte| byte.is_ascii_digit()).then(|| sub.parse().ok()).flatten();
+        let number = number.parse().map_err(|_| ParsePositionError)?;
+        Ok(Self::new(number, sub.ok_or(ParsePositionError)?))
     }
 }
 
@@ -48,7 +87,7 @@ pub enum Checkpoint {
     ShardEnd,
 }
 
-/// A checkpoint text in a lease row that is neither a sentinel nor a sequence number.
+/// A text that is no checkpoint: neither a sentinel nor a sequence number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a checkpoint: expected a sequence number, TRIM_HORIZON, LATEST, AT_TIMESTAMP or SHARD_END")]
 #[non_exhaustive]
@@ -114,6 +153,18 @@ impl From<ExtendedSequenceNumber> for Checkpoint {
     }
 }
 
+/// Reads what [`Display`](fmt::Display) writes: a sentinel, or a position.
+impl FromStr for Checkpoint {
+    type Err = ParseCheckpointError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse::<ExtendedSequenceNumber>() {
+            Ok(position) => Ok(position.into()),
+            Err(_) => Self::parse(text, 0),
+        }
+    }
+}
+
 impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -125,7 +176,45 @@ impl fmt::Display for Checkpoint {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn positions() -> impl Strategy<Value = ExtendedSequenceNumber> {
+        ("0|[1-9][0-9]{0,128}", any::<u64>())
+            .prop_map(|(number, sub)| ExtendedSequenceNumber::new(number.parse().expect("a number"), sub))
+    }
+
+    fn checkpoints() -> impl Strategy<Value = Checkpoint> {
+        let sentinels =
+            [Checkpoint::AtTimestamp, Checkpoint::TrimHorizon, Checkpoint::Latest, Checkpoint::ShardEnd];
+        prop_oneof![positions().prop_map(Checkpoint::from), proptest::sample::select(sentinels.to_vec()),]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_is_read_again(position in positions(), checkpoint in checkpoints()) {
+            prop_assert_eq!(position.to_string().parse(), Ok(position));
+            prop_assert_eq!(checkpoint.to_string().parse(), Ok(checkpoint));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused_without_panic(text in ".{0,60}") {
+            let _ = text.parse::<ExtendedSequenceNumber>();
+            let _ = text.parse::<Checkpoint>();
+        }
+    }
+
+    #[test]
+    fn what_is_no_position_is_refused() {
+        for text in ["", "/", "7/", "/7", "7/+1", "7/-1", "7/1/2", "07/1", "7/18446744073709551616", "LATEST"]
+        {
+            assert_eq!(text.parse::<ExtendedSequenceNumber>(), Err(ParsePositionError), "{text:?}");
+        }
+        for text in ["", "7/", "latest", "LATEST/0"] {
+            assert_eq!(text.parse::<Checkpoint>(), Err(ParseCheckpointError), "{text:?}");
+        }
+    }
 
     #[test]
     fn order_is_that_of_kcl() {

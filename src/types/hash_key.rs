@@ -1,4 +1,5 @@
 use std::fmt;
+use std::str::FromStr;
 
 /// An inclusive range of partition-key hashes, which are unsigned 128-bit integers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +71,16 @@ impl HashKeyRange {
     }
 }
 
+/// Reads what [`Display`](fmt::Display) writes: both ends, with a hyphen between.
+impl FromStr for HashKeyRange {
+    type Err = ParseHashKeyError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (start, end) = text.split_once('-').ok_or(ParseHashKeyError)?;
+        Self::parse(start, end)
+    }
+}
+
 impl fmt::Display for HashKeyRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.start, self.end)
@@ -83,7 +94,22 @@ fn parse_hash_key(text: &str) -> Option<u128> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_shown_is_read_again(a in any::<u128>(), b in any::<u128>()) {
+            let range = HashKeyRange::new(a.min(b), a.max(b)).expect("in order");
+            prop_assert_eq!(range.to_string().parse(), Ok(range));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused_without_panic(text in ".{0,60}") {
+            let _ = text.parse::<HashKeyRange>();
+        }
+    }
 
     #[test]
     fn parses_what_kinesis_writes() {
@@ -103,6 +129,7 @@ mod tests {
             ("0x0", "1"),
         ] {
             assert_eq!(HashKeyRange::parse(start, end), Err(ParseHashKeyError), "{start} {end}");
+            assert_eq!(format!("{start}-{end}").parse::<HashKeyRange>(), Err(ParseHashKeyError));
         }
     }
 

@@ -14,7 +14,7 @@ mod start;
 mod stream;
 mod text;
 
-pub use self::checkpoint::{Checkpoint, ExtendedSequenceNumber, ParseCheckpointError};
+pub use self::checkpoint::{Checkpoint, ExtendedSequenceNumber, ParseCheckpointError, ParsePositionError};
 pub use self::hash_key::{HashKeyRange, ParseHashKeyError};
 pub use self::ids::{ConsumerArn, LeaseKey, ShardId, WorkerId};
 pub use self::keys::{ExplicitHashKey, PartitionKey};

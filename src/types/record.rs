@@ -77,11 +77,18 @@ pub struct KinesisClientRecord {
 }
 
 impl KinesisClientRecord {
-    /// The position of this record in its shard; what to pass to
-    /// [`Checkpointer::checkpoint`](crate::Checkpointer::checkpoint) when it is processed.
+    /// The position of this record in its shard. [`Checkpointer::checkpoint`](crate::Checkpointer::checkpoint)
+    /// takes the record itself, too.
     #[must_use]
     pub fn extended_sequence_number(&self) -> ExtendedSequenceNumber {
         ExtendedSequenceNumber::new(self.record.sequence_number.clone(), self.sub_sequence_number)
+    }
+}
+
+/// The position of the record in its shard.
+impl From<&KinesisClientRecord> for ExtendedSequenceNumber {
+    fn from(record: &KinesisClientRecord) -> Self {
+        record.extended_sequence_number()
     }
 }
 

@@ -178,6 +178,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_shown_is_read_again() {
+        for text in ["orders", "123456789012:orders:1700000000"] {
+            let stream = parse(text);
+            assert_eq!(parse(&stream.to_string()), stream);
+        }
+    }
+
+    #[test]
     fn serialized_identifiers_are_digits_a_name_and_positive_digits() {
         let stream = parse("123456789012:orders:1700000000");
         assert_eq!(stream.name(), "orders");

@@ -409,6 +409,37 @@ async fn without_checkpoints_everything_is_processed_and_nothing_stored() {
     assert_eq!(world.leases()[0].checkpoint, Checkpoint::TrimHorizon);
 }
 
+/// The least a processor can be.
+struct Checkpoints(Checkpointer);
+
+#[async_trait]
+impl ShardRecordProcessor for Checkpoints {
+    async fn process_records(&self, records: Vec<KinesisClientRecord>, _: i64) {
+        assert!(!records.is_empty());
+        self.0.checkpoint_delivered().await.expect("the lease is held");
+    }
+
+    async fn shard_ended(&self) {
+        self.0.checkpoint_delivered().await.expect("the lease is held");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closure_makes_processors_that_checkpoint_what_they_were_handed() {
+    let world = World::new(1);
+    let handle = start(world.worker_with("a", Checkpoints)).await;
+    world.put(160);
+    until(FAILOVER, || world.checkpoint(0) == world.last_position(), || format!("{:?}", world.leases()))
+        .await;
+    let open = world.kinesis.open_shards(STREAM).expect("a stream");
+    world.kinesis.split(STREAM, &open[0].id).expect("split");
+    world.put(160);
+    let checkpoints = || world.leases().into_iter().map(|lease| lease.checkpoint).collect::<Vec<_>>();
+    let expected = || [vec![Checkpoint::ShardEnd], world.last_positions()[1..].to_vec()].concat();
+    until(FAILOVER, || checkpoints() == expected(), || format!("{:?}", checkpoints())).await;
+    handle.shutdown().await.expect("processors return");
+}
+
 /// A processor that panics with its first batch, and again when it is dropped because of that.
 struct PanicsTwice {
     calls: Arc<AtomicUsize>,
