@@ -76,7 +76,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
         })
         .aws_config(&session.config)
-        .management(ManagementConfig { start_strategy, ..ManagementConfig::default() })
+        .management(ManagementConfig::default().with_start_strategy(start_strategy))
         .lease_config(LeaseConfig::PollingConfig { limit: 1000 })
         .build()?;
     let handle = consumer.start().await?;

@@ -53,7 +53,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             move |checkpointer| CountingProcessor { tally: tally.clone(), checkpointer }
         })
         .aws_config(&session.config)
-        .management(ManagementConfig { start_strategy: StartStrategy::Oldest, ..ManagementConfig::default() })
+        .management(ManagementConfig::default().with_start_strategy(StartStrategy::Oldest))
         .build()?;
     let handle = consumer.start().await?;
     session.run(&[handle], &tally, None).await

@@ -52,13 +52,12 @@ fn base(application: &str) -> ConsumerBuilder {
 }
 
 fn high_throughput() -> ConsumerBuilder {
-    let mut retrieval = RetrievalConfig::default();
-    retrieval.max_byte_size = 32 << 20;
-    retrieval.max_records_count = 100_000;
-    retrieval.memory_bytes_max = 1 << 30;
-    base("orders-search-index")
-        .lease_config(LeaseConfig::PollingConfig { limit: 10_000 })
-        .retrieval(retrieval)
+    base("orders-search-index").lease_config(LeaseConfig::PollingConfig { limit: 10_000 }).retrieval(
+        RetrievalConfig::default()
+            .with_max_byte_size(32 << 20)
+            .with_max_records_count(100_000)
+            .with_memory_bytes_max(1 << 30),
+    )
 }
 
 fn low_latency() -> ConsumerBuilder {
@@ -79,30 +78,26 @@ fn batch() -> ConsumerBuilder {
 }
 
 fn development() -> ConsumerBuilder {
-    let mut coordination = CoordinationConfig::default();
-    coordination.failover_time = Duration::from_secs(2);
-    let mut retrieval = RetrievalConfig::default();
-    retrieval.memory_bytes_max = 32 << 20;
-    let mut metrics = MetricsConfig::default();
-    metrics.level = MetricsLevel::None;
-    base("orders-on-my-laptop").coordination(coordination).retrieval(retrieval).metrics(metrics)
+    base("orders-on-my-laptop")
+        .coordination(CoordinationConfig::default().with_failover_time(Duration::from_secs(2)))
+        .retrieval(RetrievalConfig::default().with_memory_bytes_max(32 << 20))
+        .metrics(MetricsConfig::default().with_level(MetricsLevel::None))
 }
 
 fn low_cost() -> ConsumerBuilder {
-    let mut coordination = CoordinationConfig::default();
-    coordination.failover_time = Duration::from_secs(60);
-    let mut retrieval = RetrievalConfig::default();
-    retrieval.idle_time_between_reads = Duration::from_secs(10);
-    let mut metrics = MetricsConfig::default();
-    metrics.level = MetricsLevel::Summary;
-    metrics.buffer_time = Duration::from_secs(60);
-    base("orders-archive").coordination(coordination).retrieval(retrieval).metrics(metrics)
+    base("orders-archive")
+        .coordination(CoordinationConfig::default().with_failover_time(Duration::from_secs(60)))
+        .retrieval(RetrievalConfig::default().with_idle_time_between_reads(Duration::from_secs(10)))
+        .metrics(
+            MetricsConfig::default()
+                .with_level(MetricsLevel::Summary)
+                .with_buffer_time(Duration::from_secs(60)),
+        )
 }
 
 fn replay() -> ConsumerBuilder {
-    let start_strategy = StartStrategy::Timestamp(1_750_000_000_000);
-    base("orders-replay-2025-06-15")
-        .management(ManagementConfig { start_strategy, ..ManagementConfig::default() })
+    let since = StartStrategy::Timestamp(1_750_000_000_000);
+    base("orders-replay-2025-06-15").management(ManagementConfig::default().with_start_strategy(since))
 }
 
 fn from_environment() -> Result<ConsumerBuilder, Box<dyn Error>> {

@@ -67,8 +67,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut handles = Vec::new();
     let mut counts = Vec::new();
     for number in 1..=arguments.workers {
-        let mut coordination = CoordinationConfig::default();
-        coordination.failover_time = Duration::from_secs(arguments.failover_seconds);
+        let failover_time = Duration::from_secs(arguments.failover_seconds);
         let records = Arc::new(AtomicU64::new(0));
         let consumer = Consumer::builder()
             .stream(&arguments.stream_name)
@@ -84,12 +83,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 }
             })
             .aws_config(&session.config)
-            .management(ManagementConfig {
-                leases_to_acquire: 2,
-                max_leases: usize::MAX,
-                start_strategy: StartStrategy::Oldest,
-            })
-            .coordination(coordination)
+            .management(
+                ManagementConfig::default()
+                    .with_leases_to_acquire(2)
+                    .with_start_strategy(StartStrategy::Oldest),
+            )
+            .coordination(CoordinationConfig::default().with_failover_time(failover_time))
             .build()?;
         tokio::spawn(show_leases(consumer.events(), number));
         let handle = consumer.start().await?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{CoordinationConfig, LeaseConfig, ManagementConfig};
+use crate::config::{CoordinationConfig, LeaseConfig, LifecycleConfig, ManagementConfig};
 use crate::error::{kind_of, with_causes};
 use crate::events::{Event, EventSink};
 use crate::kinesis::StreamApi;
@@ -23,6 +23,7 @@ pub(crate) struct Context {
 
     pub(crate) management: ManagementConfig,
     pub(crate) coordination: CoordinationConfig,
+    pub(crate) lifecycle: LifecycleConfig,
     pub(crate) lease_config: LeaseConfig,
 
     pub(crate) store: Arc<dyn LeaseStore>,

@@ -68,7 +68,7 @@ pub mod internals;
 pub use crate::checkpoint::{Checkpointer, PreparedCheckpoint};
 pub use crate::config::{
     AssignmentStrategy, CoordinationConfig, CoordinationMode, FanOutConsumer, LeaderConfig, LeaseConfig,
-    ManagementConfig, OnRecreatedStream, Settings, StreamConfig,
+    LifecycleConfig, ManagementConfig, OnRecreatedStream, ProcessorConfig, Settings, StreamConfig,
 };
 pub use crate::consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Health, Status, StopReason};
 pub use crate::error::{Error, ErrorKind};

@@ -101,8 +101,8 @@ where
 /// # Panics
 ///
 /// A panic in a call is caught. Nothing is checkpointed, the processor is dropped without another
-/// call, its checkpointers stop working, and after a pause (`task_backoff_time`, doubling up to 30 s)
-/// a new processor starts from the last checkpoint. Other shards do not notice. Java KCL skips the
+/// call, its checkpointers stop working, and after a pause
+/// ([`task_backoff_time`](crate::LifecycleConfig::task_backoff_time), doubling up to 30 s) a new processor starts from the last checkpoint. Other shards do not notice. Java KCL skips the
 /// batch instead.
 ///
 /// # Cancel safety
@@ -111,8 +111,8 @@ where
 /// dropped or a shutdown exceeds its time.
 #[async_trait]
 pub trait ShardRecordProcessor: Send + Sync {
-    /// Records have arrived: at least one, unless empty batches are asked for in the settings, and at
-    /// most 32,768. `millis_behind_latest` tells how far the page they came in was behind the newest
+    /// Records have arrived: at least one, unless empty batches are asked for
+    /// ([`ProcessorConfig`](crate::ProcessorConfig)), and at most 32,768. `millis_behind_latest` tells how far the page they came in was behind the newest
     /// record of the shard.
     ///
     /// The next batch comes after this returns. Checkpoint when their effects are safe.

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::config::{check, check_duration};
+use crate::config::{check, check_duration, with_settings};
 use crate::error::Error;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -111,6 +111,20 @@ impl Default for LeaderConfig {
     }
 }
 
+with_settings!(LeaderConfig {
+    with_assignment_strategy = assignment_strategy: AssignmentStrategy,
+    with_graceful_handoff = graceful_handoff: bool,
+    with_graceful_handoff_timeout = graceful_handoff_timeout: Duration,
+    with_rebalance_threshold_percentage = rebalance_threshold_percentage: u32,
+    with_dampening_percentage = dampening_percentage: u32,
+    with_allow_throughput_overshoot = allow_throughput_overshoot: bool,
+    with_worker_metrics_interval = worker_metrics_interval: Duration,
+    with_measure_cpu = measure_cpu: bool,
+} optional {
+    with_lease_duration = lease_duration: Duration,
+    with_max_throughput_kib_per_second = max_throughput_kib_per_second: u64,
+});
+
 impl LeaderConfig {
     fn validate(&self) -> Result<(), Error> {
         if let Some(duration) = self.lease_duration {
@@ -125,6 +139,16 @@ impl LeaderConfig {
 }
 
 /// Timing and rules of lease coordination. The defaults are KCL's unless stated.
+///
+/// ```
+/// use std::time::Duration;
+/// use kinesis_consumer::{CoordinationConfig, CoordinationMode, LeaderConfig};
+///
+/// let coordination = CoordinationConfig::default()
+///     .with_mode(CoordinationMode::Leader)
+///     .with_leader(LeaderConfig::default().with_measure_cpu(false))
+///     .with_failover_time(Duration::from_secs(20));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CoordinationConfig {
@@ -175,15 +199,6 @@ pub struct CoordinationConfig {
     /// What to do if the stream was deleted and created again under the same name. Default: report it,
     /// and read nothing by positions of the earlier stream.
     pub on_recreated_stream: OnRecreatedStream,
-    /// The pause before a callback that failed is called again (`taskBackoffTimeMillis`; 1 ms to 1 h,
-    /// default 500 ms). It doubles with every further failure, up to 30 s.
-    pub task_backoff_time: Duration,
-    /// How long [`shutdown`](crate::ConsumerHandle::shutdown) waits for processors to return before
-    /// it leaves them behind, their leases to expire (1 ms to 24 h, default 60 s).
-    pub shutdown_timeout: Duration,
-    /// Whether processors are also called with empty batches, to learn how far behind an idle shard
-    /// is (`callProcessRecordsEvenForEmptyRecordList`; default false).
-    pub call_process_records_even_for_empty_record_list: bool,
 }
 
 impl Default for CoordinationConfig {
@@ -203,12 +218,27 @@ impl Default for CoordinationConfig {
             lease_cleanup_interval: Duration::from_secs(60),
             ignore_unexpected_child_shards: false,
             on_recreated_stream: OnRecreatedStream::default(),
-            task_backoff_time: Duration::from_millis(500),
-            shutdown_timeout: Duration::from_secs(60),
-            call_process_records_even_for_empty_record_list: false,
         }
     }
 }
+
+with_settings!(CoordinationConfig {
+    with_mode = mode: CoordinationMode,
+    with_leader = leader: LeaderConfig,
+    with_failover_time = failover_time: Duration,
+    with_priority_lease_assignment = priority_lease_assignment: bool,
+    with_parent_shard_poll_interval = parent_shard_poll_interval: Duration,
+    with_audit_interval = audit_interval: Duration,
+    with_audit_confidence_threshold = audit_confidence_threshold: u32,
+    with_cleanup_leases_upon_shard_completion = cleanup_leases_upon_shard_completion: bool,
+    with_lease_cleanup_interval = lease_cleanup_interval: Duration,
+    with_ignore_unexpected_child_shards = ignore_unexpected_child_shards: bool,
+    with_on_recreated_stream = on_recreated_stream: OnRecreatedStream,
+} optional {
+    with_lease_assignment_interval = lease_assignment_interval: Duration,
+    with_request_timeout = request_timeout: Duration,
+    with_scan_total_segments = scan_total_segments: u32,
+});
 
 impl CoordinationConfig {
     pub(crate) fn validate(&self) -> Result<(), Error> {
@@ -227,9 +257,7 @@ impl CoordinationConfig {
         check_duration("parent_shard_poll_interval", self.parent_shard_poll_interval, ms(100)..=HOUR)?;
         check_duration("audit_interval", self.audit_interval, SECOND..=HOUR * 24)?;
         check("audit_confidence_threshold", self.audit_confidence_threshold, 1..=100)?;
-        check_duration("lease_cleanup_interval", self.lease_cleanup_interval, SECOND..=HOUR * 24)?;
-        check_duration("task_backoff_time", self.task_backoff_time, ms(1)..=HOUR)?;
-        check_duration("shutdown_timeout", self.shutdown_timeout, ms(1)..=HOUR * 24)
+        check_duration("lease_cleanup_interval", self.lease_cleanup_interval, SECOND..=HOUR * 24)
     }
 
     /// The time between two renewals of a lease: a third of the failover time, less 25 ms
@@ -280,6 +308,13 @@ mod tests {
         let seconds = |leases| config.leader_interval(leases).as_secs_f64();
         assert_eq!([0, 1, 64, 65, 512, 10_000].map(seconds), [2.5, 2.5, 2.5, 5.0, 20.0, 20.0]);
         assert_eq!(config.discovery_interval().as_secs_f64(), 2.5);
+    }
+
+    #[test]
+    fn an_optional_setting_is_given_by_its_value_or_taken_back() {
+        let timed = CoordinationConfig::default().with_request_timeout(SECOND);
+        assert_eq!((timed.request_timeout, timed.store_timeout()), (Some(SECOND), SECOND));
+        assert_eq!(timed.with_request_timeout(None), CoordinationConfig::default());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use std::str::FromStr;
 
-use crate::config::{LeaseConfig, ManagementConfig};
+use crate::config::{LeaseConfig, ManagementConfig, with_settings};
 use crate::error::{Error, ErrorKind};
 use crate::types::StartStrategy;
 
@@ -18,6 +18,11 @@ pub struct Settings {
     /// How records are fetched.
     pub lease_config: LeaseConfig,
 }
+
+with_settings!(Settings {
+    with_management = management: ManagementConfig,
+    with_lease_config = lease_config: LeaseConfig,
+});
 
 impl Settings {
     /// Reads the environment; a variable that is not set leaves its default.

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::config::{check, check_duration};
+use crate::config::{check, check_duration, with_settings};
 use crate::error::{Error, ErrorKind};
 use crate::types::{ConsumerArn, StartStrategy};
 
@@ -30,6 +30,12 @@ impl Default for ManagementConfig {
         Self { leases_to_acquire: 1, max_leases: usize::MAX, start_strategy: StartStrategy::default() }
     }
 }
+
+with_settings!(ManagementConfig {
+    with_leases_to_acquire = leases_to_acquire: usize,
+    with_max_leases = max_leases: usize,
+    with_start_strategy = start_strategy: StartStrategy,
+});
 
 impl ManagementConfig {
     pub(crate) fn validate(&self) -> Result<(), Error> {

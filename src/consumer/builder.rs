@@ -4,7 +4,8 @@ use std::sync::Arc;
 use aws_config::SdkConfig;
 
 use crate::config::{
-    CoordinationConfig, LeaseConfig, ManagementConfig, Settings, StreamConfig, WantedStream,
+    CoordinationConfig, LeaseConfig, LifecycleConfig, ManagementConfig, ProcessorConfig, Settings,
+    StreamConfig, WantedStream,
 };
 use crate::consumer::Consumer;
 use crate::error::{Error, invalid};
@@ -32,6 +33,8 @@ pub struct ConsumerBuilder {
     management: ManagementConfig,
     lease_config: LeaseConfig,
     coordination: CoordinationConfig,
+    lifecycle: LifecycleConfig,
+    processor: ProcessorConfig,
     retrieval: RetrievalConfig,
     metrics: MetricsConfig,
     metrics_sinks: Vec<Arc<dyn Sink>>,
@@ -65,6 +68,8 @@ pub(crate) struct Parts {
     pub(crate) management: ManagementConfig,
     pub(crate) lease_config: LeaseConfig,
     pub(crate) coordination: CoordinationConfig,
+    pub(crate) lifecycle: LifecycleConfig,
+    pub(crate) processor: ProcessorConfig,
     pub(crate) retrieval: RetrievalConfig,
     pub(crate) metrics: MetricsConfig,
     pub(crate) metrics_sinks: Vec<Arc<dyn Sink>>,
@@ -212,6 +217,18 @@ impl ConsumerBuilder {
         self
     }
 
+    /// How long processors may take to stop, and the pause after one that failed.
+    pub fn lifecycle(mut self, lifecycle: LifecycleConfig) -> Self {
+        self.lifecycle = lifecycle;
+        self
+    }
+
+    /// When processors are called.
+    pub fn processor_config(mut self, processor: ProcessorConfig) -> Self {
+        self.processor = processor;
+        self
+    }
+
     /// Pace, read-ahead and memory of fetching.
     pub fn retrieval(mut self, retrieval: RetrievalConfig) -> Self {
         self.retrieval = retrieval;
@@ -273,8 +290,10 @@ impl ConsumerBuilder {
         self.management.validate()?;
         self.lease_config.validate(&application)?;
         self.coordination.validate()?;
+        self.lifecycle.validate()?;
         self.retrieval.validate()?;
         self.metrics.validate()?;
+        self.table.validate()?;
         let complete = |stream: StreamConfig| {
             stream.complete(is_multi, self.management.start_strategy, &self.lease_config, &application)
         };
@@ -309,6 +328,8 @@ impl ConsumerBuilder {
             management: self.management,
             lease_config: self.lease_config,
             coordination: self.coordination,
+            lifecycle: self.lifecycle,
+            processor: self.processor,
             retrieval: self.retrieval,
             metrics: self.metrics,
             metrics_sinks: self.metrics_sinks,
@@ -350,7 +371,11 @@ impl fmt::Debug for ConsumerBuilder {
             .field("management", &self.management)
             .field("lease_config", &self.lease_config)
             .field("coordination", &self.coordination)
+            .field("lifecycle", &self.lifecycle)
+            .field("processor", &self.processor)
             .field("retrieval", &self.retrieval)
+            .field("metrics", &self.metrics)
+            .field("table", &self.table)
             .finish_non_exhaustive()
     }
 }

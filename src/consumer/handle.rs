@@ -203,7 +203,7 @@ impl ConsumerHandle {
             // The coordinator looks at the list no more.
             removed.consumers.close();
         }
-        let timeout = worker.context.coordination.shutdown_timeout;
+        let timeout = worker.context.lifecycle.shutdown_timeout;
         worker.context.clock.timeout(timeout, removed.consumers.wait()).await.map_err(|_| {
             let left = worker.held_leases.statuses();
             let left = left.iter().filter(|shard| shard.stream == removed.id).count();
@@ -228,7 +228,7 @@ impl ConsumerHandle {
     /// # Errors
     ///
     /// [`ErrorKind::Unavailable`] if processors did not return within the shutdown timeout
-    /// ([`CoordinationConfig::shutdown_timeout`](crate::CoordinationConfig::shutdown_timeout)); their
+    /// ([`LifecycleConfig::shutdown_timeout`](crate::LifecycleConfig::shutdown_timeout)); their
     /// leases expire after the failover time.
     ///
     /// # Cancel safety
@@ -320,7 +320,7 @@ impl ConsumerHandle {
     /// systems than Unix by Ctrl-C. Returns when that is done, or when the consumer has stopped before.
     ///
     /// A service manager kills what has not ended after its grace period: give it more than
-    /// [`CoordinationConfig::shutdown_timeout`](crate::CoordinationConfig::shutdown_timeout).
+    /// [`LifecycleConfig::shutdown_timeout`](crate::LifecycleConfig::shutdown_timeout).
     ///
     /// From the first call on these signals no longer end the process by themselves, also after this has
     /// returned: end it by returning from `main`. Further signals change nothing about a shutdown that
@@ -382,7 +382,7 @@ impl ConsumerHandle {
             format!(
                 "{count} processor(s) did not return within the shutdown timeout of {} ms, among \
                  them those of {shards:?}; their leases will expire after the failover time",
-                worker.context.coordination.shutdown_timeout.as_millis(),
+                worker.context.lifecycle.shutdown_timeout.as_millis(),
             ),
         )
     }

@@ -85,6 +85,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
         application: parts.application.into(),
         management: parts.management,
         coordination: parts.coordination,
+        lifecycle: parts.lifecycle,
         lease_config: parts.lease_config,
         store,
         write_pacer,
@@ -100,6 +101,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
     let environment = Arc::new(ShardEnvironment {
         context: Arc::clone(&context),
         factory: parts.factory,
+        processor: parts.processor,
         budget: Arc::new(WorkerBudget::new(parts.retrieval.memory_bytes_max)),
         retrieval: parts.retrieval,
         open_leases: Arc::clone(&open_leases),

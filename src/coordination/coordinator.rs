@@ -155,7 +155,7 @@ impl LeaseCoordinator {
             }
         };
         let outcome =
-            worker.context.clock.timeout(worker.context.coordination.shutdown_timeout, all_ended).await;
+            worker.context.clock.timeout(worker.context.lifecycle.shutdown_timeout, all_ended).await;
         if outcome.is_err() {
             tracing::warn!(
                 left = self.consumers.len(),

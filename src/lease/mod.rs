@@ -39,6 +39,6 @@ pub(crate) use self::memory::row_after;
 pub(crate) use self::open_leases::OpenLeases;
 pub(crate) use self::relay::RelayedStore;
 pub use self::row::{Lease, PendingCheckpoint, Throughput, UnreadableRow};
-pub use self::store::{Created, LeaseScan, LeaseStore, TableSpec, WriteOutcome};
+pub use self::store::{BillingMode, Created, LeaseScan, LeaseStore, TableSpec, WriteOutcome};
 pub use self::write::{Condition, LeaseWrite, Update};
 pub(crate) use self::write_pacer::WritePacer;

@@ -5,6 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Condition, EntityKind, EntityOutcome, Item, Lease, LeaseWrite, StoreError, UnreadableRow};
+use crate::config::{check, check_duration, with_settings};
+use crate::error::Error;
 use crate::types::{LeaseKey, WorkerId};
 
 /// A lease table. Implemented over DynamoDB and in memory; one conformance suite holds both to the
@@ -152,19 +154,45 @@ impl WriteOutcome {
     }
 }
 
+/// How DynamoDB charges for the table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BillingMode {
+    /// By request (`PAY_PER_REQUEST`).
+    #[default]
+    OnDemand,
+    /// By capacity units, which limit the requests (`PROVISIONED`). The index of owners, if there is one, gets
+    /// as many of its own.
+    Provisioned {
+        /// Read capacity units (1 or more).
+        read: u32,
+        /// Write capacity units (1 or more). Each lease needs at least one write per failover time.
+        write: u32,
+    },
+}
+
 /// How the table is created and kept (KCL's `LeaseManagementConfig`).
+///
+/// ```
+/// use kinesis_consumer::lease::{BillingMode, TableSpec};
+///
+/// let table = TableSpec::default()
+///     .with_billing(BillingMode::Provisioned { read: 10, write: 20 })
+///     .with_tag("team", "orders")
+///     .with_deletion_protection(true);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TableSpec {
-    /// Provisioned read and write capacity units; `None` is on-demand billing.
-    pub provisioned: Option<(u32, u32)>,
+    /// How the table is charged for; applied at creation only.
+    pub billing: BillingMode,
     /// Tags given at creation.
     pub tags: BTreeMap<String, String>,
     /// Whether the table is protected from deletion; applied at creation only.
     pub deletion_protection: bool,
     /// Whether point-in-time recovery is switched on, for an existing table too.
     pub point_in_time_recovery: bool,
-    /// How long to wait for the table to become ready (600 s).
+    /// How long to wait for the table to become ready (1 ms to 24 h, default 600 s).
     pub wait_max: Duration,
     /// Whether a table that is created gets the index `LeaseOwnerToLeaseKeyIndex`, which fleets run by a
     /// leader need. In [`CoordinationMode::Leader`](crate::CoordinationMode::Leader) it always does; set this
@@ -175,12 +203,62 @@ pub struct TableSpec {
 impl Default for TableSpec {
     fn default() -> Self {
         Self {
-            provisioned: None,
+            billing: BillingMode::default(),
             tags: BTreeMap::new(),
             deletion_protection: false,
             point_in_time_recovery: false,
             wait_max: Duration::from_secs(600),
             owner_index: false,
+        }
+    }
+}
+
+with_settings!(TableSpec {
+    with_billing = billing: BillingMode,
+    with_tags = tags: BTreeMap<String, String>,
+    with_deletion_protection = deletion_protection: bool,
+    with_point_in_time_recovery = point_in_time_recovery: bool,
+    with_wait_max = wait_max: Duration,
+    with_owner_index = owner_index: bool,
+});
+
+impl TableSpec {
+    /// The same settings with one more tag.
+    #[must_use]
+    pub fn with_tag(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.tags.insert(name.into(), value.into());
+        self
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        if let BillingMode::Provisioned { read, write } = self.billing {
+            check("lease_table.billing.read", read, 1..=u32::MAX)?;
+            check("lease_table.billing.write", write, 1..=u32::MAX)?;
+        }
+        let day = Duration::from_secs(24 * 3600);
+        check_duration("lease_table.wait_max", self.wait_max, Duration::from_millis(1)..=day)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_out_of_range_is_named_with_its_range() {
+        let default = TableSpec::default;
+        assert!(default().validate().is_ok());
+        let provisioned = |read, write| default().with_billing(BillingMode::Provisioned { read, write });
+        assert!(provisioned(1, 1).validate().is_ok());
+        for (spec, message) in [
+            (provisioned(0, 1), "lease_table.billing.read is 0; it must be between 1 and 4294967295"),
+            (provisioned(1, 0), "lease_table.billing.write is 0; it must be between 1 and 4294967295"),
+            (
+                default().with_wait_max(Duration::ZERO),
+                "lease_table.wait_max is 0 ms; it must be between 1 and 86400000 ms",
+            ),
+        ] {
+            assert_eq!(spec.validate().expect_err("out of range").to_string(), message);
         }
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::config::{check, check_duration};
+use crate::config::{check, check_duration, with_settings};
 use crate::error::{Error, ErrorKind};
 
 /// Which metrics are reported, and how they reach CloudWatch. The defaults are KCL's
@@ -36,8 +36,8 @@ use crate::error::{Error, ErrorKind};
 /// ```
 /// use kinesis_consumer::{MetricsConfig, MetricsLevel};
 ///
-/// let mut metrics = MetricsConfig::default();
-/// metrics.level = MetricsLevel::Summary; // fewer, hence cheaper, custom metrics
+/// // Fewer, hence cheaper, custom metrics.
+/// let metrics = MetricsConfig::default().with_level(MetricsLevel::Summary);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -97,7 +97,27 @@ impl Default for MetricsConfig {
     }
 }
 
+with_settings!(MetricsConfig {
+    with_level = level: MetricsLevel,
+    with_buffer_time = buffer_time: Duration,
+    with_max_queue_size = max_queue_size: usize,
+});
+
 impl MetricsConfig {
+    /// The same settings with another [`namespace`](Self::namespace).
+    #[must_use]
+    pub fn with_namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = Some(namespace.into());
+        self
+    }
+
+    /// The same settings with other [`enabled_dimensions`](Self::enabled_dimensions).
+    #[must_use]
+    pub fn with_enabled_dimensions(mut self, dimensions: impl IntoIterator<Item = MetricsDimension>) -> Self {
+        self.enabled_dimensions = dimensions.into_iter().collect();
+        self
+    }
+
     pub(crate) fn validate(&self) -> Result<(), Error> {
         let time = Duration::from_millis(100)..=Duration::from_secs(600);
         check_duration("metrics.buffer_time", self.buffer_time, time)?;

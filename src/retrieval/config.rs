@@ -1,11 +1,18 @@
 use std::time::Duration;
 
 use super::buffer::Limits;
-use crate::config::{check, check_duration};
+use crate::config::{check, check_duration, with_settings};
 use crate::error::Error;
 use crate::kinesis::KinesisProtocol;
 
 /// How records are fetched. The defaults are KCL's unless stated.
+///
+/// ```
+/// use kinesis_consumer::RetrievalConfig;
+///
+/// // Half of what the service allows, for a stream that two applications poll.
+/// let retrieval = RetrievalConfig::default().with_reads_per_second(2.5).with_bytes_per_second(1 << 20);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RetrievalConfig {
@@ -99,6 +106,21 @@ pub enum OutOfRangeRecords {
     /// holds only within a shard.
     Deliver,
 }
+
+with_settings!(RetrievalConfig {
+    with_idle_time_between_reads = idle_time_between_reads: Duration,
+    with_max_pending_process_records_input = max_pending_process_records_input: usize,
+    with_max_byte_size = max_byte_size: usize,
+    with_max_records_count = max_records_count: usize,
+    with_kinesis_request_timeout = kinesis_request_timeout: Duration,
+    with_protocol = protocol: KinesisProtocol,
+    with_on_refused_checkpoint = on_refused_checkpoint: OnRefusedCheckpoint,
+    with_out_of_range_records = out_of_range_records: OutOfRangeRecords,
+    with_memory_bytes_max = memory_bytes_max: u64,
+} optional {
+    with_reads_per_second = reads_per_second: f64,
+    with_bytes_per_second = bytes_per_second: u64,
+});
 
 impl RetrievalConfig {
     pub(crate) fn validate(&self) -> Result<(), Error> {

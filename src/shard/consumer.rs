@@ -273,8 +273,7 @@ impl ShardConsumer {
             self.report(Operation::ProcessTask).add(names::RECORDS_OUT_OF_RANGE, out_of_range);
             self.report_out_of_range();
         }
-        if was_empty && self.environment.context.coordination.call_process_records_even_for_empty_record_list
-        {
+        if was_empty && self.environment.processor.call_process_records_even_for_empty_record_list {
             self.deliver(Vec::new(), millis_behind_latest).await?;
         }
         for records in parts {
@@ -442,13 +441,8 @@ impl ShardConsumer {
     }
 
     pub(super) fn restart_pause(&self) -> Duration {
-        let doubled = self
-            .environment
-            .context
-            .coordination
-            .task_backoff_time
-            .saturating_mul(1 << self.failures.min(16));
-        doubled.min(RESTART_PAUSE_MAX.max(self.environment.context.coordination.task_backoff_time))
+        let first = self.environment.context.lifecycle.task_backoff_time;
+        first.saturating_mul(1 << self.failures.min(16)).min(RESTART_PAUSE_MAX.max(first))
     }
 }
 

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::config::ProcessorConfig;
 use crate::context::Context;
 use crate::lease::OpenLeases;
 use crate::processor::ShardRecordProcessorFactory;
@@ -10,6 +11,7 @@ use crate::retrieval::{RetrievalConfig, WorkerBudget};
 pub(crate) struct ShardEnvironment {
     pub(crate) context: Arc<Context>,
     pub(crate) factory: Arc<dyn ShardRecordProcessorFactory>,
+    pub(crate) processor: ProcessorConfig,
     pub(crate) retrieval: RetrievalConfig,
     /// The memory that fetched records may take.
     pub(crate) budget: Arc<WorkerBudget>,

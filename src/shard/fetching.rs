@@ -38,7 +38,7 @@ pub(super) fn fetch(
         source: stream.fan_out.clone().map_or(Source::Polling, Source::FanOut),
         limit: environment.context.lease_config.records_per_call(),
         config: environment.retrieval.clone(),
-        empty_batches: environment.context.coordination.call_process_records_even_for_empty_record_list,
+        empty_batches: environment.processor.call_process_records_even_for_empty_record_list,
         budget: Arc::clone(&environment.budget),
         clock: environment.context.clock.clone(),
         seed: environment.context.seeds.seed(),

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use kinesis_consumer::aggregation::{Added, Aggregator};
 use kinesis_consumer::testing::NewRecord;
 use kinesis_consumer::{
-    Checkpoint, Checkpointer, CoordinationConfig, Error, ErrorKind, Event, KinesisClientRecord,
+    Checkpoint, Checkpointer, Error, ErrorKind, Event, KinesisClientRecord, LifecycleConfig,
     ShardRecordProcessor, ShardRecordProcessorFactory,
 };
 
@@ -355,9 +355,8 @@ async fn a_processor_that_never_returns_does_not_hold_up_the_shutdown_for_ever()
             std::future::pending::<()>().await;
         }
     });
-    let mut coordination = CoordinationConfig::default();
-    coordination.shutdown_timeout = Duration::from_secs(5);
-    let handle = start(world.worker_with("a", script).coordination(coordination)).await;
+    let lifecycle = LifecycleConfig::default().with_shutdown_timeout(Duration::from_secs(5));
+    let handle = start(world.worker_with("a", script).lifecycle(lifecycle)).await;
     until(FAILOVER, || world.checkpoint(1) > Some(Checkpoint::Latest), || "stored".into()).await;
     let asked = tokio::time::Instant::now();
     let error = handle.shutdown().await.expect_err("one processor hangs");

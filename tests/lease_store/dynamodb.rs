@@ -56,7 +56,7 @@ async fn many_workers_make_one_table() {
 async fn a_table_is_made_as_specified() {
     let (client, table) = (dynamodb().await, unique("specified"));
     let mut spec = TableSpec::default();
-    spec.provisioned = Some((7, 3));
+    spec.billing = kinesis_consumer::lease::BillingMode::Provisioned { read: 7, write: 3 };
     spec.tags = BTreeMap::from([("team".to_owned(), "orders".to_owned())]);
     spec.deletion_protection = true;
     store(&client, &table).ensure_table(&spec).await.unwrap();

@@ -86,7 +86,6 @@ impl Coordination {
         let mut config = CoordinationConfig::default();
         config.mode = mode;
         config.failover_time = FAILOVER;
-        config.shutdown_timeout = Duration::from_secs(20);
         config.lease_cleanup_interval = Duration::from_secs(20);
         config.leader.assignment_strategy = self.strategy;
         config.leader.graceful_handoff = self.graceful;

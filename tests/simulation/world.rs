@@ -14,8 +14,8 @@ use kinesis_consumer::internals::in_simulation;
 use kinesis_consumer::lease::{FaultyLeaseStore, MemoryLeaseStore};
 use kinesis_consumer::testing::SimulatedKinesis;
 use kinesis_consumer::{
-    Consumer, ConsumerBuilder, CoordinationMode, FanOutConsumer, LeaseConfig, ManagementConfig,
-    RetrievalConfig, StartStrategy,
+    Consumer, ConsumerBuilder, CoordinationMode, FanOutConsumer, LeaseConfig, LifecycleConfig,
+    ManagementConfig, RetrievalConfig, StartStrategy,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -310,6 +310,7 @@ impl World {
                 writer: self.writer.clone(),
             }))
             .coordination(self.scenario.coordination.config(mode))
+            .lifecycle(LifecycleConfig::default().with_shutdown_timeout(Duration::from_secs(20)))
             .retrieval(retrieval)
             .lease_config(lease_config)
             .management(ManagementConfig {

@@ -8,8 +8,8 @@ use aws_sdk_dynamodb::types::{
 };
 
 use super::DynamoDbLeaseStore;
-use super::table::{key, text_attributes};
-use crate::lease::{StoreError, StoreErrorKind, names};
+use super::table::{capacity, key, text_attributes};
+use crate::lease::{BillingMode, StoreError, StoreErrorKind, names};
 
 /// Whether the index `LeaseOwnerToLeaseKeyIndex` can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,20 +80,12 @@ fn owner_index(table: &TableDescription) -> Result<CreateGlobalSecondaryIndexAct
 
 /// The index of a table that is created with it: ready as soon as the table is, where one that is added
 /// later takes minutes.
-pub(super) fn owner_index_with_table(
-    provisioned: Option<(u32, u32)>,
-) -> Result<GlobalSecondaryIndex, BuildError> {
-    let capacity = provisioned
-        .map(|(reads, writes)| {
-            let capacity = ProvisionedThroughput::builder().read_capacity_units(reads.into());
-            capacity.write_capacity_units(writes.into()).build()
-        })
-        .transpose()?;
+pub(super) fn owner_index_with_table(billing: BillingMode) -> Result<GlobalSecondaryIndex, BuildError> {
     GlobalSecondaryIndex::builder()
         .index_name(names::OWNER_INDEX)
         .key_schema(key(names::LEASE_OWNER, KeyType::Hash)?)
         .key_schema(key(names::LEASE_KEY, KeyType::Range)?)
         .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
-        .set_provisioned_throughput(capacity)
+        .set_provisioned_throughput(capacity(billing)?)
         .build()
 }

@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::{
 
 use super::DynamoDbLeaseStore;
 use super::owner_index::owner_index_with_table;
-use crate::lease::{StoreError, StoreErrorKind, TableSpec, names};
+use crate::lease::{self, StoreError, StoreErrorKind, TableSpec, names};
 use crate::types::Moment;
 
 /// Waiting for the table to become ready starts with the first pause, which doubles up to the last.
@@ -142,20 +142,26 @@ fn table_as_specified(
         .set_attribute_definitions(Some(text_attributes(attributes)?))
         .deletion_protection_enabled(spec.deletion_protection);
     if spec.owner_index {
-        create = create.global_secondary_indexes(owner_index_with_table(spec.provisioned)?);
+        create = create.global_secondary_indexes(owner_index_with_table(spec.billing)?);
     }
     for (name, value) in &spec.tags {
         create = create.tags(Tag::builder().key(name).value(value).build()?);
     }
-    Ok(match spec.provisioned {
+    Ok(match capacity(spec.billing)? {
         None => create.billing_mode(BillingMode::PayPerRequest),
-        Some((reads, writes)) => {
-            let capacity = ProvisionedThroughput::builder()
-                .read_capacity_units(reads.into())
-                .write_capacity_units(writes.into());
-            create.billing_mode(BillingMode::Provisioned).provisioned_throughput(capacity.build()?)
-        }
+        Some(capacity) => create.billing_mode(BillingMode::Provisioned).provisioned_throughput(capacity),
     })
+}
+
+/// The capacity units to pay for, if they are paid for as such.
+pub(super) fn capacity(billing: lease::BillingMode) -> Result<Option<ProvisionedThroughput>, BuildError> {
+    match billing {
+        lease::BillingMode::OnDemand => Ok(None),
+        lease::BillingMode::Provisioned { read, write } => {
+            let capacity = ProvisionedThroughput::builder().read_capacity_units(read.into());
+            capacity.write_capacity_units(write.into()).build().map(Some)
+        }
+    }
 }
 
 pub(super) fn key(name: &str, kind: KeyType) -> Result<KeySchemaElement, BuildError> {

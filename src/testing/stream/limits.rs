@@ -1,5 +1,7 @@
 use std::time::{Duration, SystemTime};
 
+use crate::config::with_settings;
+
 /// The rates at which the simulated service throttles. Each can be disabled with `None`.
 ///
 /// A rate can be exceeded by one second's worth at once, as in the service. After that, calls fail with
@@ -46,6 +48,16 @@ impl Limits {
         }
     }
 }
+
+with_settings!(Limits {} optional {
+    with_reads = reads: u32,
+    with_read_bytes = read_bytes: u32,
+    with_writes = writes: u32,
+    with_write_bytes = write_bytes: u32,
+    with_iterators = iterators: u32,
+    with_lists = lists: u32,
+    with_describes = describes: u32,
+});
 
 /// The use of one rate: a token bucket that holds one second's worth and refills steadily.
 #[derive(Debug, Clone, Copy, Default)]
