@@ -5,7 +5,6 @@
 #![expect(clippy::print_stdout, reason = "a command-line program")]
 
 use std::error::Error;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -47,8 +46,8 @@ fn base(application: &str) -> ConsumerBuilder {
         .stream("orders")
         .application(application)
         .processor_factory(|_checkpointer| Ignoring)
-        .stream_api(Arc::new(SimulatedKinesis::new()))
-        .lease_store(Arc::new(MemoryLeaseStore::default()))
+        .stream_api(SimulatedKinesis::new())
+        .lease_store(MemoryLeaseStore::default())
 }
 
 fn high_throughput() -> ConsumerBuilder {

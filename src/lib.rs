@@ -86,6 +86,33 @@ pub use crate::types::{
     StartStrategy, StreamId, WorkerId,
 };
 
+/// Everything public can be sent to, shared with and kept by other threads.
+const _: () = {
+    const fn is_shared_freely<T: Send + Sync + 'static>() {}
+    is_shared_freely::<(Consumer, ConsumerBuilder, ConsumerHandle, Checkpointer, PreparedCheckpoint)>();
+    is_shared_freely::<(Error, Event, Events, Status, ShardStatus, StreamStatus)>();
+    is_shared_freely::<(CoordinationConfig, LeaderConfig, LifecycleConfig, ProcessorConfig, ManagementConfig)>(
+    );
+    is_shared_freely::<(RetrievalConfig, LeaseConfig, MetricsConfig, Settings, StreamConfig, lease::TableSpec)>(
+    );
+    is_shared_freely::<(
+        KinesisClientRecord,
+        Payload,
+        PartitionKey,
+        ExtendedSequenceNumber,
+        Checkpoint,
+        StreamId,
+    )>();
+    is_shared_freely::<(lease::MemoryLeaseStore, lease::StoreError, lease::LeaseWrite, kinesis::StreamError)>(
+    );
+    is_shared_freely::<(aggregation::Aggregator, Box<dyn ShardRecordProcessor>)>();
+    is_shared_freely::<(Box<dyn lease::LeaseStore>, Box<dyn kinesis::StreamApi>)>();
+    #[cfg(feature = "test-util")]
+    is_shared_freely::<(testing::SimulatedKinesis, testing::MetricsRecorder, lease::FaultyLeaseStore)>();
+    #[cfg(feature = "local")]
+    is_shared_freely::<(testing::LocalAws, testing::LocalAwsBuilder, testing::LocalAwsError)>();
+};
+
 /// The code in the README compiles and runs.
 #[cfg(all(doctest, feature = "test-util"))]
 #[doc = include_str!("../README.md")]

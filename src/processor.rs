@@ -105,6 +105,8 @@ where
 /// ([`task_backoff_time`](crate::LifecycleConfig::task_backoff_time), doubling up to 30 s) a new processor starts from the last checkpoint. Other shards do not notice. Java KCL skips the
 /// batch instead.
 ///
+/// In a program built with `panic = "abort"`, a panic ends the process, and all its leases expire.
+///
 /// # Cancel safety
 ///
 /// A call is never dropped half-way, except when the [`ConsumerHandle`](crate::ConsumerHandle) is

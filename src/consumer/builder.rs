@@ -182,15 +182,15 @@ impl ConsumerBuilder {
 
     /// Reads from something other than Kinesis, such as
     /// the `SimulatedKinesis` of the module `testing`.
-    pub fn stream_api(mut self, api: Arc<dyn StreamApi>) -> Self {
-        self.stream_api = Some(api);
+    pub fn stream_api(mut self, api: impl StreamApi + 'static) -> Self {
+        self.stream_api = Some(Arc::new(api));
         self
     }
 
     /// Keeps leases in something other than DynamoDB, such as
     /// [`MemoryLeaseStore`](crate::lease::MemoryLeaseStore).
-    pub fn lease_store(mut self, store: Arc<dyn LeaseStore>) -> Self {
-        self.lease_store = Some(store);
+    pub fn lease_store(mut self, store: impl LeaseStore + 'static) -> Self {
+        self.lease_store = Some(Arc::new(store));
         self
     }
 

@@ -13,7 +13,7 @@ pub use self::handle::{ConsumerHandle, Status, StopReason};
 pub use self::health::Health;
 
 use self::builder::Parts;
-use crate::error::Error;
+use crate::error::{Error, invalid};
 use crate::events::Events;
 
 /// A consumer whose settings are valid and that has not started yet.
@@ -63,16 +63,14 @@ impl Consumer {
     /// allow, created again as it was at the start. What the leases said of shards that no worker holds is
     /// lost: these are read from the start strategy.
     ///
-    /// The runtime this is called on must have timers
-    /// ([`enable_time`](tokio::runtime::Builder::enable_time)); methods of the handle and of checkpointers
-    /// are to be awaited on a tokio runtime, too.
+    /// Methods of the handle and of checkpointers are to be awaited on a tokio runtime, too.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the stream does not exist, permissions are
     /// missing, the table is not a lease table, its leases are those of another stream's consumer, or of a
     /// consumer of several streams where this one reads a single one (or the other way round), or this is
-    /// not called on a tokio runtime;
+    /// not called on a tokio runtime with timers ([`enable_time`](tokio::runtime::Builder::enable_time));
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if AWS does not answer, or the stream is
     /// still being created after 30 seconds (KCL tries 20 times, a second apart);
     /// [`ErrorKind::Data`](crate::ErrorKind::Data) if an answer of AWS could not be understood.
@@ -81,6 +79,20 @@ impl Consumer {
     ///
     /// If the future is dropped, nothing runs; the lease table may have been created.
     pub async fn start(self) -> Result<ConsumerHandle, Error> {
+        check_timers()?;
         start::start(self.0).await
     }
+}
+
+/// Refuses a runtime without timers, on which every shard would fail. Whether there is a runtime at all,
+/// [`start::start`] checks.
+fn check_timers() -> Result<(), Error> {
+    #[expect(clippy::disallowed_methods, reason = "it is not waited for; tokio has no other way to ask")]
+    let has_timers = || drop(tokio::time::sleep(std::time::Duration::ZERO));
+    if tokio::runtime::Handle::try_current().is_ok() && std::panic::catch_unwind(has_timers).is_err() {
+        return Err(invalid(
+            "start() was called on a tokio runtime without timers; build it with enable_all() or enable_time()",
+        ));
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -85,6 +86,71 @@ pub trait StreamApi: Send + Sync + fmt::Debug {
     ) -> Result<Box<dyn Subscription>, StreamError> {
         let _ = (consumer, shard, position);
         Err(no_fan_out("SubscribeToShard", stream.name()))
+    }
+}
+
+// Each method must be passed on: one inherited from the trait would hide what is shared.
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: StreamApi + ?Sized> StreamApi for Arc<T> {
+    async fn describe_stream(&self, stream: &StreamId) -> Result<StreamDescription, StreamError> {
+        (**self).describe_stream(stream).await
+    }
+
+    async fn list_shards(
+        &self,
+        stream: &StreamId,
+        request: &ShardPageRequest,
+    ) -> Result<ShardPage, StreamError> {
+        (**self).list_shards(stream, request).await
+    }
+
+    async fn shard_iterator(
+        &self,
+        stream: &StreamId,
+        shard: &ShardId,
+        position: &IteratorPosition,
+    ) -> Result<ShardIterator, StreamError> {
+        (**self).shard_iterator(stream, shard, position).await
+    }
+
+    async fn records(
+        &self,
+        stream: &StreamId,
+        iterator: &ShardIterator,
+        limit: u32,
+    ) -> Result<RecordsPage, StreamError> {
+        (**self).records(stream, iterator, limit).await
+    }
+
+    async fn describe_consumer(
+        &self,
+        stream_arn: &str,
+        name: &str,
+    ) -> Result<ConsumerDescription, StreamError> {
+        (**self).describe_consumer(stream_arn, name).await
+    }
+
+    async fn register_consumer(
+        &self,
+        stream_arn: &str,
+        name: &str,
+    ) -> Result<ConsumerDescription, StreamError> {
+        (**self).register_consumer(stream_arn, name).await
+    }
+
+    async fn deregister_consumer(&self, consumer: &ConsumerArn) -> Result<(), StreamError> {
+        (**self).deregister_consumer(consumer).await
+    }
+
+    async fn subscribe(
+        &self,
+        stream: &StreamId,
+        consumer: &ConsumerArn,
+        shard: &ShardId,
+        position: &IteratorPosition,
+    ) -> Result<Box<dyn Subscription>, StreamError> {
+        (**self).subscribe(stream, consumer, shard, position).await
     }
 }
 

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -85,6 +86,68 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
         key: &LeaseKey,
         conditions: &[Condition],
     ) -> Result<(), StoreError>;
+}
+
+// Each method must be passed on: one inherited from the trait would hide what is shared.
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: LeaseStore + ?Sized> LeaseStore for Arc<T> {
+    async fn ensure_table(&self, spec: &TableSpec) -> Result<(), StoreError> {
+        (**self).ensure_table(spec).await
+    }
+
+    fn identity(&self) -> Option<String> {
+        (**self).identity()
+    }
+
+    async fn scan(&self) -> Result<LeaseScan, StoreError> {
+        (**self).scan().await
+    }
+
+    async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
+        (**self).lease(key).await
+    }
+
+    async fn keys_owned_by(&self, worker: &WorkerId) -> Result<Vec<LeaseKey>, StoreError> {
+        (**self).keys_owned_by(worker).await
+    }
+
+    async fn create(&self, lease: &Lease) -> Result<Created, StoreError> {
+        (**self).create(lease).await
+    }
+
+    async fn apply(&self, write: &LeaseWrite) -> Result<WriteOutcome, StoreError> {
+        (**self).apply(write).await
+    }
+
+    async fn delete_ended(&self, key: &LeaseKey) -> Result<(), StoreError> {
+        (**self).delete_ended(key).await
+    }
+
+    async fn ensure_owner_index(&self) -> Result<bool, StoreError> {
+        (**self).ensure_owner_index().await
+    }
+
+    async fn entity(&self, kind: EntityKind, key: &LeaseKey) -> Result<Option<Item>, StoreError> {
+        (**self).entity(kind, key).await
+    }
+
+    async fn apply_to_entity(
+        &self,
+        kind: EntityKind,
+        write: &LeaseWrite,
+    ) -> Result<EntityOutcome, StoreError> {
+        (**self).apply_to_entity(kind, write).await
+    }
+
+    async fn delete_entity(
+        &self,
+        kind: EntityKind,
+        key: &LeaseKey,
+        conditions: &[Condition],
+    ) -> Result<(), StoreError> {
+        (**self).delete_entity(kind, key, conditions).await
+    }
 }
 
 /// What a scan found.

@@ -484,6 +484,19 @@ async fn a_stream_that_is_being_created_is_waited_for() {
 }
 
 #[test]
+fn a_start_on_a_runtime_without_timers_is_an_error() {
+    let runtime = |builder: &mut tokio::runtime::Builder| builder.build().expect("a runtime");
+    let timed = runtime(tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true));
+    let world = timed.block_on(async { World::new(1) });
+    let consumer = world.worker("a", Habit::NeverCheckpoint).build().expect("valid settings");
+    let error = runtime(&mut tokio::runtime::Builder::new_current_thread())
+        .block_on(consumer.start())
+        .expect_err("there are no timers");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("enable_time()"), "{error}");
+}
+
+#[test]
 fn a_start_without_a_runtime_is_an_error() {
     let world = tokio::runtime::Builder::new_current_thread()
         .enable_time()
