@@ -74,7 +74,10 @@ pub use crate::consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Health, Sta
 pub use crate::error::{Error, ErrorKind};
 pub use crate::events::{Event, Events};
 pub use crate::kinesis::KinesisProtocol;
-pub use crate::metrics::{MetricsConfig, MetricsDimension, MetricsLevel};
+pub use crate::metrics::{
+    MetricValue, MetricsConfig, MetricsDimension, MetricsLevel, MetricsReport, MetricsSink,
+    Unit as MetricUnit,
+};
 pub use crate::processor::{ShardRecordProcessor, ShardRecordProcessorFactory};
 pub use crate::retrieval::{OnRefusedCheckpoint, OutOfRangeRecords, RetrievalConfig};
 pub use crate::shard::{ShardState, ShardStatus};

@@ -12,7 +12,7 @@ use crate::error::{Error, invalid};
 use crate::events::EventSink;
 use crate::kinesis::StreamApi;
 use crate::lease::{LeaseStore, LocalLeaseNotifier, TableSpec};
-use crate::metrics::{MetricsConfig, Sink};
+use crate::metrics::{MetricsConfig, MetricsSink};
 use crate::processor::ShardRecordProcessorFactory;
 use crate::retrieval::RetrievalConfig;
 use crate::runtime::{Clock, Seeds};
@@ -37,7 +37,7 @@ pub struct ConsumerBuilder {
     processor: ProcessorConfig,
     retrieval: RetrievalConfig,
     metrics: MetricsConfig,
-    metrics_sinks: Vec<Arc<dyn Sink>>,
+    metrics_sinks: Vec<Arc<dyn MetricsSink>>,
     table: TableSpec,
     kinesis: Option<aws_sdk_kinesis::Client>,
     dynamodb: Option<aws_sdk_dynamodb::Client>,
@@ -72,7 +72,7 @@ pub(crate) struct Parts {
     pub(crate) processor: ProcessorConfig,
     pub(crate) retrieval: RetrievalConfig,
     pub(crate) metrics: MetricsConfig,
-    pub(crate) metrics_sinks: Vec<Arc<dyn Sink>>,
+    pub(crate) metrics_sinks: Vec<Arc<dyn MetricsSink>>,
     pub(crate) table: TableSpec,
     pub(crate) stream_source: StreamSource,
     pub(crate) lease_source: LeaseSource,
@@ -241,10 +241,10 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Reports metrics also to a recorder, for tests to read back.
-    #[cfg(feature = "test-util")]
-    pub fn metrics_recorder(mut self, recorder: crate::testing::MetricsRecorder) -> Self {
-        self.metrics_sinks.push(Arc::new(recorder));
+    /// Reports metrics to this sink as well, such as the `MetricsRecorder` of the module `testing`. Called
+    /// more than once, to each of them.
+    pub fn metrics_sink(mut self, sink: impl MetricsSink + 'static) -> Self {
+        self.metrics_sinks.push(Arc::new(sink));
         self
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::{Key, Label, Level, Metadata, SharedString};
 
-use super::{Dimensions, Metric, Sample, Sink, Unit};
+use super::{Dimensions, Metric, MetricsReport, MetricsSink, Sample, Unit};
 
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
@@ -38,8 +38,9 @@ impl Facade {
     }
 }
 
-impl Sink for Facade {
-    fn record(&self, dimensions: &Dimensions, samples: &[Sample]) {
+impl MetricsSink for Facade {
+    fn record(&self, report: &MetricsReport<'_>) {
+        let &MetricsReport { dimensions, samples } = report;
         let labels = self.labels(dimensions);
         metrics::with_recorder(|recorder| {
             for &Sample { metric, value } in samples {
@@ -141,7 +142,7 @@ mod tests {
     fn values_arrive_as_counters_gauges_and_histograms_with_labels() {
         let seen = Seen::default();
         metrics::with_local_recorder(&seen, || {
-            let facade: Arc<dyn Sink> = Arc::new(Facade::new("order-notifications"));
+            let facade: Arc<dyn MetricsSink> = Arc::new(Facade::new("order-notifications"));
             let metrics = Metrics::new(&MetricsConfig::default(), "w".into(), vec![facade]);
             for value in [3_i64, 5] {
                 let mut report = metrics.operation(Operation::ProcessTask).shard(&"shardId-0".into());

@@ -14,20 +14,22 @@ mod publisher;
 #[cfg(feature = "test-util")]
 mod recorder;
 mod settings;
+mod sink;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "test-util")]
 pub use self::aggregate::StatisticSet;
 pub(crate) use self::dimensions::{Dimensions, Operation};
-pub(crate) use self::names::{Metric, Outcome, Unit};
+pub use self::names::Unit;
+pub(crate) use self::names::{Metric, Outcome};
 pub(crate) use self::publisher::{Publisher, PutMetricData};
 #[cfg(feature = "test-util")]
 pub use self::recorder::MetricsRecorder;
 pub use self::settings::{MetricsConfig, MetricsDimension, MetricsLevel};
+pub use self::sink::{MetricValue, MetricsReport, MetricsSink};
 use crate::runtime::Clock;
 use crate::types::{ShardId, StreamId, WorkerId};
 
@@ -40,13 +42,7 @@ struct Reporting {
     level: MetricsLevel,
     enabled_dimensions: BTreeSet<MetricsDimension>,
     worker: WorkerId,
-    sinks: Vec<Arc<dyn Sink>>,
-}
-
-/// Where reports go.
-pub(crate) trait Sink: Send + Sync + fmt::Debug {
-    /// Takes in one report. Called on the reporting task: must not block.
-    fn record(&self, dimensions: &Dimensions, samples: &[Sample]);
+    sinks: Vec<Arc<dyn MetricsSink>>,
 }
 
 /// One value of one metric.
@@ -58,7 +54,7 @@ pub(crate) struct Sample {
 
 impl Metrics {
     /// Reports of `worker` go to each of `sinks`, as far as the level wants them.
-    pub(crate) fn new(config: &MetricsConfig, worker: WorkerId, sinks: Vec<Arc<dyn Sink>>) -> Self {
+    pub(crate) fn new(config: &MetricsConfig, worker: WorkerId, sinks: Vec<Arc<dyn MetricsSink>>) -> Self {
         if config.level == MetricsLevel::None || sinks.is_empty() {
             return Self::disabled();
         }
@@ -74,7 +70,7 @@ impl Metrics {
         config: &MetricsConfig,
         clock: &Clock,
         cloudwatch: Option<impl PutMetricData + 'static>,
-        others: Vec<Arc<dyn Sink>>,
+        others: Vec<Arc<dyn MetricsSink>>,
     ) -> (Self, Publisher) {
         let mut sinks = others;
         #[cfg(feature = "metrics")]
@@ -162,8 +158,9 @@ impl Drop for Report {
         if let Some(reporting) = &self.reporting
             && !self.samples.is_empty()
         {
+            let report = MetricsReport { dimensions: &self.dimensions, samples: &self.samples };
             for sink in &reporting.sinks {
-                sink.record(&self.dimensions, &self.samples);
+                sink.record(&report);
             }
         }
     }
@@ -232,6 +229,48 @@ mod tests {
         assert_eq!(read("KinesisDataFetcher.getRecords.Time").max, 1500.0);
         let renewal = [("Operation", "RenewAllLeases"), ("WorkerIdentifier", "worker-1")];
         assert_eq!(recorder.read("CurrentLeases", &renewal), Some(StatisticSet::of(3.0)));
+    }
+
+    /// Keeps what it gets as lines.
+    #[derive(Debug, Default)]
+    struct Lines(std::sync::Mutex<Vec<String>>);
+
+    impl MetricsSink for Lines {
+        fn record(&self, report: &MetricsReport<'_>) {
+            let dimensions: Vec<_> =
+                report.dimensions().map(|(name, value)| format!("{name}={value}")).collect();
+            let about = (report.operation(), report.shard(), report.stream(), report.worker());
+            assert_eq!(dimensions[0], format!("Operation={}", about.0));
+            let parts =
+                [about.1.map(ShardId::as_str), about.2.map(StreamId::name), about.3.map(WorkerId::as_str)];
+            assert_eq!(dimensions.len(), 1 + parts.iter().flatten().count());
+            self.0.lock().expect("not poisoned").extend(report.values().map(|value| {
+                let kind = if value.is_gauge { "gauge" } else { "amount" };
+                format!("{} {kind} {} {:?} {}", dimensions.join(","), value.name, value.unit, value.value)
+            }));
+        }
+    }
+
+    #[test]
+    fn a_sink_gets_every_value_at_once_and_says_what_it_is_about() {
+        let lines = Arc::new(Lines::default());
+        let metrics =
+            Metrics::new(&MetricsConfig::default(), "worker-1".into(), vec![Arc::clone(&lines) as _]);
+        let by_arn: StreamId =
+            "arn:aws:kinesis:eu-west-1:123456789012:stream/orders".parse().expect("an ARN");
+        let mut report = metrics.operation(Operation::ProcessTask).shard(&"shardId-0".into()).stream(&by_arn);
+        report.add(names::RECORDS_PROCESSED, 10_u32).add(names::MILLIS_BEHIND_LATEST, 7_i64);
+        drop(report);
+        metrics.operation(Operation::RenewAllLeases).add(names::CURRENT_LEASES, 3_u32);
+        let shard = "Operation=ProcessTask,ShardId=shardId-0,StreamId=orders";
+        assert_eq!(
+            *lines.0.lock().expect("not poisoned"),
+            [
+                format!("{shard} amount RecordsProcessed Count 10"),
+                format!("{shard} gauge MillisBehindLatest Milliseconds 7"),
+                "Operation=RenewAllLeases,WorkerIdentifier=worker-1 gauge CurrentLeases Count 3".to_owned(),
+            ]
+        );
     }
 
     #[test]

@@ -16,9 +16,13 @@ pub(crate) struct Metric {
 
 /// CloudWatch's units, as far as they are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Unit {
+#[non_exhaustive]
+pub enum Unit {
+    /// A number of things.
     Count,
+    /// Bytes.
     Bytes,
+    /// Milliseconds.
     Milliseconds,
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::aggregate::{Datum, Pending, batch_len};
-use super::{Dimensions, MetricsConfig, Sample, Sink};
+use super::{MetricsConfig, MetricsReport, MetricsSink};
 use crate::error::with_causes;
 use crate::runtime::Clock;
 
@@ -190,12 +190,12 @@ impl Buffer {
     }
 }
 
-impl Sink for Buffer {
-    fn record(&self, dimensions: &Dimensions, samples: &[Sample]) {
+impl MetricsSink for Buffer {
+    fn record(&self, report: &MetricsReport<'_>) {
         let now = self.clock.wall();
         let is_crowded = {
             let mut pending = self.pending();
-            pending.record(now, dimensions, samples);
+            pending.record(now, report.dimensions, report.samples);
             pending.len() >= self.crowded_at
         };
         if is_crowded {

@@ -2,12 +2,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::aggregate::StatisticSet;
-use super::{Dimensions, Metric, Sample, Sink};
+use super::{Dimensions, Metric, MetricsReport, MetricsSink, Sample};
 
 /// Keeps the metrics of a consumer for a test to read back, under the names that CloudWatch would get.
 /// Clones share what they keep, and several consumers may report to one.
 ///
-/// Given to the builder with [`metrics_recorder`](crate::ConsumerBuilder::metrics_recorder).
+/// Given to the builder with [`metrics_sink`](crate::ConsumerBuilder::metrics_sink).
 #[derive(Debug, Clone, Default)]
 pub struct MetricsRecorder(Arc<Mutex<BTreeMap<(Dimensions, Metric), StatisticSet>>>);
 
@@ -30,8 +30,9 @@ impl MetricsRecorder {
     }
 }
 
-impl Sink for MetricsRecorder {
-    fn record(&self, dimensions: &Dimensions, samples: &[Sample]) {
+impl MetricsSink for MetricsRecorder {
+    fn record(&self, report: &MetricsReport<'_>) {
+        let &MetricsReport { dimensions, samples } = report;
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for &Sample { metric, value } in samples {
             let new = StatisticSet::of(value);
