@@ -6,6 +6,7 @@ use crate::lease::{HeldError, StoreError, StoreErrorKind};
 
 /// What a caller can do about an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// AWS did not answer, or throttled: try again later.

@@ -24,7 +24,10 @@ const CAPACITY: usize = 4096;
 /// people; programs go by the variant and, where a failed request is behind it, by its [`ErrorKind`]:
 /// [`Unavailable`](ErrorKind::Unavailable) passes by itself, [`Invalid`](ErrorKind::Invalid) is to be fixed
 /// by somebody.
+///
+/// With the feature `serde`, an event is written as a map whose `event` is the name of the variant.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(tag = "event"))]
 #[non_exhaustive]
 pub enum Event {
     /// This worker took a lease; its processor will be initialized.
@@ -429,6 +432,29 @@ mod tests {
         drop(sink);
         assert_eq!(events.next().await, Some(Event::Missed { count: 3 }));
         assert_eq!(events.next().await, Some(Event::LeaseLost { lease: "shardId-0".into() }));
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn an_event_is_written_as_a_map_with_its_name() {
+        let event = Event::CheckpointFailed {
+            stream: "orders".parse().expect("a name"),
+            shard: "shardId-0".into(),
+            kind: ErrorKind::Unavailable,
+            reason: "throttled".into(),
+        };
+        assert_eq!(
+            serde_json::to_value(event).expect("written"),
+            serde_json::json!({
+                "event": "CheckpointFailed",
+                "stream": "orders",
+                "shard": "shardId-0",
+                "kind": "Unavailable",
+                "reason": "throttled",
+            })
+        );
+        let lost = serde_json::to_value(Event::LeadershipLost).expect("written");
+        assert_eq!(lost, serde_json::json!({ "event": "LeadershipLost" }));
     }
 
     #[tokio::test]

@@ -46,6 +46,7 @@ pub(super) struct Finished {
 
 /// Why a consumer stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum StopReason {
     /// [`ConsumerHandle::shutdown`] was called.
@@ -59,6 +60,7 @@ pub enum StopReason {
 
 /// How a consumer is doing, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Status {
     /// This worker.

@@ -13,6 +13,7 @@ use crate::planted::{Bug, planted};
 ///            └──────────────► ShuttingDown ◄── ShutdownRequested       Complete
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum ShardState {
     /// A parent shard has records that are not processed yet.

@@ -7,6 +7,7 @@ use crate::types::{Checkpoint, LeaseKey, ShardId, StreamId};
 
 /// How one shard is doing on this worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ShardStatus {
     /// The lease.

@@ -57,6 +57,7 @@ impl Problems {
 
 /// One of the streams of a consumer, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct StreamStatus {
     /// The stream.

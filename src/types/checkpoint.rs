@@ -2,6 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::SequenceNumber;
+use super::text::serialized_as_text;
 
 /// A position inside a shard: a record and, for a record that came out of a KPL aggregate, its index
 /// in it. Records that were not aggregated have sub-sequence number 0.
@@ -173,6 +174,9 @@ impl fmt::Display for Checkpoint {
         }
     }
 }
+
+serialized_as_text!(ExtendedSequenceNumber);
+serialized_as_text!(Checkpoint);
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::text::serialized_as_text;
+
 /// An inclusive range of partition-key hashes, which are unsigned 128-bit integers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HashKeyRange {
@@ -91,6 +93,8 @@ impl fmt::Display for HashKeyRange {
 fn parse_hash_key(text: &str) -> Option<u128> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
+
+serialized_as_text!(HashKeyRange);
 
 #[cfg(test)]
 mod tests {

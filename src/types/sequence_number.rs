@@ -1,6 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::text::serialized_as_text;
+
 /// Decimal digits that fit one limb of the conversions below: 10^19 < 2^64.
 const DIGITS_PER_CHUNK: usize = 19;
 const CHUNK: u64 = 10_u64.pow(19);
@@ -166,6 +168,8 @@ impl PartialEq<&str> for SequenceNumber {
         self == *other
     }
 }
+
+serialized_as_text!(SequenceNumber);
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 /// Where reading starts in a shard nobody has processed yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum StartStrategy {
     /// With the records that arrive from the application's first start on. That is one instant for the
     /// whole application: it is stored with the leases (attribute `latestSince`), so a worker that goes on

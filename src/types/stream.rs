@@ -2,6 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::text::serialized_as_text;
 use super::{LeaseKey, ShardId};
 
 /// A stream, given by its name, by its ARN, or by what it is called in the lease table of a consumer
@@ -18,6 +19,9 @@ use super::{LeaseKey, ShardId};
 /// assert_eq!(by_arn.account(), serialized.account());
 /// # Ok::<(), kinesis_consumer::ParseStreamError>(())
 /// ```
+///
+/// With the feature `serde` it is written as one of these texts: the last in multi-stream mode, else the ARN if it
+/// is known.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId {
     name: Arc<str>,
@@ -149,6 +153,9 @@ impl fmt::Display for StreamId {
         f.pad(self.serialized().unwrap_or(&self.name))
     }
 }
+
+// What the stream can be found again by: more than `Display`, which leaves the ARN out.
+serialized_as_text!(StreamId, |stream| stream.serialized().or(stream.arn()).unwrap_or(stream.name()));
 
 #[cfg(test)]
 mod tests {

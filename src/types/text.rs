@@ -23,6 +23,8 @@ macro_rules! used_as_text {
             }
         }
 
+        $crate::types::text::serialized_as_text!($name);
+
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(self.as_str())
@@ -37,4 +39,30 @@ macro_rules! used_as_text {
     };
 }
 
+/// With the feature `serde`, writes a type as the text that `Display` gives, or `$text` of it, and reads it with
+/// `FromStr`.
+macro_rules! serialized_as_text {
+    ($name:ident) => {
+        $crate::types::text::serialized_as_text!($name, |value| value);
+    };
+    ($name:ident, |$value:ident| $text:expr) => {
+        #[cfg(feature = "serde")]
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let $value = self;
+                serializer.collect_str($text)
+            }
+        }
+
+        #[cfg(feature = "serde")]
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+pub(crate) use serialized_as_text;
 pub(super) use used_as_text;
