@@ -1,12 +1,121 @@
-//! Reads Amazon Kinesis streams as a fleet: what the Kinesis Client Library (KCL) does for Java.
+//! A KCL-compatible Kinesis consumer library: a fleet of workers shares the shards of a stream through a
+//! DynamoDB table.
 //!
-//! Any number of workers share the shards of a stream through leases in a DynamoDB table. Each worker
-//! reads the shards it holds, takes KPL aggregates apart, hands records in order to a
-//! [`ShardRecordProcessor`], and stores checkpoints, so that every record is processed at least once
-//! across crashes, deploys and resharding. Workers of Java KCL 2.x can share the same lease table at
-//! the same time.
+//! ```no_run
+//! use async_trait::async_trait;
+//! use kinesis_consumer::{Checkpointer, Consumer, KinesisClientRecord, ShardRecordProcessor};
 //!
-//! # The data's way
+//! struct Printer {
+//!     checkpointer: Checkpointer,
+//! }
+//!
+//! #[async_trait]
+//! impl ShardRecordProcessor for Printer {
+//!     async fn process_records(&self, records: Vec<KinesisClientRecord>, _millis_behind_latest: i64) {
+//!         for record in &records {
+//!             println!("{}: {} bytes", record.record.partition_key, record.record.data.len());
+//!         }
+//!         // Everything that was delivered so far is done.
+//!         if let Err(error) = self.checkpointer.checkpoint_delivered().await {
+//!             eprintln!("{error:#}"); // the records are delivered again
+//!         }
+//!     }
+//!
+//!     async fn shard_ended(&self) {
+//!         if let Err(error) = self.checkpointer.end().await {
+//!             eprintln!("{error:#}");
+//!         }
+//!     }
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let consumer = Consumer::builder()
+//!         .stream("orders")
+//!         .application("order-printer")
+//!         .processor_factory(|checkpointer| Printer { checkpointer })
+//!         .aws_config(&aws_config::load_from_env().await)
+//!         .build()?;
+//!     let handle = consumer.start().await?;
+//!     handle.shutdown_on_signal().await?; // SIGTERM or Ctrl-C
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Run the same program on as many machines as you like. The workers of an application find each other
+//! through the lease table, which the first one creates. Each worker reads the shards it holds leases of,
+//! de-aggregates KPL records, passes records in order to a [`ShardRecordProcessor`], and stores checkpoints,
+//! so that every record is processed at least once across crashes, deploys and resharding. Workers of Java
+//! KCL 2.x and 3.x can share the lease table.
+//!
+//! - [`Consumer::builder`] takes the settings, [`ConsumerHandle`] controls a running consumer.
+//! - [`ShardRecordProcessor`] documents what a processor can rely on, [`Checkpointer`] how far it has got.
+//! - [`ConsumerHandle::status`] and [`Events`] report what goes on, [`MetricsConfig`] the metrics.
+//! - [`Error::kind`] says what to do about an error.
+//!
+//! # Tests without AWS
+//!
+//! The module `testing` (feature `test-util`) has a simulated stream; leases are kept in memory:
+//!
+//! ```
+//! # use async_trait::async_trait;
+//! # use kinesis_consumer::{Checkpointer, KinesisClientRecord, ShardRecordProcessor};
+//! # struct Printer { checkpointer: Checkpointer }
+//! # #[async_trait]
+//! # impl ShardRecordProcessor for Printer {
+//! #     async fn process_records(&self, _: Vec<KinesisClientRecord>, _: i64) {
+//! #         self.checkpointer.checkpoint_delivered().await.expect("stored");
+//! #     }
+//! #     async fn shard_ended(&self) {}
+//! # }
+//! # #[cfg(feature = "test-util")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use kinesis_consumer::lease::MemoryLeaseStore;
+//! use kinesis_consumer::testing::SimulatedKinesis;
+//! use kinesis_consumer::{Consumer, Event, ManagementConfig, StartStrategy};
+//!
+//! let kinesis = SimulatedKinesis::new();
+//! kinesis.create_stream("orders", 2)?;
+//! kinesis.put("orders", "customer-1", "a payload")?;
+//! let consumer = Consumer::builder()
+//!     .stream("orders")
+//!     .application("my-test")
+//!     .processor_factory(|checkpointer| Printer { checkpointer })
+//!     .stream_api(kinesis)
+//!     .lease_store(MemoryLeaseStore::default())
+//!     .management(ManagementConfig::default().with_start_strategy(StartStrategy::Oldest))
+//!     .build()?;
+//! let mut events = consumer.events();
+//! let handle = consumer.start().await?;
+//! while !matches!(events.next().await, Some(Event::Checkpointed { .. })) {}
+//! handle.shutdown().await?;
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "test-util"))]
+//! # fn main() {}
+//! ```
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `metrics` | every metric through the [`metrics`](https://docs.rs/metrics) facade, see [`MetricsConfig`] |
+//! | `serde` | `Serialize` for identifiers, positions, [`Status`] and [`Event`], `Deserialize` for all but [`Event`] |
+//! | `test-util` | the module `testing`: a simulated stream, record makers, a metrics recorder |
+//! | `local` | `test-util`, and `testing::LocalAws`: Kinesis, DynamoDB and CloudWatch endpoints on loopback |
+//! | `internals` | private parts for this crate's own tests and benches; outside semver |
+//!
+//! # Runtime
+//!
+//! A consumer runs on the tokio runtime it is started on; only lease renewal and coordination have a thread of
+//! their own, so that processors that block do not lose their leases. A panic of a processor restarts its shard
+//! from the last checkpoint. In a program built with `panic = "abort"` it ends the process instead, and other
+//! workers take its leases over after the failover time.
+//!
+//! # Data flow
 //!
 //! ```text
 //!  1 kinesis      which shards exist ──────────────┐
@@ -20,10 +129,8 @@
 //!  7 processor      │ your code
 //!  8 checkpoint     ▼ conditional writes to the lease row
 //! ```
-//!
-//! [`Consumer::builder`] is where to start; the module `testing` (feature `test-util`) has a stream to
-//! test against.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::disallowed_methods)]
 
 mod types;
