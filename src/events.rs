@@ -89,6 +89,7 @@ pub enum Event {
     #[non_exhaustive]
     LeaseUnreadable {
         /// The row and what is wrong with it.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
         row: Arc<str>,
     },
     /// The table has leases of a consumer of several streams, though this one was given a single one, or
@@ -131,6 +132,7 @@ pub enum Event {
         /// What can be done about it.
         kind: ErrorKind,
         /// Why.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
         reason: Arc<str>,
     },
     /// Every record of a shard was delivered and the processor accepted its end.
@@ -164,6 +166,7 @@ pub enum Event {
         /// What can be done about it.
         kind: ErrorKind,
         /// Why.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
         reason: Arc<str>,
     },
     /// The stream has the shard of a lease, but refuses its checkpoint: that is no sequence number of the
@@ -178,6 +181,7 @@ pub enum Event {
         /// Where it was to be read on.
         checkpoint: Checkpoint,
         /// What was refused, and what to do.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
         reason: Arc<str>,
     },
     /// The sequence numbers of a shard begin again before those that were read already, as if the stream
@@ -231,6 +235,7 @@ pub enum Event {
         /// The stream.
         stream: StreamId,
         /// What does not match, and what to do.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
         reason: Arc<str>,
     },
     /// Enhanced fan-out has failed for so long that the shard is polled from now on. Subscribing is
@@ -244,6 +249,7 @@ pub enum Event {
         /// What can be done about it.
         kind: ErrorKind,
         /// The last failure.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
         reason: Arc<str>,
     },
     /// Enhanced fan-out works again, and the shard is not polled any more.
@@ -266,6 +272,7 @@ pub enum Event {
         /// What can be done about it.
         kind: ErrorKind,
         /// Why.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
         reason: Arc<str>,
     },
     /// The lease table throttles this worker's writes: it has too little write capacity for the leases and
@@ -283,6 +290,7 @@ pub enum Event {
         /// How many leases this worker can keep at the present pace; `None` if that is not known yet.
         sustainable: Option<usize>,
         /// The write that was throttled, and what the service said.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
         reason: Arc<str>,
     },
     /// The lease table does not exist, as after somebody has deleted it. It is created again, if permissions
@@ -321,6 +329,12 @@ pub enum Event {
         /// Why.
         reason: StopReason,
     },
+}
+
+/// Without serde's feature `rc`, which every other user of serde would be built with, too.
+#[cfg(feature = "serde")]
+fn as_text<S: serde::Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
 }
 
 /// Where the parts of a consumer report what happened. Reporting never waits for a listener; without
@@ -375,7 +389,6 @@ impl EventSink {
 /// }
 /// ```
 #[derive(Debug)]
-#[must_use = "events that are not read are only counted"]
 pub struct Events(ReusableBoxFuture<'static, (Result<Event, RecvError>, broadcast::Receiver<Event>)>);
 
 /// The next event, and the receiver for those after it.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kinesis_consumer::internals::in_simulation;
 use kinesis_consumer::lease::{Fault, FaultHook, StoreErrorKind};
+use kinesis_consumer::testing::MetricsRecorder;
 use kinesis_consumer::{
     Checkpointer, ConsumerBuilder, ConsumerHandle, CoordinationConfig, CoordinationMode, ErrorKind, Event,
     Events, Health, KinesisClientRecord, ShardRecordProcessor, ShardRecordProcessorFactory, StopReason,
@@ -445,7 +446,8 @@ async fn a_failure_has_the_same_kind_at_the_start_and_at_a_checkpoint() {
         assert_eq!(error.kind(), expected, "{error}");
 
         let processors = Kinds::default();
-        let _a = start(world.worker_with("a", processors.clone()).lease_store(table("UpdateLease"))).await;
+        let a = start(world.worker_with("a", processors.clone()).lease_store(table("UpdateLease"))).await;
+        let (events, _listening) = collect(a.events());
         world.put(1);
         let met = || processors.0.lock().expect("not poisoned").clone();
         until(MINUTE, || !met().is_empty(), || format!("{kind:?}")).await;
@@ -453,6 +455,15 @@ async fn a_failure_has_the_same_kind_at_the_start_and_at_a_checkpoint() {
         // A table that throttles everything for the failover time costs the lease, too.
         let is_lost = kind == StoreErrorKind::Throttled && met == BTreeSet::from([ErrorKind::LeaseLost]);
         assert!(is_lost || met == BTreeSet::from([expected]), "{kind:?}: {met:?}");
+        let in_events = || {
+            let events = events.lock().expect("not poisoned");
+            let kinds = events.iter().filter_map(|event| match event {
+                Event::CheckpointFailed { kind, .. } => Some(*kind),
+                _ => None,
+            });
+            kinds.collect::<BTreeSet<_>>()
+        };
+        until(MINUTE, || in_events() == met, || format!("{kind:?}: {:?}", in_events())).await;
     }
 }
 
@@ -480,6 +491,22 @@ async fn a_stream_that_is_being_created_is_waited_for() {
         let error = none.build().expect("valid settings").start().await.expect_err("there is none");
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_go_to_every_sink_of_the_builder() {
+    let world = World::new(1);
+    let sinks = [MetricsRecorder::default(), MetricsRecorder::default()];
+    let worker = world.worker("a", Habit::CheckpointEveryBatch);
+    let worker = worker.metrics_sink(sinks[0].clone()).metrics_sink(Arc::new(sinks[1].clone()));
+    let a = start(worker).await;
+    world.put(16);
+    world.all_heard_within(FAILOVER).await;
+    a.shutdown().await.expect("processors return");
+    for sink in sinks {
+        let shard = [("Operation", "ProcessTask"), ("ShardId", "shardId-000000000000")];
+        assert_eq!(sink.read("RecordsProcessed", &shard).map(|read| read.sum), Some(16.0));
     }
 }
 
