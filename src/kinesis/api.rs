@@ -127,7 +127,7 @@ impl<T: StreamApi + ?Sized> StreamApi for Arc<T> {
         &self,
         stream_arn: &str,
         name: &str,
-    ) -> Result<ConsumerDescription, StreamError> {
+    ) -> Result<StreamConsumerDescription, StreamError> {
         (**self).describe_consumer(stream_arn, name).await
     }
 
@@ -135,7 +135,7 @@ impl<T: StreamApi + ?Sized> StreamApi for Arc<T> {
         &self,
         stream_arn: &str,
         name: &str,
-    ) -> Result<ConsumerDescription, StreamError> {
+    ) -> Result<StreamConsumerDescription, StreamError> {
         (**self).register_consumer(stream_arn, name).await
     }
 

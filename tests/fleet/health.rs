@@ -498,11 +498,11 @@ async fn a_stream_that_is_being_created_is_waited_for() {
 async fn metrics_go_to_every_sink_of_the_builder() {
     let world = World::new(1);
     let sinks = [MetricsRecorder::default(), MetricsRecorder::default()];
-    let worker = world.worker("a", Habit::CheckpointEveryBatch);
+    let worker = world.worker("a", CheckpointPolicy::EveryBatch);
     let worker = worker.metrics_sink(sinks[0].clone()).metrics_sink(Arc::new(sinks[1].clone()));
     let a = start(worker).await;
     world.put(16);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     a.shutdown().await.expect("processors return");
     for sink in sinks {
         let shard = [("Operation", "ProcessTask"), ("ShardId", "shardId-000000000000")];
@@ -515,7 +515,7 @@ fn a_start_on_a_runtime_without_timers_is_an_error() {
     let runtime = |builder: &mut tokio::runtime::Builder| builder.build().expect("a runtime");
     let timed = runtime(tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true));
     let world = timed.block_on(async { World::new(1) });
-    let consumer = world.worker("a", Habit::NeverCheckpoint).build().expect("valid settings");
+    let consumer = world.worker("a", CheckpointPolicy::Never).build().expect("valid settings");
     let error = runtime(&mut tokio::runtime::Builder::new_current_thread())
         .block_on(consumer.start())
         .expect_err("there are no timers");
