@@ -188,3 +188,7 @@ impl fmt::Debug for FanOutRegistration {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "registration_test.rs"]
+mod tests;

@@ -146,6 +146,20 @@ async fn a_throttled_write_is_tried_again_for_the_failover_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_that_will_never_succeed_is_sent_once_and_fails_at_once() {
+    use StoreErrorKind::{Denied, Malformed, TableMissing, Unsuitable};
+    for kind in [Denied, Malformed, TableMissing, Unsuitable] {
+        let fixture = fixture(vec![Fault::refused(kind); 10]).await;
+        let since = fixture.clock.now();
+        let outcome = fixture.held.checkpoint(&at(5)).await;
+        assert!(matches!(&outcome, Err(HeldError::Store(error)) if error.kind() == kind), "{outcome:?}");
+        assert_eq!(fixture.clock.now(), since, "{kind:?}");
+        assert_eq!(fixture.faults.lock().unwrap().len(), 9, "{kind:?}: one request");
+        assert!(fixture.held.is_valid(), "{kind:?}: the lease is held on");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_checkpoint_that_others_keep_waiting_fails_after_the_failover_time() {
     let throttled = Fault::refused(StoreErrorKind::Throttled);
     let fixture = fixture(vec![throttled; 1000]).await;

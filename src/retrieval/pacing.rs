@@ -229,6 +229,18 @@ mod tests {
     }
 
     #[test]
+    fn only_a_denied_request_waits_for_somebody_to_fix_it() {
+        use StreamErrorKind::{Denied, ExpiredIterator, InUse, Malformed, NotFound, Throttled, Unavailable};
+        for seed in 0..50 {
+            let first = |kind| Backoff::after(kind).delay(1, &mut fastrand::Rng::with_seed(seed)).as_millis();
+            assert!((5_000..=10_000).contains(&first(Denied)), "{}", first(Denied));
+            for kind in [ExpiredIterator, InUse, Malformed, NotFound, Throttled, Unavailable] {
+                assert!((100..=200).contains(&first(kind)), "{kind:?}: {}", first(kind));
+            }
+        }
+    }
+
+    #[test]
     fn a_back_off_does_not_shorten_what_the_budgets_ask_for() {
         let mut pacer = Pacer::new(&RetrievalConfig::default());
         pacer.read_started(at(0));

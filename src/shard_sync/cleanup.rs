@@ -112,6 +112,14 @@ mod tests {
     }
 
     #[test]
+    fn a_child_that_nobody_has_read_keeps_the_row_wherever_it_is_to_start() {
+        for unread in [Checkpoint::TrimHorizon, Checkpoint::AtTimestamp] {
+            assert!(plan(&split(Checkpoint::ShardEnd, at(1), unread.clone())).is_empty(), "{unread}");
+            assert!(plan(&split(Checkpoint::ShardEnd, unread.clone(), at(2))).is_empty(), "{unread}");
+        }
+    }
+
+    #[test]
     fn recorded_children_count_even_before_they_have_leases() {
         let [mut parent, child, _] = split(Checkpoint::ShardEnd, at(1), at(2));
         parent.children = BTreeSet::from(["1".into(), "2".into()]);

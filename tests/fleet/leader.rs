@@ -1,8 +1,9 @@
 //! Fleets with a leader, and fleets that migrate to one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use kinesis_consumer::lease::{Attribute, Item, Lease, LeaseStore, LeaseWrite, WriteOutcome};
+use kinesis_consumer::lease::{Attribute, Fault, Item, Lease, LeaseStore, LeaseWrite, WriteOutcome};
 use kinesis_consumer::{
     AssignmentStrategy, Checkpoint, ConsumerBuilder, ConsumerHandle, CoordinationConfig, CoordinationMode,
 };
@@ -204,13 +205,43 @@ async fn assign_all(world: &World, worker: &str) {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn rows_of_shards_it_has_ended_are_deleted_by_a_worker_that_another_leads() {
-    let world = World::new(2);
+/// The row of the leader's lock as a worker of Java's puts it, good for a day.
+fn lock_of_java() -> Item {
     let lock = [("leaseKey", "Leader"), ("ownerName", "java"), ("leaseDuration", "86400000")];
     let version = [("recordVersionNumber", "1"), ("entityType", "LEADER")];
     let text = |(name, text): (&str, &str)| (name.to_owned(), Attribute::S(text.to_owned()));
-    world.table.insert_item(lock.into_iter().chain(version).map(text).collect());
+    lock.into_iter().chain(version).map(text).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_loses_the_lock_while_it_scans_assigns_nothing() {
+    for loses_the_lock in [false, true] {
+        let world = World::new(2);
+        for shard in world.kinesis.shards(STREAM).expect("a stream") {
+            let mut lease = Lease::new(shard.id.as_str(), Checkpoint::TrimHorizon);
+            lease.hash_key_range = Some(shard.hash_key_range);
+            world.table.create(&lease).await.expect("created");
+        }
+        // Longer than it is from one heartbeat to the next, and shorter than the lock is good for.
+        let slow = world.unreliable_table(Arc::new(|operation, _| match operation {
+            "ListLeases" => Fault::default().delayed(Duration::from_secs(8), Duration::ZERO),
+            _ => Fault::default(),
+        }));
+        let _a = start(worker(&world, "a").lease_store(slow)).await;
+        until(FAILOVER, || leader(&world) == "a", || leader(&world)).await;
+        if loses_the_lock {
+            world.table.insert_item(lock_of_java());
+        }
+        tokio::time::sleep(FAILOVER * 2).await;
+        let expected = if loses_the_lock { ("java", 0) } else { ("a", 2) };
+        assert_eq!((leader(&world).as_str(), count(&world, "a")), expected, "{:?}", world.owners());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_of_shards_it_has_ended_are_deleted_by_a_worker_that_another_leads() {
+    let world = World::new(2);
+    world.table.insert_item(lock_of_java());
     for shard in world.kinesis.shards(STREAM).expect("it is there") {
         let mut lease = Lease::new(shard.id.as_str(), Checkpoint::TrimHorizon);
         lease.hash_key_range = Some(shard.hash_key_range);

@@ -8,6 +8,7 @@ mod leader;
 mod processors;
 mod refusals;
 mod resharding;
+mod status;
 mod streams;
 mod throttled_table;
 mod throughput;

@@ -165,6 +165,48 @@ async fn a_panic_in_initialize_is_retried() {
     assert_eq!(tries.load(Ordering::Relaxed), 4);
 }
 
+/// The pauses between calls of a processor that panics this many times, and then in each call after one that
+/// succeeded.
+#[tokio::test(start_paused = true)]
+async fn pauses_after_panics_double_up_to_half_a_minute_until_a_batch_is_processed() {
+    const PANICS: usize = 8;
+    let world = World::new(1);
+    world.put(1);
+    let calls: Seen<tokio::time::Instant> = Arc::default();
+    let script = {
+        let calls = Arc::clone(&calls);
+        Scripted::new(move |told, _| {
+            let calls = Arc::clone(&calls);
+            async move {
+                if let Told::Records(_) = told {
+                    see(&calls, tokio::time::Instant::now());
+                    let count = seen(&calls).len();
+                    if count <= PANICS || count == PANICS + 2 {
+                        panic_quietly();
+                    }
+                }
+            }
+        })
+    };
+    let _handle = start(world.worker_with("a", script)).await;
+    let minutes = Duration::from_secs(180);
+    until(minutes, || seen(&calls).len() == PANICS + 1, || format!("{:?}", seen(&calls))).await;
+    // One more batch, whose first call panics.
+    world.put(1);
+    until(minutes, || seen(&calls).len() == PANICS + 3, || format!("{:?}", seen(&calls))).await;
+    let mut pauses: Vec<Duration> = seen(&calls).windows(2).map(|pair| pair[1] - pair[0]).collect();
+    // The one in which the second record was waited for.
+    pauses.remove(PANICS);
+    let first = CoordinationConfig::default().task_backoff_time;
+    let doubled = (0..PANICS as u32).map(|failures| first * 2_u32.pow(failures));
+    let expected = doubled.chain([first]).map(|pause| pause.min(Duration::from_secs(30)));
+    for (pause, expected) in pauses.iter().zip(expected) {
+        // Reading begins anew, which takes a moment.
+        let is_right = *pause >= expected && *pause < expected + Duration::from_millis(250);
+        assert!(is_right, "{pause:?} instead of {expected:?}: {pauses:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_checkpointer_of_a_processor_that_panicked_is_closed() {
     let world = World::new(1);

@@ -212,6 +212,27 @@ mod tests {
     }
 
     #[test]
+    fn the_history_keeps_the_last_ten_states_newest_first() {
+        let mut row: Option<Item> = None;
+        for number in 0..30_u64 {
+            let version = if number % 2 == 0 { UpgradeFrom2x } else { V2x };
+            let previous = row.clone().map(|row| MigrationState::from_item(row).unwrap());
+            let write = store(previous.as_ref(), version, &"wA".into(), number);
+            row = row_after(&write, row.as_ref()).unwrap();
+            let Some(Attribute::L(history)) = row.as_ref().unwrap().get("h") else { panic!("no history") };
+            let written: Vec<_> = history
+                .iter()
+                .map(|entry| match entry {
+                    Attribute::M(entry) => entry.get("mts").cloned().expect("when it was written"),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            let expected = (0..number).rev().take(10).map(|earlier| Attribute::N(earlier.to_string()));
+            assert_eq!(written, expected.collect::<Vec<_>>(), "after write {number}");
+        }
+    }
+
+    #[test]
     fn an_unknown_version_is_told() {
         let row = Item::from([("cv".to_owned(), text("CLIENT_VERSION_4X"))]);
         assert!(MigrationState::from_item(row).unwrap_err().contains("CLIENT_VERSION_4X"));
