@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "the one place that reads clocks and sets timers")]
+
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
@@ -46,7 +48,6 @@ impl Clock {
     }
 
     /// The current wall-clock time.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     pub(crate) fn wall(&self) -> SystemTime {
         match self.wall {
             Wall::System => SystemTime::now(),
@@ -56,7 +57,6 @@ impl Clock {
     }
 
     /// Waits for `duration` by this clock.
-    #[expect(clippy::disallowed_methods, reason = "the one place that sets timers")]
     pub(crate) async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration.div_f64(self.rate)).await;
     }
