@@ -3,18 +3,23 @@ verify: format-check clippy test doc deny msrv
 
 # Formats, and lets the linter mend what it can.
 fix:
-    cargo fmt
-    cargo clippy --all-targets --all-features --fix --allow-dirty --allow-staged
+    cargo fmt --all
+    cargo clippy --workspace --all-targets --all-features --fix --allow-dirty --allow-staged
 
 format-check:
-    cargo fmt --check
+    cargo fmt --all --check
 
 clippy:
-    cargo clippy --all-targets --all-features -- -D warnings
+    cargo clippy --workspace --all-targets --all-features -- -D warnings
     cargo clippy -- -D warnings
 
 test:
     cargo test
+
+# The library with its default features, as another crate uses it.
+test-default-features:
+    cargo build --example local_aws
+    LOCAL_AWS="$PWD/target/debug/examples/local_aws" cargo test -p default-features -- --include-ignored
 
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
@@ -33,7 +38,7 @@ sim seeds="100" from="0":
 
 # Replays one seed and prints everything that happened.
 sim-seed seed:
-    SIM_SEED={{seed}} cargo test --test simulation one_seed -- --nocapture
+    SIM_SEED={{seed}} cargo test --test simulation one_seed -- --ignored --nocapture
 
 # Hunts every planted bug from seed `from` on.
 sim-planted from="0":
@@ -55,9 +60,13 @@ bench-deaggregate:
 bench-assignment:
     cargo bench --bench assignment
 
+# What a consumer costs against a bare SDK loop: throughput, latency, memory, idle leases.
+bench-pipeline:
+    cargo bench -p consumer-benches --bench pipeline
+
 # From an empty table, and from a shutdown, to the first record.
 bench-handover:
-    cargo bench --bench handover
+    cargo bench -p consumer-benches --bench handover
 
 # Whole workers on paused time.
 fleet:

@@ -2,7 +2,7 @@
 //!
 //! - `SIM_SEEDS=1000 cargo test --test simulation seeds` runs that many seeds, from
 //!   `SIM_FROM` on (0 by default).
-//! - `SIM_SEED=7 cargo test --test simulation one_seed -- --nocapture` replays one and
+//! - `SIM_SEED=7 cargo test --test simulation one_seed -- --ignored --nocapture` replays one and
 //!   prints everything that happened.
 
 #![expect(dead_code, reason = "some details are kept for the event log and for later invariants")]
@@ -48,7 +48,7 @@ fn simulate(seed: u64) -> (History, Vec<Violation>) {
 }
 
 fn replay_command(seed: u64) -> String {
-    format!("SIM_SEED={seed} cargo test --test simulation one_seed -- --nocapture")
+    format!("SIM_SEED={seed} cargo test --test simulation one_seed -- --ignored --nocapture")
 }
 
 #[test]
@@ -93,8 +93,9 @@ fn seeds() {
 }
 
 #[test]
+#[ignore = "replays the seed in SIM_SEED"]
 fn one_seed() {
-    let Some(seed) = number("SIM_SEED") else { return };
+    let seed = number("SIM_SEED").expect("SIM_SEED is the seed to replay");
     // With RUST_LOG, also prints the log of the workers.
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     tracing_subscriber::fmt().with_env_filter(filter).without_time().init();
