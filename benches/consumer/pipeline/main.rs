@@ -1,6 +1,6 @@
 //! What the consumer adds to a bare SDK loop, over the local endpoints and through real SDK clients.
 //!
-//! `cargo bench --bench pipeline` runs everything; `-- throughput`, `-- latency`, `-- memory` or
+//! `cargo bench -p consumer-benches --bench pipeline` runs everything; `-- throughput`, `-- latency`, `-- memory` or
 //! `-- idle` one part, and `-- throughput --shards 8 --corpus kpl` less of it. Throughput is measured
 //! in this process, with the endpoints in it and no socket between them and Kinesis clients; memory
 //! and idle cost in a process of their own, with the endpoints in another.

@@ -1,7 +1,7 @@
 //! How long a stream stands still: from an empty table to the first record, and from a graceful shutdown
 //! to the first record on another worker. Over the local endpoints, through real SDK clients.
 //!
-//! `cargo bench --bench handover` prints the median and the extremes of some runs in milliseconds.
+//! `cargo bench -p consumer-benches --bench handover` prints the median and the extremes of some runs in milliseconds.
 
 #![expect(clippy::print_stdout, reason = "a benchmark")]
 

@@ -1,0 +1,1 @@
+//! Tests of kinesis-consumer with its default features, from outside: see `tests/`.
