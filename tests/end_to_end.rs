@@ -179,7 +179,7 @@ async fn fan_out_delivers_through_a_split_a_broken_connection_and_a_second_worke
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_permission_to_subscribe_shards_are_polled_and_it_is_told() {
+async fn without_permission_to_subscribe_shards_are_polled_and_it_is_reported() {
     let (local, counting) = (local(2).await, Counting::default());
     put(&local, 0..100);
     let denied = HttpFault::Error { status: 400, code: "AccessDeniedException".into() };

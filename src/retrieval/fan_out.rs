@@ -90,7 +90,7 @@ struct Subscriber<'a> {
     /// polling at once.
     has_fallen_back: bool,
     /// Whether the last failed request named a position.
-    has_asked: bool,
+    named_position: bool,
     inquiry: Inquiry,
 }
 
@@ -118,7 +118,7 @@ impl<'a> Subscriber<'a> {
             pacer: SubscriptionPacer::default(),
             event_cost: 0,
             has_fallen_back: false,
-            has_asked: false,
+            named_position: false,
             inquiry: Inquiry::default(),
         }
     }
@@ -159,7 +159,7 @@ impl<'a> Subscriber<'a> {
             let now = self.spec.clock.now();
             let retry_in = self.pacer.failed(now, backoff, &mut self.rng);
             let failures = self.pacer.failures();
-            let at_checkpoint = self.has_asked && !position.is_fetched();
+            let at_checkpoint = self.named_position && !position.is_fetched();
             if let Some(refusal) = &refusal {
                 self.spec.observer.observe(FetchEvent::Refused { refusal, failures, retry_in });
             }
@@ -176,7 +176,7 @@ impl<'a> Subscriber<'a> {
     /// Diagnoses a failure that may concern the shard or the position rather than the consumer.
     async fn inquire(&mut self, error: &StreamError, position: &Position) -> Finding {
         match error.kind() {
-            StreamErrorKind::InvalidArgument if !self.has_asked => Finding::Unexplained,
+            StreamErrorKind::InvalidArgument if !self.named_position => Finding::Unexplained,
             kind if is_refusal(error) => self.inquiry.refused(self.spec, position, kind).await,
             _ => Finding::Unexplained,
         }
@@ -192,9 +192,9 @@ impl<'a> Subscriber<'a> {
         &mut self,
         position: &Position,
     ) -> Result<(Box<dyn Subscription>, SystemTime), StreamError> {
-        self.has_asked = false;
+        self.named_position = false;
         let consumer = self.consumer().await?;
-        self.has_asked = true;
+        self.named_position = true;
         let sent = self.spec.clock.wall();
         let subscribed = match self.request(&consumer, &position.next_iterator()).await {
             Err(error) if error.kind() == StreamErrorKind::InvalidArgument => match position.alternative() {
@@ -210,7 +210,7 @@ impl<'a> Subscriber<'a> {
             self.fan_out.registration.forget(&consumer).await;
         }
         let subscription = subscribed?;
-        self.has_asked = false;
+        self.named_position = false;
         Ok((subscription, sent))
     }
 
@@ -319,7 +319,7 @@ impl<'a> Subscriber<'a> {
         }
         self.event_cost = cost(&records);
         self.pacer.event_arrived();
-        self.inquiry.answered(self.spec, position, &records, is_end);
+        self.inquiry.accepted(self.spec, position, &records, is_end);
         if std::mem::take(&mut self.has_fallen_back) {
             self.spec.observer.observe(FetchEvent::ReturnedToFanOut);
         }

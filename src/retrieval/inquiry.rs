@@ -28,7 +28,7 @@ pub(super) struct Inquiry {
     /// Whether the last records were at or before those already read.
     is_below: bool,
     /// Whether the shards were listed because sequence numbers restarted.
-    has_asked: bool,
+    has_listed: bool,
 }
 
 /// What to do about a refusal.
@@ -45,7 +45,7 @@ pub(super) enum Finding {
 impl Inquiry {
     /// A page was accepted: these records, perhaps none, from `position`. `is_end` says whether it is
     /// the last of the shard.
-    pub(super) fn answered(
+    pub(super) fn accepted(
         &mut self,
         spec: &RetrievalSpec,
         position: &Position,
@@ -80,11 +80,11 @@ impl Inquiry {
     ) -> Option<ReadOutcome> {
         let is_wanted = spec.config.on_refused_checkpoint == OnRefusedCheckpoint::ReadFromOldest
             || spec.on_recreated_stream == OnRecreatedStream::StartOver;
-        if !self.is_below || !is_wanted || self.has_asked {
+        if !self.is_below || !is_wanted || self.has_listed {
             return None;
         }
         let shards = list(spec).await?;
-        self.has_asked = true;
+        self.has_listed = true;
         judge_restart(position, &spec.lease, &spec.stream, &shards)?;
         fresh(spec, Some(&shards)).map(|fresh| ReadOutcome::StartOver(Box::new(fresh)))
     }

@@ -178,7 +178,7 @@ impl<'a> Poller<'a> {
         }
 
         self.pacer.page_read(now, summary);
-        self.inquiry.answered(self.spec, &self.position, &records, next_iterator.is_none());
+        self.inquiry.accepted(self.spec, &self.position, &records, next_iterator.is_none());
         match records.last() {
             Some(last) => self.position.advance(&last.sequence_number),
             None if is_at_tip => self.position.nothing_until(asked),

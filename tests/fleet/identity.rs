@@ -52,7 +52,7 @@ async fn drain(events: &mut Events) -> Vec<Event> {
 }
 
 /// The records delivered to `worker`, including duplicates: key and number.
-fn heard_by(world: &World, worker: &str) -> Vec<(String, u64)> {
+fn delivered_to(world: &World, worker: &str) -> Vec<(String, u64)> {
     let of_worker = world.log().into_iter().filter(|entry| entry.worker == worker);
     let record = |observed| match observed {
         Observed::Record { key, text, .. } => Some((key, text.parse().expect("a number"))),
@@ -170,10 +170,15 @@ async fn latest_is_one_instant_across_a_crash() {
         world.put(32);
         tokio::time::sleep(3 * FAILOVER).await;
         let _b = start(worker("b", CheckpointPolicy::EveryBatch)).await;
-        until(5 * MINUTE, || heard_by(&world, "b").len() >= 64, || format!("{:?}", world.missing())).await;
+        until(5 * MINUTE, || delivered_to(&world, "b").len() >= 64, || format!("{:?}", world.missing()))
+            .await;
         tokio::time::sleep(MINUTE).await;
         assert_eq!(world.missing(), before, "what was written before the application started is not read");
-        assert_eq!(heard_by(&world, "b").len(), 64, "what was delivered and not checkpointed comes again");
+        assert_eq!(
+            delivered_to(&world, "b").len(),
+            64,
+            "what was delivered and not checkpointed comes again"
+        );
     }
 }
 
@@ -190,7 +195,7 @@ async fn latest_is_the_same_instant_after_a_steal_before_the_first_checkpoint() 
     until(5 * MINUTE, shares, || format!("{:?}", world.owners())).await;
     world.put(64);
     world.all_delivered_within(FAILOVER * 2).await;
-    let again = heard_by(&world, "b").iter().filter(|(_, number)| *number < 4).count();
+    let again = delivered_to(&world, "b").iter().filter(|(_, number)| *number < 4).count();
     assert!(again > 0, "what a had processed of these shards without a checkpoint comes again");
 }
 
@@ -237,7 +242,12 @@ async fn the_instant_is_stored_when_a_lease_is_first_acquired() {
     world.put(16);
     tokio::time::sleep(3 * FAILOVER).await;
     let _b = start(at_latest(world.worker("b", CheckpointPolicy::EveryBatch))).await;
-    until(5 * MINUTE, || heard_by(&world, "b").len() == 32, || format!("{:?}", heard_by(&world, "b"))).await;
+    until(
+        5 * MINUTE,
+        || delivered_to(&world, "b").len() == 32,
+        || format!("{:?}", delivered_to(&world, "b")),
+    )
+    .await;
     world.all_stored_within(FAILOVER).await;
     assert_eq!(world.leases()[0].latest_since, None, "a checkpoint says more");
 }

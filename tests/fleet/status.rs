@@ -39,6 +39,10 @@ async fn a_shard_is_behind_until_its_last_record_was_processed() {
             0 => Duration::ZERO..=Duration::ZERO,
             left => APART * left..=APART * (left + 1) + FAILOVER,
         };
-        assert!(behind(&handle).is_some_and(|time| range.contains(&time)), "{records}: {:?}", behind(&handle));
+        assert!(
+            behind(&handle).is_some_and(|time| range.contains(&time)),
+            "{records}: {:?}",
+            behind(&handle)
+        );
     }
 }

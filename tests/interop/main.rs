@@ -37,7 +37,9 @@ async fn main() -> ExitCode {
     if !std::env::args().nth(1).is_some_and(|command| command == "run" || command == "worker") {
         // As the test harness shows what it did not run.
         println!("\nrunning 1 test");
-        println!("test fleets_of_java_and_rust_workers ... ignored, needs a JDK and Maven: tests/interop/run");
+        println!(
+            "test fleets_of_java_and_rust_workers ... ignored, needs a JDK and Maven: tests/interop/run"
+        );
         println!("\ntest result: ok. 0 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out\n");
         return ExitCode::SUCCESS;
     }

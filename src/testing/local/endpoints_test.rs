@@ -188,7 +188,7 @@ async fn a_refusal_names_the_operation() {
 }
 
 #[tokio::test]
-async fn nonsense_is_refused() {
+async fn invalid_requests_are_refused() {
     let local = LocalAws::start().await.unwrap();
     let target = ("x-amz-target", "Kinesis_20131202.ListShards");
     let gzip = ("content-encoding", "gzip");

@@ -39,7 +39,10 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// Reads what `put` writes with one consumer, and what it writes next with another that goes on.
-async fn hands_over(builder: impl Fn(&Counting) -> ConsumerBuilder, put: impl AsyncFn(std::ops::Range<usize>)) {
+async fn hands_over(
+    builder: impl Fn(&Counting) -> ConsumerBuilder,
+    put: impl AsyncFn(std::ops::Range<usize>),
+) {
     for part in [0..100, 100..200] {
         put(part.clone()).await;
         let counting = Counting::default();
