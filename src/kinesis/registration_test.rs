@@ -5,14 +5,14 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::kinesis::{
-    ConsumerDescription, IteratorPosition, RecordsPage, ShardIterator, ShardPage, ShardPageRequest,
+    IteratorPosition, RecordsPage, ShardIterator, ShardPage, ShardPageRequest, StreamConsumerDescription,
     StreamDescription,
 };
 use crate::types::ShardId;
 
 const ARN: &str = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders";
 
-type Answers = std::sync::Mutex<VecDeque<Result<ConsumerDescription, StreamErrorKind>>>;
+type Answers = std::sync::Mutex<VecDeque<Result<StreamConsumerDescription, StreamErrorKind>>>;
 
 /// Answers with what it was given, in that order, and then no more.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ struct Script {
     registered: Answers,
 }
 
-fn next(answers: &Answers, operation: &'static str) -> Result<ConsumerDescription, StreamError> {
+fn next(answers: &Answers, operation: &'static str) -> Result<StreamConsumerDescription, StreamError> {
     let answer = answers.lock().unwrap().pop_front().unwrap_or_else(|| panic!("{operation}: no answer left"));
     answer.map_err(|kind| StreamError::new(kind, operation, "the consumer"))
 }
@@ -49,19 +49,27 @@ impl StreamApi for Script {
         panic!("not asked for")
     }
 
-    async fn describe_consumer(&self, stream: &str, name: &str) -> Result<ConsumerDescription, StreamError> {
+    async fn describe_consumer(
+        &self,
+        stream: &str,
+        name: &str,
+    ) -> Result<StreamConsumerDescription, StreamError> {
         assert_eq!((stream, name), (ARN, "fraud"));
         next(&self.described, "DescribeStreamConsumer")
     }
 
-    async fn register_consumer(&self, stream: &str, name: &str) -> Result<ConsumerDescription, StreamError> {
+    async fn register_consumer(
+        &self,
+        stream: &str,
+        name: &str,
+    ) -> Result<StreamConsumerDescription, StreamError> {
         assert_eq!((stream, name), (ARN, "fraud"));
         next(&self.registered, "RegisterStreamConsumer")
     }
 }
 
-fn is(arn: &str, status: ConsumerStatus) -> Result<ConsumerDescription, StreamErrorKind> {
-    Ok(ConsumerDescription::new(arn, status))
+fn is(arn: &str, status: StreamConsumerStatus) -> Result<StreamConsumerDescription, StreamErrorKind> {
+    Ok(StreamConsumerDescription::new(arn, status))
 }
 
 struct Fixture {
@@ -71,8 +79,8 @@ struct Fixture {
 }
 
 fn fixture(
-    described: impl IntoIterator<Item = Result<ConsumerDescription, StreamErrorKind>>,
-    registered: impl IntoIterator<Item = Result<ConsumerDescription, StreamErrorKind>>,
+    described: impl IntoIterator<Item = Result<StreamConsumerDescription, StreamErrorKind>>,
+    registered: impl IntoIterator<Item = Result<StreamConsumerDescription, StreamErrorKind>>,
 ) -> Fixture {
     let script = Arc::new(Script {
         described: Answers::new(described.into_iter().collect()),
@@ -94,7 +102,7 @@ impl Fixture {
     }
 }
 
-use ConsumerStatus::{Active, Creating, Deleting};
+use StreamConsumerStatus::{Active, Creating, Deleting};
 use StreamErrorKind::{Denied, InUse, NotFound, Throttled, Unavailable};
 
 #[tokio::test(start_paused = true)]

@@ -175,10 +175,10 @@ async fn pauses_after_panics_double_up_to_half_a_minute_until_a_batch_is_process
     let calls: Seen<tokio::time::Instant> = Arc::default();
     let script = {
         let calls = Arc::clone(&calls);
-        Scripted::new(move |told, _| {
+        Scripted::new(move |callback, _| {
             let calls = Arc::clone(&calls);
             async move {
-                if let Told::Records(_) = told {
+                if let Callback::Records(_) = callback {
                     see(&calls, tokio::time::Instant::now());
                     let count = seen(&calls).len();
                     if count <= PANICS || count == PANICS + 2 {
@@ -197,7 +197,7 @@ async fn pauses_after_panics_double_up_to_half_a_minute_until_a_batch_is_process
     let mut pauses: Vec<Duration> = seen(&calls).windows(2).map(|pair| pair[1] - pair[0]).collect();
     // The one in which the second record was waited for.
     pauses.remove(PANICS);
-    let first = CoordinationConfig::default().task_backoff_time;
+    let first = LifecycleConfig::default().task_backoff_time;
     let doubled = (0..PANICS as u32).map(|failures| first * 2_u32.pow(failures));
     let expected = doubled.chain([first]).map(|pause| pause.min(Duration::from_secs(30)));
     for (pause, expected) in pauses.iter().zip(expected) {

@@ -137,11 +137,11 @@ async fn with_one_lease() -> (World, [ShardId; 2]) {
 async fn a_merged_shard_does_not_wait_for_a_parent_that_the_service_has_forgotten() {
     let (world, [known, forgotten]) = with_one_lease().await;
     let stream = Forgetful { stream: world.kinesis.clone(), forgotten: forgotten.clone() };
-    let _a = start(world.worker("a", Habit::CheckpointEveryBatch).stream_api(Arc::new(stream))).await;
+    let _a = start(world.worker("a", CheckpointPolicy::EveryBatch).stream_api(Arc::new(stream))).await;
     until(FAILOVER, || world.owners().get("a") == Some(&1), || format!("{:?}", world.leases())).await;
     world.kinesis.merge(STREAM, &known, &forgotten).expect("merge");
     world.put(32);
-    world.all_heard_within(FAILOVER).await;
+    world.all_delivered_within(FAILOVER).await;
     assert!(world.leases().iter().all(|lease| lease.shard_id != forgotten), "{:?}", world.leases());
 }
 
@@ -160,6 +160,6 @@ async fn a_merged_shard_has_no_lease_before_each_of_its_listed_parents_has_one()
     until(Duration::from_secs(1200), is_child_leased, || format!("{:?}", world.leases())).await;
     world.put(32);
     // The end of the first parent is tried again every half minute by now.
-    world.all_heard_within(FAILOVER * 12).await;
+    world.all_delivered_within(FAILOVER * 12).await;
     assert_eq!(world.check_order(), 0);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kinesis_consumer::{ConsumerHandle, LeaseConfig};
 
-use crate::world::{FAILOVER, Habit, World, start, until};
+use crate::world::{CheckpointPolicy, FAILOVER, World, start, until};
 
 /// How far behind the only shard is.
 fn behind(handle: &ConsumerHandle) -> Option<Duration> {
@@ -29,7 +29,7 @@ async fn a_shard_is_behind_until_its_last_record_was_processed() {
         tokio::time::sleep(APART).await;
     }
     let single = LeaseConfig::PollingConfig { limit: 1 };
-    let handle = start(world.worker("a", Habit::CheckpointEveryBatch).lease_config(single)).await;
+    let handle = start(world.worker("a", CheckpointPolicy::EveryBatch).lease_config(single)).await;
     for records in 1..=4_u32 {
         let status = || handle.status().shards.into_iter().next();
         let is_delivered = || status().is_some_and(|shard| shard.records_delivered == u64::from(records));
