@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "measures the paused time of the test")]
+
 use std::collections::VecDeque;
 use std::time::UNIX_EPOCH;
 

@@ -198,7 +198,7 @@ async fn pauses_after_panics_double_up_to_half_a_minute_until_a_batch_is_process
     // The one in which the second record was waited for.
     pauses.remove(PANICS);
     let first = LifecycleConfig::default().task_backoff_time;
-    let doubled = (0..PANICS as u32).map(|failures| first * 2_u32.pow(failures));
+    let doubled = (0..PANICS).map(|failures| first * (1 << failures));
     let expected = doubled.chain([first]).map(|pause| pause.min(Duration::from_secs(30)));
     for (pause, expected) in pauses.iter().zip(expected) {
         // Reading begins anew, which takes a moment.
