@@ -165,8 +165,7 @@ async fn a_panic_in_initialize_is_retried() {
     assert_eq!(tries.load(Ordering::Relaxed), 4);
 }
 
-/// The pauses between calls of a processor that panics this many times, and then in each call after one that
-/// succeeded.
+/// The processor panics in its first calls, succeeds once, and panics once more.
 #[tokio::test(start_paused = true)]
 async fn pauses_after_panics_double_up_to_half_a_minute_until_a_batch_is_processed() {
     const PANICS: usize = 8;
