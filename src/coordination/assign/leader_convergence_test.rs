@@ -99,8 +99,9 @@ impl World {
     }
 
     fn owner(&self, lease: &Lease) -> Option<usize> {
-        let owner = lease.owner.as_ref()?;
-        self.machines.iter().position(|machine| machine.stats.worker == *owner)
+        // As `name` writes it.
+        let index = lease.owner.as_ref()?.as_str().strip_prefix('w')?.parse().ok()?;
+        (index < self.machines.len()).then_some(index)
     }
 
     /// KiB per second that each machine processes.
@@ -232,13 +233,16 @@ impl World {
     fn is_within(&self, threshold: f64) -> bool {
         let busy = self.busy();
         let average = busy.iter().sum::<f64>() / count(busy.len());
+        let mut largest = vec![0.0_f64; busy.len()];
+        for (lease, rate) in self.leases.iter().zip(&self.rates) {
+            if let Some(owner) = self.owner(lease) {
+                largest[owner] = largest[owner].max(*rate);
+            }
+        }
         (0..busy.len()).all(|index| {
-            let its =
-                self.leases.iter().zip(&self.rates).filter(|(lease, _)| self.owner(lease) == Some(index));
-            let largest = its.map(|(_, rate)| *rate).fold(0.0, f64::max);
             let cost = if self.is_measured { self.machines[index].cost } else { 1.0 };
             // Rates in the table are rounded.
-            busy[index] <= average * (1.0 + threshold) + cost * largest + 0.01
+            busy[index] <= average * (1.0 + threshold) + cost * largest[index] + 0.01
         })
     }
 }

@@ -210,7 +210,7 @@ async fn invalid_requests_are_refused() {
 #[tokio::test]
 async fn a_small_body_cannot_unpack_into_a_huge_one() {
     let local = LocalAws::start().await.unwrap();
-    let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
+    let mut bomb = GzEncoder::new(Vec::new(), Compression::fast());
     bomb.write_all(&vec![b' '; BODY_BYTES_MAX + 1]).unwrap();
     let headers = [("x-amz-target", "Kinesis_20131202.ListStreams"), ("content-encoding", "gzip")];
     let response = send(&local, request(&headers, bomb.finish().unwrap())).await;
