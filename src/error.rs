@@ -253,7 +253,7 @@ mod tests {
         let expected = [
             "the start failed",
             "Kinesis could not be reached; check the region, endpoint and network",
-            "GetRecords on orders got no answer",
+            "GetRecords on orders got no response",
             "connection reset by peer",
         ];
         assert_eq!(reported(&error), expected);
