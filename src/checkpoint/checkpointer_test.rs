@@ -98,9 +98,12 @@ async fn a_checkpoint_is_not_waited_for_longer_than_the_failover_time() {
 #[tokio::test(start_paused = true)]
 async fn what_was_delivered_is_stored_and_what_comes_meanwhile_is_not() {
     let (table, checkpointer) = fixture(3).await;
-    let (stored, ()) = tokio::join!(checkpointer.checkpoint_delivered(), async {
-        checkpointer.deliver(at(200));
-    });
+    // The prepared one is written first, so that the other is decided after the delivery.
+    let (prepared, stored, ()) =
+        tokio::join!(checkpointer.prepare(at(50), None), checkpointer.checkpoint_delivered(), async {
+            checkpointer.deliver(at(200));
+        });
+    drop(prepared.unwrap());
     stored.unwrap();
     assert_eq!(row(&table).await.checkpoint, at(100).into());
     checkpointer.checkpoint_delivered().await.unwrap();
