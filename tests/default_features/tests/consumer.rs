@@ -69,7 +69,7 @@ async fn a_consumer_over_ports_of_ones_own_goes_on_where_another_stopped() {
 
 /// The endpoints of the example `local_aws`, in a process of their own that ends with this value.
 struct Endpoints {
-    config: SdkConfig,
+    url: String,
     _process: Child,
 }
 
@@ -85,15 +85,22 @@ impl Endpoints {
         let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
         let line = lines.next_line().await.expect("readable").expect("a line");
         let url = line.strip_prefix("export AWS_ENDPOINT_URL=").expect("the URL first");
+        // Until then it writes to the pipe, which must stay open for it.
+        while lines.next_line().await.expect("readable").is_some_and(|line| !line.contains("SECRET")) {}
+        Self { url: url.to_owned(), _process: process }
+    }
+
+    /// Settings with an HTTP client of their own: connections belong to the runtime that opened them, and a
+    /// consumer that stops takes its runtime along.
+    fn config(&self) -> SdkConfig {
         let credentials = Credentials::new("local", "local", None, None, "a test");
-        let config = SdkConfig::builder()
+        SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
-            .endpoint_url(url)
+            .endpoint_url(&self.url)
             .region(Region::from_static("us-east-1"))
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .build();
-        Self { config, _process: process }
+            .build()
     }
 }
 
@@ -101,8 +108,8 @@ impl Endpoints {
 #[ignore = "needs the example local_aws, in LOCAL_AWS; .ci/run runs it"]
 async fn a_consumer_of_sdk_clients_goes_on_where_another_stopped() {
     let endpoints = Endpoints::start().await;
-    let kinesis = aws_sdk_kinesis::Client::new(&endpoints.config);
-    let consumer = |counting: &Counting| builder(counting).aws_config(&endpoints.config);
+    let kinesis = aws_sdk_kinesis::Client::new(&endpoints.config());
+    let consumer = |counting: &Counting| builder(counting).aws_config(&endpoints.config());
     hands_over(consumer, async |numbers| {
         for number in numbers {
             let put = kinesis.put_record().stream_name("orders").partition_key(number.to_string());
