@@ -170,17 +170,19 @@ impl LeaseCoordinator {
         // meanwhile, and would be created again.
         let is_fresh =
             worker.context.clock.now().since(self.scanned) < worker.context.coordination.failover_time;
-        let (rest, problem) = match planned {
+        let not_created = || Some("its leases could not be created".to_owned());
+        let (outcome, problem) = match planned {
             Ok(plan) if is_fresh => {
                 let rest = self.create(plan, is_empty).await;
                 if rest.is_empty() {
                     self.view.forget_vanished(|lease| stream.has(lease));
+                    (Ok(()), None)
+                } else {
+                    (Err(rest), not_created())
                 }
-                let problem = (!rest.is_empty()).then(|| "its leases could not be created".to_owned());
-                (rest, problem)
             }
-            Ok(_) => (Vec::new(), Some("its leases could not be created".to_owned())),
-            Err(problem) => (Vec::new(), Some(problem)),
+            Ok(_) => (Err(Vec::new()), not_created()),
+            Err(problem) => (Err(Vec::new()), Some(problem)),
         };
         let now = worker.context.clock.now();
         worker
@@ -190,9 +192,8 @@ impl LeaseCoordinator {
             .add(names::SYNC_SHARDS_SUCCESS, u64::from(problem.is_none()))
             .outcome(names::RUN, problem.is_none(), now.since(since));
         if let Some(SyncedStream { sync, .. }) = self.streams.get_mut(&stream.lease_name()) {
-            sync.handle_created(rest, self.scanned);
-            if problem.is_some() {
-                self.next_round = self.next_round.min(sync.handle_failure(now));
+            if let Some(retry) = sync.handle_created(outcome, self.scanned, now) {
+                self.next_round = self.next_round.min(retry);
             }
         }
         stream.set_problem(problem);

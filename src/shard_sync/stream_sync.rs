@@ -186,23 +186,26 @@ impl StreamSync {
         self.ranges_looked_up.insert(lease.clone());
     }
 
-    /// The leases that were planned by a scan at `scanned` exist now, except for `rest`.
-    pub(crate) fn handle_created(&mut self, rest: Vec<NewLease>, scanned: Moment) {
+    /// All leases that a scan at `scanned` made necessary exist, or not all do: these were planned and are
+    /// still missing, which may be none if they could not even be planned. Returns when to try again.
+    pub(crate) fn handle_created(
+        &mut self,
+        outcome: Result<(), Vec<NewLease>>,
+        scanned: Moment,
+        now: Moment,
+    ) -> Option<Moment> {
+        let Err(rest) = outcome else {
+            (self.rest, self.failures) = (None, 0);
+            return None;
+        };
         self.rest = (!rest.is_empty()).then_some((rest, scanned));
-        if self.rest.is_none() {
-            self.failures = 0;
-        }
-    }
-
-    /// The shards could not be listed, or not all leases be created. Returns when to try again.
-    pub(crate) fn handle_failure(&mut self, now: Moment) -> Moment {
         self.next_audit = now + RETRY;
         if self.rules.is_multi {
             self.next_audit = now + (RETRY * (1 << self.failures.min(6))).min(RETRY_MAX);
             self.not_before = self.next_audit;
         }
         self.failures = self.failures.saturating_add(1);
-        self.next_audit
+        Some(self.next_audit)
     }
 
     /// Compares the leases with the shards of the stream. `is_older` says that the list was made before the

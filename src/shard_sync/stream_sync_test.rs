@@ -90,11 +90,11 @@ fn deleted_rows_are_put_back_at_once() {
 fn what_could_not_be_created_is_tried_again_as_planned_while_the_plan_is_fresh() {
     for (scanned, expected) in [(1, "create 1 planned lease(s)"), (0, "create missing leases")] {
         let mut sync = sync(false);
-        sync.handle_created(vec![planned("1")], at(scanned));
-        assert_eq!(sync.handle_failure(at(9)), at(10));
+        let retry = sync.handle_created(Err(vec![planned("1")]), at(scanned), at(9));
+        assert_eq!(retry, Some(at(10)));
         assert!(scan(&mut sync, &[half()], 9).is_empty(), "not before the pause has passed");
         assert_eq!(scan(&mut sync, &[half()], 10), [expected]);
-        sync.handle_created(Vec::new(), at(10));
+        assert_eq!(sync.handle_created(Ok(()), at(10), at(10)), None);
         assert!(scan(&mut sync, &[whole()], 11).is_empty());
     }
 }
@@ -102,12 +102,16 @@ fn what_could_not_be_created_is_tried_again_as_planned_while_the_plan_is_fresh()
 #[test]
 fn one_of_several_streams_is_retried_ever_more_rarely() {
     let mut sync = sync(true);
-    let pauses: Vec<u64> = (0..8).map(|_| sync.handle_failure(at(100)).since(at(100)).as_secs()).collect();
+    let fail = |sync: &mut StreamSync, seconds| {
+        let retry = sync.handle_created(Err(Vec::new()), at(seconds), at(seconds));
+        retry.expect("it failed").since(at(seconds)).as_secs()
+    };
+    let pauses: Vec<u64> = (0..8).map(|_| fail(&mut sync, 100)).collect();
     assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
     assert!(scan(&mut sync, &[], 159).is_empty());
     assert_eq!(scan(&mut sync, &[], 160), ["create the first leases"]);
-    sync.handle_created(Vec::new(), at(160));
-    assert_eq!(sync.handle_failure(at(200)), at(201), "it counts from anew");
+    sync.handle_created(Ok(()), at(160), at(160));
+    assert_eq!(fail(&mut sync, 200), 1, "it counts from anew");
 }
 
 #[test]
