@@ -1,4 +1,4 @@
-//! The rounds' care for what is missing: leases are created.
+//! Carries out what shard sync asks for: lists shards and creates leases.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -63,28 +63,34 @@ impl LeaseCoordinator {
         let now = worker.context.clock.now();
         let requests = self.find_requests(now);
         let mut listings = stream::iter(requests)
-            .map(|(stream, request)| async {
-                let shards = list(&worker, &stream, &request).await;
-                (stream, request, shards)
+            .map(|(stream, mut request)| async {
+                let listed = request.take_listed();
+                let is_older = listed.is_some();
+                let shards = match listed {
+                    Some(shards) => Ok(shards),
+                    None => list(&worker, &stream, &request).await,
+                };
+                (stream, request, shards, is_older)
             })
             .buffer_unordered(CONCURRENT_LISTINGS);
-        while let Some((stream, request, shards)) = listings.next().await {
-            self.carry_out(&stream, request, shards, now).await;
+        while let Some((stream, request, shards, is_older)) = listings.next().await {
+            self.carry_out(&stream, request, shards, is_older, now).await;
         }
     }
 
-    /// Carries out a request, whose listing was sent at `since`.
+    /// Carries out a request, whose listing was sent at `since` unless the list is older than the scan.
     async fn carry_out(
         &mut self,
         stream: &Arc<TrackedStream>,
         request: SyncRequest,
         shards: Result<Vec<Shard>, StreamError>,
+        is_older: bool,
         since: Moment,
     ) {
         match (request, shards) {
             (SyncRequest::FillRanges(leases), Ok(shards)) => self.fill_in_ranges(leases, &shards).await,
-            (SyncRequest::CheckOrigins { listed }, Ok(shards)) => {
-                self.check_origins(stream, &shards, listed.is_some()).await;
+            (SyncRequest::CheckOrigins { .. }, Ok(shards)) => {
+                self.check_origins(stream, &shards, is_older).await;
             }
             (SyncRequest::FillRanges(_) | SyncRequest::CheckOrigins { .. }, Err(error)) => {
                 self.worker.context.coordination_failed("ListShards", &error);
@@ -117,8 +123,7 @@ impl LeaseCoordinator {
             let steps = sync.handle_scan(leases, vanished, stream.shares_table(), now);
             requests.extend(steps.requests.into_iter().map(|request| (Arc::clone(stream), request)));
             audits.extend(steps.audit);
-            if matches!(steps.audit, Some(Audit::Covered | Audit::RangesMissing)) {
-                // What this worker could not create, another may have.
+            if steps.audit.is_some_and(Audit::is_without_hole) {
                 stream.set_problem(None);
             }
         }
@@ -191,10 +196,10 @@ impl LeaseCoordinator {
             .operation(Operation::ShardSyncTask)
             .add(names::SYNC_SHARDS_SUCCESS, u64::from(problem.is_none()))
             .outcome(names::RUN, problem.is_none(), now.since(since));
-        if let Some(SyncedStream { sync, .. }) = self.streams.get_mut(&stream.lease_name()) {
-            if let Some(retry) = sync.handle_created(outcome, self.scanned, now) {
-                self.next_round = self.next_round.min(retry);
-            }
+        if let Some(SyncedStream { sync, .. }) = self.streams.get_mut(&stream.lease_name())
+            && let Some(retry) = sync.handle_created(outcome, self.scanned, now)
+        {
+            self.next_round = self.next_round.min(retry);
         }
         stream.set_problem(problem);
     }
@@ -287,7 +292,7 @@ impl LeaseCoordinator {
     }
 }
 
-/// Lists the shards of a stream, unless they are known already. What is listed too long after the scan
+/// Lists the shards of a stream, if the request needs them. What is listed too long after the scan
 /// is of no use; and while it is waited for, other streams wait.
 async fn list(
     worker: &Worker,
@@ -295,15 +300,11 @@ async fn list(
     request: &SyncRequest,
 ) -> Result<Vec<Shard>, StreamError> {
     let filter = match request {
-        SyncRequest::CreateFirst { listed: Some(shards), .. }
-        | SyncRequest::CheckOrigins { listed: Some(shards) } => return Ok(shards.clone()),
-        SyncRequest::CreateFirst { listed: None, strategy } => {
-            Some(initial_filter(*strategy, Some(stream.started)))
-        }
+        SyncRequest::CreateFirst { strategy, .. } => Some(initial_filter(*strategy, Some(stream.started))),
         SyncRequest::PutBack(_) | SyncRequest::Retry(_) => return Ok(Vec::new()),
-        SyncRequest::CheckOrigins { listed: None }
-        | SyncRequest::CreateMissing { .. }
-        | SyncRequest::FillRanges(_) => None,
+        SyncRequest::CheckOrigins { .. } | SyncRequest::CreateMissing { .. } | SyncRequest::FillRanges(_) => {
+            None
+        }
     };
     let failover_time = worker.context.coordination.failover_time;
     let patience = if worker.streams.is_multi() {
@@ -324,7 +325,7 @@ async fn list(
     })
 }
 
-/// Puts a lease; the row if it is there now, whoever put it.
+/// Puts a lease. Returns the row if it is there now, even if another worker put it.
 async fn create(worker: &Worker, lease: Lease, is_again: bool) -> Option<Lease> {
     let since = worker.context.clock.now();
     let created = worker.context.store.create(&lease).await;

@@ -14,6 +14,13 @@ pub(crate) enum Audit {
     SyncNow,
 }
 
+impl Audit {
+    /// Whether no hole is known: what this worker could not create, another has created.
+    pub(crate) fn is_without_hole(self) -> bool {
+        matches!(self, Self::Covered | Self::RangesMissing)
+    }
+}
+
 /// Looks for hash keys that no lease covers, and remembers how often it found the same hole.
 #[derive(Debug)]
 pub(crate) struct HoleTracker {

@@ -161,8 +161,7 @@ impl StreamSync {
         leases: &[&Lease],
         strategy: StartStrategy,
     ) -> Option<SyncRequest> {
-        if matches!(audit, Audit::Covered | Audit::RangesMissing) {
-            // What this worker could not create, another may have.
+        if audit.is_without_hole() {
             self.failures = 0;
         }
         match audit {
@@ -221,6 +220,16 @@ impl StreamSync {
         let origins = self.origins.check(leases, stream, shards, is_older);
         self.next_origin_check = (origins != Origins::Fit).then(|| now + self.rules.audit_interval);
         origins
+    }
+}
+
+impl SyncRequest {
+    /// The shards, if they are known already.
+    pub(crate) fn take_listed(&mut self) -> Option<Vec<Shard>> {
+        match self {
+            Self::CreateFirst { listed, .. } | Self::CheckOrigins { listed } => listed.take(),
+            Self::CreateMissing { .. } | Self::Retry(_) | Self::PutBack(_) | Self::FillRanges(_) => None,
+        }
     }
 }
 
