@@ -114,7 +114,7 @@ where
 #[async_trait]
 pub trait ShardRecordProcessor: Send + Sync {
     /// Records have arrived: at least one, unless empty batches are asked for
-    /// ([`ProcessorConfig`](crate::ProcessorConfig)), and at most 32,768. `millis_behind_latest` tells how far the page they came in was behind the newest
+    /// ([`ProcessorConfig`](crate::ProcessorConfig)), and at most 32,768. `millis_behind_latest` says how far the page they came in was behind the newest
     /// record of the shard.
     ///
     /// The next batch comes after this returns. Checkpoint when their effects are safe.

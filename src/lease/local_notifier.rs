@@ -7,29 +7,30 @@ use crate::lease::Lease;
 
 const CAPACITY: usize = 1024;
 
-/// Tells the workers of one lease table that live in the same process about rows that just changed,
+/// Notifies the workers of one lease table that live in the same process of rows that just changed,
 /// so that a lease one of them frees, ends or creates is taken by another at once, without a scan.
 ///
 /// It only saves time: rows that come this way are checked by the condition of the next write, and
 /// what is missed is found by the next scan.
 ///
-/// Until it is [bound](Self::bind) to a table, nobody hears anything.
+/// Until it is [bound](Self::bind) to a table, nobody is notified.
 #[derive(Debug, Default)]
 pub(crate) struct LocalLeaseNotifier(OnceLock<broadcast::Sender<Lease>>);
 
-static HUBS: LazyLock<Mutex<HashMap<String, broadcast::WeakSender<Lease>>>> = LazyLock::new(Mutex::default);
+static CHANNELS: LazyLock<Mutex<HashMap<String, broadcast::WeakSender<Lease>>>> =
+    LazyLock::new(Mutex::default);
 
 impl LocalLeaseNotifier {
-    /// A hub of one worker alone.
+    /// A notifier of one worker alone.
     #[cfg(feature = "internals")]
     pub(crate) fn isolated() -> Self {
-        let hub = Self::default();
-        hub.bind(None);
-        hub
+        let notifier = Self::default();
+        notifier.bind(None);
+        notifier
     }
 
     /// From now on it is the one that all workers of this process share for a table, which `identity`
-    /// tells from all others. Without, the worker stays alone.
+    /// distinguishes from all others. Without, the worker stays alone.
     pub(crate) fn bind(&self, identity: Option<String>) {
         self.sender(identity);
     }
@@ -38,21 +39,21 @@ impl LocalLeaseNotifier {
         self.0.get_or_init(|| {
             let alone = broadcast::Sender::new(CAPACITY);
             let Some(table) = identity else { return alone };
-            let mut hubs = HUBS.lock().unwrap_or_else(PoisonError::into_inner);
-            hubs.retain(|_, hub| hub.upgrade().is_some());
-            let known = hubs.get(&table).and_then(broadcast::WeakSender::upgrade);
+            let mut notifiers = CHANNELS.lock().unwrap_or_else(PoisonError::into_inner);
+            notifiers.retain(|_, notifier| notifier.upgrade().is_some());
+            let known = notifiers.get(&table).and_then(broadcast::WeakSender::upgrade);
             known.unwrap_or_else(|| {
-                hubs.insert(table, alone.downgrade());
+                notifiers.insert(table, alone.downgrade());
                 alone
             })
         })
     }
 
-    /// Tells everybody, this worker included, what a row has become.
+    /// Notifies all of them, this worker included, of what a row has become.
     pub(crate) fn publish(&self, lease: Lease) {
-        if let Some(hub) = self.0.get() {
+        if let Some(notifier) = self.0.get() {
             // Nobody listening is fine.
-            let _ = hub.send(lease);
+            let _ = notifier.send(lease);
         }
     }
 
@@ -67,18 +68,19 @@ mod tests {
     use crate::types::Checkpoint;
 
     #[test]
-    fn workers_of_one_table_hear_each_other_and_no_others() {
-        let hubs = ["hub-test a", "hub-test a", "hub-test b"].map(|table| {
-            let hub = LocalLeaseNotifier::default();
-            hub.bind(Some(table.to_owned()));
-            hub
+    fn workers_of_one_table_notify_each_other_and_no_others() {
+        let notifiers = ["notifier-test a", "notifier-test a", "notifier-test b"].map(|table| {
+            let notifier = LocalLeaseNotifier::default();
+            notifier.bind(Some(table.to_owned()));
+            notifier
         });
         let (alone, unbound) = (LocalLeaseNotifier::default(), LocalLeaseNotifier::default());
         alone.bind(None);
-        let mut heard = [&hubs[0], &hubs[1], &hubs[2], &alone].map(LocalLeaseNotifier::listen);
-        hubs[0].publish(Lease::new("shardId-0", Checkpoint::Latest));
+        let mut receivers =
+            [&notifiers[0], &notifiers[1], &notifiers[2], &alone].map(LocalLeaseNotifier::listen);
+        notifiers[0].publish(Lease::new("shardId-0", Checkpoint::Latest));
         unbound.publish(Lease::new("shardId-1", Checkpoint::Latest));
-        let heard = heard.each_mut().map(|news| std::iter::from_fn(|| news.try_recv().ok()).count());
-        assert_eq!(heard, [1, 1, 0, 0]);
+        let received = receivers.each_mut().map(|news| std::iter::from_fn(|| news.try_recv().ok()).count());
+        assert_eq!(received, [1, 1, 0, 0]);
     }
 }

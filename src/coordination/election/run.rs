@@ -135,7 +135,7 @@ async fn stand(worker: &Worker, rng: &mut fastrand::Rng) -> Result<Moment, Store
             }
         }
     }
-    tell(worker, was_leader);
+    emit_change(worker, was_leader);
     Ok(next)
 }
 
@@ -161,7 +161,7 @@ async fn put(worker: &Worker, write: &LeaseWrite, sent: Moment) -> Result<bool, 
     Ok(true)
 }
 
-fn tell(worker: &Worker, was_leader: bool) {
+fn emit_change(worker: &Worker, was_leader: bool) {
     let is_leader = worker.election.lock().leads_until().is_some();
     if is_leader && !was_leader {
         tracing::info!("this worker is the leader now");

@@ -22,7 +22,7 @@ const CPU_LIMIT: f64 = 100.0;
 /// wants to know (KCL's `WorkerMetricStatsReporter`). The first report is made at once, because a worker
 /// that has told nothing gets no leases.
 pub(crate) async fn run(worker: Arc<Worker>) {
-    let _ = worker.context.stopping.run_until_cancelled(tell(&worker)).await;
+    let _ = worker.context.stopping.run_until_cancelled(report_until_stopped(&worker)).await;
     std::future::pending().await
 }
 
@@ -34,15 +34,15 @@ pub(crate) async fn retract(worker: &Worker) {
     }
     let (kind, key) = (EntityKind::WorkerMetricStats, worker.context.id.as_str().into());
     if let Err(error) = worker.context.store.delete_entity(kind, &key, &[]).await {
-        tracing::warn!(%error, "cannot tell the leader that this worker stops");
+        tracing::warn!(%error, "cannot report to the leader that this worker stops");
         worker.context.coordination_failed("DeleteWorkerMetrics", &error);
     }
 }
 
-async fn tell(worker: &Worker) {
+async fn report_until_stopped(worker: &Worker) {
     worker.protocol.until_reporting().await;
     let mut stats = WorkerStats::new(worker.context.id.clone());
-    let (mut agreement, mut heard) = (CpuAgreement::default(), WorkerLiveness::default());
+    let (mut agreement, mut liveness) = (CpuAgreement::default(), WorkerLiveness::default());
     let mut meter = if worker.measures_cpu { CpuMeter::detect(&worker.context.clock).await } else { None };
     if let Some(meter) = &mut meter {
         // Fargate knows nothing of a container in its first second.
@@ -61,7 +61,7 @@ async fn tell(worker: &Worker) {
             values.clear();
         }
         if meter.is_some() {
-            look(worker, &mut agreement, &mut heard).await;
+            look(worker, &mut agreement, &mut liveness).await;
             if stats.withholds_cpu != agreement.withholds() {
                 stats.withholds_cpu = agreement.withholds();
                 tracing::info!(
@@ -108,7 +108,7 @@ async fn report(worker: &Worker, stats: &WorkerStats) {
         took,
     );
     if let Err(error) = outcome {
-        tracing::warn!(%error, "cannot tell how busy this worker is; trying again");
+        tracing::warn!(%error, "cannot report how busy this worker is; trying again");
         worker.context.coordination_failed("UpdateWorkerMetrics", &error);
     }
 }

@@ -24,7 +24,7 @@ impl SeenWorkers {
 /// Looks whether others report their CPU, once per report and only if this worker could. It costs a leader
 /// nothing, because it scans anyway, and others a read of the leader's row (and of the lock, while they do
 /// not know the leader).
-pub(super) async fn look(worker: &Worker, agreement: &mut CpuAgreement, heard: &mut WorkerLiveness) {
+pub(super) async fn look(worker: &Worker, agreement: &mut CpuAgreement, liveness: &mut WorkerLiveness) {
     if worker.protocol.get() != Protocol::Led {
         return;
     }
@@ -36,7 +36,8 @@ pub(super) async fn look(worker: &Worker, agreement: &mut CpuAgreement, heard: &
     }
     match leader_row(worker).await {
         Ok(Some(stats)) => {
-            let is_active = heard.is_active(&stats, worker.context.clock.wall(), worker.context.clock.now());
+            let is_active =
+                liveness.is_active(&stats, worker.context.clock.wall(), worker.context.clock.now());
             agreement.look(is_active.then_some(&stats), false);
         }
         Ok(None) => {}
