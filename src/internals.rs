@@ -26,7 +26,9 @@ use crate::types::{LeaseKey, Moment, StartStrategy, WorkerId};
 pub use crate::coordination::assign::independent::{ClaimReason, LeaseClaim};
 pub use crate::coordination::assign::leader::{AssignReason, Handoffs, LeaseAssignment};
 pub use crate::coordination::election::lock::{ElectionAction, LockRow, LockView, Version};
-pub use crate::lease::hold::{InFlightWrite, LeaseHold, WriteResolution};
+pub use crate::lease::hold::{
+    AfterFailure, AfterWrite, InFlightWrite, LeaseHold, LeaseLoss, NextWrite, WriteRequest,
+};
 pub use crate::planted::{Bug, plant};
 
 /// A page of records from the body of a response in CBOR, if it is one.

@@ -1,20 +1,17 @@
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::hold::{AfterFailure, AfterWrite, LeaseLoss, NextWrite, WriteRequest};
 use super::{
     Lease, LeaseHold, LeaseStore, LeaseWrite, PendingCheckpoint, StoreError, StoreErrorKind, Throughput,
-    WriteOutcome, WritePacer, WriteResolution,
+    WritePacer,
 };
-use crate::planted::{Bug, planted};
 use crate::runtime::{Backoff, Clock};
 use crate::types::{Checkpoint, LeaseKey, Moment, ShardId, WorkerId};
 
-/// Retries of a write that was not answered and that user code waits for, before its failure is reported.
-const RETRIES: usize = 3;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 const TOO_LITTLE_CAPACITY: &str = "it was not accepted within the failover time; raise the write capacity of \
@@ -34,28 +31,22 @@ const TOO_LITTLE_CAPACITY: &str = "it was not accepted within the failover time;
 /// - While the table throttles writes, they wait for their [turn](WritePacer::turn), for the failover time
 ///   at most. A renewal takes along the checkpoint that waits, and a checkpoint the newest one that is
 ///   wanted.
+///
+/// What to write and what the answers mean is decided by [`LeaseHold`].
 #[derive(Debug)]
 pub(crate) struct HeldLease {
     store: Arc<dyn LeaseStore>,
     pacer: Arc<WritePacer>,
     clock: Clock,
-    worker: WorkerId,
-    failover_time: Duration,
     key: LeaseKey,
     shard_id: ShardId,
-    /// The checkpoint that the next write carries, while somebody waits for it.
-    wanted: Mutex<Option<Checkpoint>>,
     /// Held by who writes: the seed of the pauses between its attempts.
     writing: tokio::sync::Mutex<u64>,
-    tenure: Mutex<LeaseHold>,
-    /// To be stored with the next checkpoint.
-    children: Mutex<BTreeSet<ShardId>>,
-    /// When the handoff became known, if there is one.
-    handoff_since: Mutex<Option<Moment>>,
+    hold: Mutex<LeaseHold>,
+    /// Cancelled by the first change of `hold` after which there is a handoff.
     handoff: CancellationToken,
+    /// Cancelled by the first change of `hold` after which it is lost.
     lost: CancellationToken,
-    /// It was lost to a worker of the same name.
-    lost_to_namesake: AtomicBool,
 }
 
 /// Why a write on a held lease did not happen, or is not known to have happened.
@@ -85,19 +76,13 @@ impl HeldLease {
         Self {
             store,
             pacer,
-            wanted: Mutex::default(),
             clock,
-            worker,
-            failover_time,
             key: lease.key.clone(),
             shard_id: lease.shard_id.clone(),
             writing: tokio::sync::Mutex::new(seed),
-            tenure: Mutex::new(LeaseHold::new(lease, taken)),
-            children: Mutex::default(),
-            handoff_since: Mutex::default(),
+            hold: Mutex::new(LeaseHold::new(lease, worker, failover_time, taken)),
             handoff: CancellationToken::new(),
             lost: CancellationToken::new(),
-            lost_to_namesake: AtomicBool::new(false),
         }
     }
 
@@ -111,22 +96,22 @@ impl HeldLease {
 
     /// The row as this worker last wrote it or, once lost, as it was last seen.
     pub(crate) fn lease(&self) -> Lease {
-        self.tenure().lease.clone()
+        self.hold().lease.clone()
     }
 
     /// Its counter.
     pub(crate) fn counter(&self) -> u64 {
-        self.tenure().lease.counter
+        self.hold().lease.counter
     }
 
     /// Its checkpoint in the table.
     pub(crate) fn checkpoint_stored(&self) -> Checkpoint {
-        self.tenure().lease.checkpoint.clone()
+        self.hold().lease.checkpoint.clone()
     }
 
     /// The start of the last write that is known to have landed.
     pub(crate) fn renewed(&self) -> Moment {
-        self.tenure().renewed
+        self.hold().renewed
     }
 
     /// Cancelled when the lease is lost or given up.
@@ -142,74 +127,38 @@ impl HeldLease {
 
     /// When that became known.
     pub(crate) fn handoff_since(&self) -> Option<Moment> {
-        *lock(&self.handoff_since)
+        self.hold().handoff_since()
     }
 
     /// Whether it was lost because somebody else has written to the row under this worker's name.
     pub(crate) fn is_lost_to_namesake(&self) -> bool {
-        self.lost_to_namesake.load(Ordering::Acquire)
+        self.hold().loss() == Some(LeaseLoss::ToNamesake)
     }
 
     /// Whether this worker may still act on the lease. Notices expiry by itself, however long the
     /// process was suspended.
     pub(crate) fn is_valid(&self) -> bool {
-        if self.lost.is_cancelled() {
-            return false;
-        }
-        let valid = self.tenure().is_valid(self.failover_time, self.clock.now());
-        if !valid {
-            self.lost.cancel();
-        }
-        valid
+        self.change(|hold| hold.check_held(self.clock.now()))
     }
 
     /// Bumps the counter, so that other workers see that this one is alive. A write that began since the
     /// call, or a checkpoint that waits, does the same.
     pub(crate) async fn renew(&self, throughput: Option<Throughput>) -> Result<(), HeldError> {
-        let asked = self.clock.now();
-        let build = |lease: &Lease| {
-            if let Some(checkpoint) = lock(&self.wanted).as_ref()
-                && lease.checkpoint < *checkpoint
-            {
-                return Ok(Some(self.checkpoint_write(lease, checkpoint)));
-            }
-            Ok((self.renewed() <= asked).then(|| LeaseWrite::renew(lease, throughput)))
-        };
-        // The next renewal is not far, and settles what became of this one. Any write that landed has
-        // renewed.
-        self.write("RenewLease", 1, build, |_| true).await
+        let request = self.hold().ask_to_renew(throughput, self.clock.now());
+        self.write(request).await
     }
 
     /// Stores a checkpoint, or a newer one that is [wanted](Self::want) meanwhile, and discards a pending
     /// one.
     pub(crate) async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), HeldError> {
-        let before = self.lease();
-        *lock(&self.wanted) = Some(checkpoint.clone());
-        let _wish = Wish(&self.wanted);
-        let newest = || lock(&self.wanted).clone().unwrap_or_else(|| checkpoint.clone());
-        let is_stored = |row: &Lease| {
-            (checkpoint..=&newest()).contains(&&row.checkpoint) && row.pending_checkpoint.is_none()
-        };
-        let build = |lease: &Lease| {
-            not_behind(&before, checkpoint)?;
-            if before.checkpoint < lease.checkpoint && is_stored(lease) {
-                // By a renewal.
-                return Ok(None);
-            }
-            let newest = newest();
-            not_behind(lease, &newest)?;
-            Ok(Some(self.checkpoint_write(lease, &newest)))
-        };
-        self.write("UpdateLease", RETRIES, build, is_stored).await
+        let request = self.hold().ask_for_checkpoint(checkpoint, self.clock.now());
+        let _wish = Wish(self);
+        self.write(request).await
     }
 
     /// If a checkpoint is waiting to be written, this newer one is written instead.
     pub(crate) fn want(&self, newer: &Checkpoint) {
-        if let Some(wanted) = &mut *lock(&self.wanted)
-            && *wanted < *newer
-        {
-            *wanted = newer.clone();
-        }
+        self.hold().want(newer);
     }
 
     /// Waits for the write under way.
@@ -217,197 +166,145 @@ impl HeldLease {
         drop(self.writing.lock().await);
     }
 
-    fn checkpoint_write(&self, lease: &Lease, checkpoint: &Checkpoint) -> LeaseWrite {
-        let mut lease = lease.clone();
-        lease.children.extend(lock(&self.children).iter().cloned());
-        LeaseWrite::checkpoint(&lease, checkpoint)
-    }
-
     /// Stores a pending checkpoint beside the present one.
     pub(crate) async fn prepare(&self, pending: &PendingCheckpoint) -> Result<(), HeldError> {
-        let build = |lease: &Lease| {
-            not_behind(lease, &pending.checkpoint)?;
-            Ok(Some(LeaseWrite::prepare(lease, pending)))
-        };
-        self.write("UpdateLease", RETRIES, build, |row| row.pending_checkpoint.as_ref() == Some(pending))
-            .await
+        let request = self.hold().ask_to_prepare(pending, self.clock.now());
+        self.write(request).await
     }
 
     /// Notes which shards follow this one; stored with the next checkpoint.
     pub(crate) fn note_children(&self, children: BTreeSet<ShardId>) {
-        *lock(&self.children) = children;
+        self.hold().note_children(children);
     }
 
     /// Gives the lease back, so that any worker can take it at once or, in a handoff, the one it is
     /// for. It counts as lost afterwards, whatever the outcome.
     pub(crate) async fn release(&self) -> Result<Lease, HeldError> {
-        let before = self.lease();
-        let build = |lease: &Lease| {
-            let finish = LeaseWrite::finish_handoff(lease);
-            Ok(Some(finish.unwrap_or_else(|| LeaseWrite::release(lease, &self.worker))))
-        };
-        let outcome = self.write("ReleaseLease", RETRIES, build, |_| false).await;
-        self.lost.cancel();
-        let lease = self.lease();
-        let is_given =
-            lease.owner.is_none() || before.checkpoint_owner.is_some() && lease.owner == before.owner;
-        match outcome {
-            // An attempt whose answer was lost had landed.
-            Err(HeldError::Lost) if is_given && lease.checkpoint_owner.is_none() => Ok(lease),
-            outcome => outcome.map(|()| lease),
-        }
+        let request = self.hold().ask_to_release(self.clock.now());
+        self.give_back(request).await
     }
 
     /// Gives the lease back as `fresh` says, so that its next owner reads the shard anew. It counts as
     /// lost afterwards, whatever the outcome.
     pub(crate) async fn reset(&self, fresh: &Lease) -> Result<Lease, HeldError> {
-        let build = |lease: &Lease| Ok(Some(LeaseWrite::reset(lease, fresh)));
-        let outcome = self.write("ResetLease", RETRIES, build, |_| false).await;
-        self.lost.cancel();
-        let lease = self.lease();
-        match outcome {
-            // An attempt whose answer was lost had landed.
-            Err(HeldError::Lost) if lease.owner.is_none() && lease.checkpoint == fresh.checkpoint => {
-                Ok(lease)
-            }
-            outcome => outcome.map(|()| lease),
-        }
+        let request = self.hold().ask_to_reset(fresh, self.clock.now());
+        self.give_back(request).await
+    }
+
+    async fn give_back(&self, request: WriteRequest) -> Result<Lease, HeldError> {
+        let outcome = self.write(request).await;
+        self.abandon();
+        outcome.map(|()| self.lease())
     }
 
     /// Stops every use of the lease without touching the row.
     pub(crate) fn abandon(&self) {
-        self.lost.cancel();
+        self.change(LeaseHold::give_up);
     }
 
-    /// Writes what `build` makes of the row as it is when its turn has come; nothing if that is nothing.
-    async fn write(
-        &self,
-        operation: &'static str,
-        retries: usize,
-        build: impl Fn(&Lease) -> Result<Option<LeaseWrite>, HeldError> + Send,
-        is_done: impl Fn(&Lease) -> bool + Send,
-    ) -> Result<(), HeldError> {
-        let until = self.clock.now() + self.failover_time;
+    /// Serves `request` when its turn has come.
+    async fn write(&self, mut request: WriteRequest) -> Result<(), HeldError> {
         let mut seed = self.writing.lock().await;
-        let mut pauses = Backoff::new(PAUSE_MIN, PAUSE_MAX, retries, *seed);
+        let mut pauses = Backoff::new(PAUSE_MIN, PAUSE_MAX, request.retries_left(), *seed);
         *seed = seed.wrapping_add(1);
-        let mut refused = None;
-        loop {
-            if !self.is_valid() {
-                return Err(HeldError::Lost);
+        let mut throttled = None;
+        while self.next_write(&request)?.is_some() {
+            if !self.turn(request.until()).await {
+                if self.is_valid() {
+                    return Err(self.throttled_for_too_long(&request, throttled).into());
+                }
+                continue;
             }
-            if build(&self.lease())?.is_none() {
-                return Ok(());
-            }
-            self.turn(operation, until, &mut refused).await?;
             // Others may have wanted something newer meanwhile.
-            let Some(write) = build(&self.lease()).inspect_err(|_| self.pacer.not_sent())? else {
+            let Some(write) = self.next_write(&request).inspect_err(|_| self.pacer.not_sent())? else {
                 self.pacer.not_sent();
-                return Ok(());
+                break;
             };
             // If this future is dropped during the write, that stays indeterminate.
-            let sent = self.tenure().send(self.clock.now());
+            let sent = self.hold().send(self.clock.now());
             match self.store.apply(&write).await {
                 Ok(outcome) => {
                     self.pacer.accepted();
-                    let names_us = matches!(
-                        &outcome, WriteOutcome::Refused(Some(row)) if row.actual_owner() == Some(&self.worker)
-                    );
-                    let settled = self.tenure().resolve(sent, outcome, &self.worker);
-                    self.notice_handoff();
-                    match settled {
-                        WriteResolution::Written => return Ok(()),
-                        WriteResolution::EarlierWritten if is_done(&self.lease()) => return Ok(()),
-                        WriteResolution::EarlierWritten | WriteResolution::HandoffBegan => {}
-                        WriteResolution::Lost => {
-                            self.lost_to_namesake.store(names_us, Ordering::Release);
-                            self.lost.cancel();
-                            return Err(HeldError::Lost);
-                        }
+                    let now = self.clock.now();
+                    match self.change(|hold| hold.on_outcome(&request, sent, outcome, now)) {
+                        AfterWrite::Done => break,
+                        AfterWrite::EarlierWritten | AfterWrite::HandoffBegan => {}
+                        AfterWrite::Lost(_) => return Err(HeldError::Lost),
                     }
                 }
-                Err(error) => {
-                    if !error.is_indeterminate() {
-                        self.tenure().not_written(sent);
-                    }
-                    if error.kind() == StoreErrorKind::Throttled {
+                Err(error) => match self.change(|hold| hold.on_failure(&mut request, sent, &error)) {
+                    AfterFailure::WaitForTurn => {
                         self.pacer.refused(&error);
-                        refused = Some(error);
-                        continue;
+                        throttled = Some(error);
                     }
-                    match pauses.next() {
-                        Some(pause) if error.is_retryable() => self.clock.sleep(pause).await,
-                        _ => return Err(error.into()),
-                    }
-                }
+                    AfterFailure::Pause => self.clock.sleep(pauses.next().unwrap_or(PAUSE_MAX)).await,
+                    AfterFailure::Report => return Err(error.into()),
+                },
             }
+        }
+        Ok(())
+    }
+
+    fn next_write(&self, request: &WriteRequest) -> Result<Option<LeaseWrite>, HeldError> {
+        match self.change(|hold| hold.next_write(request, self.clock.now())) {
+            NextWrite::Send(write) => Ok(Some(write)),
+            NextWrite::Done => Ok(None),
+            NextWrite::Backwards { asked, stored } => Err(HeldError::Backwards { asked, stored }),
+            NextWrite::Lost(_) => Err(HeldError::Lost),
         }
     }
 
-    /// Waits until the table may be written to, which is at once unless it throttles; until `until` at most,
-    /// and while the lease is held. `refused` is how it last throttled this write.
-    async fn turn(
-        &self,
-        operation: &'static str,
-        until: Moment,
-        refused: &mut Option<StoreError>,
-    ) -> Result<(), HeldError> {
-        let expires = self.renewed() + self.failover_time;
+    /// Waits until the table may be written to, which is at once unless it throttles. Whether that came
+    /// before `until`, and before the lease was lost or ran out.
+    async fn turn(&self, until: Moment) -> bool {
+        let expires = self.hold().expires();
         tokio::select! {
             biased;
-            () = self.lost.cancelled() => return Err(HeldError::Lost),
-            () = self.pacer.turn(expires) => {
-                if self.is_valid() {
-                    return Ok(());
-                }
-                self.pacer.not_sent();
-            }
-            () = self.clock.sleep_until(expires.min(until)) => {}
+            () = self.lost.cancelled() => false,
+            () = self.pacer.turn(expires) => true,
+            () = self.clock.sleep_until(expires.min(until)) => false,
         }
-        if !self.is_valid() {
-            return Err(HeldError::Lost);
-        }
-        let error = StoreError::new(StoreErrorKind::Throttled, operation, format!("(row {})", self.key))
+    }
+
+    /// `last` is how the table last throttled this request.
+    fn throttled_for_too_long(&self, request: &WriteRequest, last: Option<StoreError>) -> StoreError {
+        let row = format!("(row {})", self.key);
+        let error = StoreError::new(StoreErrorKind::Throttled, request.operation(), row)
             .with_detail(TOO_LITTLE_CAPACITY);
-        Err(HeldError::Store(match refused.take() {
+        match last {
             Some(source) => error.with_source(source),
             None => error,
-        }))
-    }
-
-    /// A write has shown the row.
-    fn notice_handoff(&self) {
-        if self.tenure().lease.checkpoint_owner.as_ref() == Some(&self.worker) && !self.handoff.is_cancelled()
-        {
-            *lock(&self.handoff_since) = Some(self.clock.now());
-            self.handoff.cancel();
         }
     }
 
-    fn tenure(&self) -> MutexGuard<'_, LeaseHold> {
-        lock(&self.tenure)
+    /// Changes what is known, and notifies those who wait for a handoff or for the loss of the lease.
+    fn change<R>(&self, change: impl FnOnce(&mut LeaseHold) -> R) -> R {
+        let mut hold = self.hold();
+        let result = change(&mut hold);
+        let (is_lost, is_handoff) = (hold.loss().is_some(), hold.handoff_since().is_some());
+        drop(hold);
+        if is_handoff && !self.handoff.is_cancelled() {
+            self.handoff.cancel();
+        }
+        if is_lost && !self.lost.is_cancelled() {
+            self.lost.cancel();
+        }
+        result
     }
-}
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while holding it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hold(&self) -> MutexGuard<'_, LeaseHold> {
+        // Nothing panics while holding it.
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Ends a wish for a checkpoint when nobody waits for it any more.
-struct Wish<'a>(&'a Mutex<Option<Checkpoint>>);
+struct Wish<'a>(&'a HeldLease);
 
 impl Drop for Wish<'_> {
     fn drop(&mut self) {
-        *lock(self.0) = None;
+        self.0.hold().want_nothing();
     }
-}
-
-fn not_behind(lease: &Lease, asked: &Checkpoint) -> Result<(), HeldError> {
-    if *asked < lease.checkpoint && !planted(Bug::AllowsBackwards) {
-        return Err(HeldError::Backwards { asked: asked.clone(), stored: lease.checkpoint.clone() });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

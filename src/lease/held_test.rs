@@ -172,7 +172,7 @@ async fn a_checkpoint_that_others_keep_waiting_fails_after_the_failover_time() {
     // Another attempt of the same worker keeps the lease.
     let renewed = async {
         fixture.clock.sleep(F / 4).await;
-        fixture.held.tenure().renewed = fixture.clock.now();
+        fixture.held.hold().renewed = fixture.clock.now();
     };
     tokio::join!(checkpoint, renewed);
     assert!(fixture.held.is_valid());

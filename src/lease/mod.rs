@@ -30,7 +30,7 @@ pub use self::error::{StoreError, StoreErrorKind};
 #[cfg(feature = "test-util")]
 pub use self::faulty::{Fault, FaultHook, FaultyLeaseStore};
 pub(crate) use self::held::{HeldError, HeldLease};
-pub(crate) use self::hold::{LeaseHold, WriteResolution};
+pub(crate) use self::hold::LeaseHold;
 pub use self::item::{Attribute, Item};
 pub(crate) use self::local_notifier::LocalLeaseNotifier;
 pub use self::memory::MemoryLeaseStore;

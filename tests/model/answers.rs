@@ -4,12 +4,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kinesis_consumer::internals::{Known, LeaseClaim, LeaseHold, WriteResolution, outcome_of};
+use kinesis_consumer::internals::{
+    AfterWrite, Known, LeaseClaim, LeaseHold, NextWrite, WriteRequest, outcome_of,
+};
 use kinesis_consumer::kinesis::ChildShard;
 use kinesis_consumer::lease::{Lease, LeaseWrite, WriteOutcome};
 use kinesis_consumer::{Checkpoint, ExtendedSequenceNumber, HashKeyRange, LeaseKey, Moment, WorkerId};
 
-use crate::rules::{Answer, Content, Write, Wrote};
+use crate::rules::{Answer, Content, FAILOVER, Write, Wrote};
 use crate::world::{AGE_MAX, END, Held, NOBODY, PARENT, Row, Seen, Version, WORKERS, World};
 
 const TICK: Duration = Duration::from_secs(2);
@@ -33,40 +35,36 @@ pub(crate) fn carry_out_take(
     Ok(None)
 }
 
-/// Writes until that is settled, as `HeldLease::write` does it; a renewal is done if an earlier write has
-/// landed. Whether the lease turned out to be lost. `applied` is shown the row as the worker had it, as it
-/// was and as it is after each write.
-pub(crate) fn try_to_write(
-    tenure: &mut LeaseHold,
+/// Serves `request` until it is settled, or until an answer is lost. `applied` is shown the row as the
+/// worker had it, as it was and as it is after each write.
+pub(crate) fn serve(
+    hold: &mut LeaseHold,
+    request: &WriteRequest,
     present: &mut Lease,
-    me: &WorkerId,
     answer: Answer,
-    is_renewal: bool,
-    build: impl Fn(&Lease) -> LeaseWrite,
     mut applied: impl FnMut(&Lease, &Lease, &Lease) -> Result<(), String>,
-) -> Result<bool, String> {
+) -> Result<(), String> {
     // Refused for an earlier write, and once more for a handoff.
     for _ in 0..4 {
-        let sent = tenure.send(NOW);
+        let NextWrite::Send(write) = hold.next_write(request, NOW) else { return Ok(()) };
+        let sent = hold.send(NOW);
         if answer == Answer::NotSent {
-            return Ok(false);
+            return Ok(());
         }
-        let outcome = outcome_of(&build(&tenure.lease), present)?;
+        let outcome = outcome_of(&write, present)?;
         if let WriteOutcome::Applied(after) = &outcome {
-            applied(&tenure.lease, present, after)?;
+            applied(&hold.lease, present, after)?;
             *present = Lease::clone(after);
         }
         if answer == Answer::Lost {
-            return Ok(false);
+            return Ok(());
         }
-        match tenure.resolve(sent, outcome, me) {
-            WriteResolution::Written => return Ok(false),
-            WriteResolution::EarlierWritten if is_renewal => return Ok(false),
-            WriteResolution::EarlierWritten | WriteResolution::HandoffBegan => {}
-            WriteResolution::Lost => return Ok(true),
+        match hold.on_outcome(request, sent, outcome, NOW) {
+            AfterWrite::Done | AfterWrite::Lost(_) => return Ok(()),
+            AfterWrite::EarlierWritten | AfterWrite::HandoffBegan => {}
         }
     }
-    Ok(false)
+    Err("settled: a request goes on after four answers".into())
 }
 
 /// A write by the counter landed on the row as the worker had it.
@@ -94,42 +92,34 @@ pub(crate) fn carry_out(
     let me = name(worker);
     let mut present = present.clone();
     let checkpoint = if held.behind == 0 { code(&present.checkpoint) } else { 0 };
-    let mut tenure =
-        LeaseHold::new(self::lease(lease, u64::from(held.behind), owner(worker), checkpoint), ago(held.age));
-    tenure.indeterminate_since = held.doubted.map(ago);
+    let before = self::lease(lease, u64::from(held.behind), owner(worker), checkpoint);
+    let mut hold = LeaseHold::new(before, me.clone(), FAILOVER, ago(held.age));
+    hold.indeterminate_since = held.doubted.map(ago);
     let target =
         position(if present.owner.as_ref() == Some(&me) { code(&present.checkpoint) + 1 } else { 1 });
-    let mut row = None;
-    let build = |held: &Lease| match write {
-        Write::Renew => LeaseWrite::renew(held, None),
-        Write::Checkpoint => LeaseWrite::checkpoint(held, &target),
-        Write::End => LeaseWrite::checkpoint(held, &Checkpoint::ShardEnd),
-        Write::Release => LeaseWrite::release(held, &me),
+    let request = match write {
+        Write::Renew => hold.ask_to_renew(None, NOW),
+        Write::Checkpoint => hold.ask_for_checkpoint(&target, NOW),
+        Write::End => hold.ask_for_checkpoint(&Checkpoint::ShardEnd, NOW),
+        Write::Release => hold.ask_to_release(NOW),
     };
-    let is_lost = try_to_write(
-        &mut tenure,
-        &mut present,
-        &me,
-        answer,
-        write == Write::Renew,
-        build,
-        |held, before, after| {
-            row = Some(judged(before, after)?);
-            written_by_counter(held, before)
-        },
-    )?;
-    if tenure.lease.checkpoint_owner.is_some() {
+    let mut row = None;
+    serve(&mut hold, &request, &mut present, answer, |held, before, after| {
+        row = Some(judged(before, after)?);
+        written_by_counter(held, before)
+    })?;
+    if hold.lease.checkpoint_owner.is_some() {
         return Err("takes: a handoff in a fleet without a leader".into());
     }
-    let behind = behind(&tenure.lease, present.counter);
-    let seen = (behind, content(&tenure.lease));
+    let behind = behind(&hold.lease, present.counter);
+    let seen = (behind, content(&hold.lease));
     let held = Held {
         behind,
-        age: age(tenure.renewed),
-        doubted: tenure.indeterminate_since.map(age),
+        age: age(hold.renewed),
+        doubted: hold.indeterminate_since.map(age),
         started: held.started,
     };
-    let ends = is_lost || write == Write::Release || tenure.lease.checkpoint.is_shard_end();
+    let ends = hold.loss().is_some() || write == Write::Release || hold.lease.checkpoint.is_shard_end();
     Ok(Wrote { row, held: (!ends).then_some(held), last_seen: seen })
 }
 

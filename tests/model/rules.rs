@@ -122,7 +122,8 @@ pub(crate) struct Wrote {
 impl Rules {
     pub(crate) fn new(setup: Setup) -> Self {
         let valid = [0, 1, 2, 3].map(|age| {
-            LeaseHold::new(crate::answers::lease(PARENT, 0, NOBODY, 0), ago(age)).is_valid(FAILOVER, NOW)
+            let lease = lease(PARENT, 0, NOBODY, 0);
+            LeaseHold::new(lease, name(0), FAILOVER, ago(age)).is_held(NOW)
         });
         Self {
             setup,

@@ -11,7 +11,7 @@ use kinesis_consumer::{AssignmentStrategy, Checkpoint, LeaseKey, Moment, WorkerI
 
 use super::world::{Held, Owners, Seen, WORKERS};
 pub(crate) use crate::answers::{NOW, age, ago, name, owner};
-use crate::answers::{behind, number, try_to_write, written_by_counter};
+use crate::answers::{behind, number, serve, written_by_counter};
 use crate::rules::Answer;
 pub(crate) use crate::rules::FAILOVER;
 use crate::world::{AGE_MAX, NOBODY};
@@ -60,7 +60,7 @@ fn owners(row: &Lease) -> Owners {
 }
 
 pub(crate) fn is_valid(age: u8) -> bool {
-    LeaseHold::new(lease(0, (NOBODY, NOBODY)), ago(age)).is_valid(FAILOVER, NOW)
+    LeaseHold::new(lease(0, (NOBODY, NOBODY)), name(0), FAILOVER, ago(age)).is_held(NOW)
 }
 
 /// Whether a worker that finds this row takes the lease up.
@@ -187,42 +187,34 @@ pub(crate) fn carry_out(
     let me = name(worker);
     let mut present = lease(0, present);
     let of = if held.next == NOBODY { (owner(worker), NOBODY) } else { (held.next, owner(worker)) };
-    let mut tenure = LeaseHold::new(lease(held.behind, of), ago(held.age));
-    tenure.indeterminate_since = held.doubted.map(ago);
-    let mut row = None;
-    let finish = |held: &Lease| LeaseWrite::finish_handoff(held).filter(|_| write == Write::Release);
-    let build = |held: &Lease| match write {
-        Write::Renew => LeaseWrite::renew(held, None),
-        Write::Release => finish(held).unwrap_or_else(|| LeaseWrite::release(held, &me)),
+    let mut hold = LeaseHold::new(lease(held.behind, of), me, FAILOVER, ago(held.age));
+    hold.indeterminate_since = held.doubted.map(ago);
+    let request = match write {
+        Write::Renew => hold.ask_to_renew(None, NOW),
+        Write::Release => hold.ask_to_release(NOW),
     };
-    let is_lost = try_to_write(
-        &mut tenure,
-        &mut present,
-        &me,
-        answer,
-        write == Write::Renew,
-        build,
-        |held, before, after| {
-            row = Some(owners(after));
-            if after.counter != before.counter + 1 {
-                return Err(format!("counter: a write made it {} after {}", after.counter, before.counter));
-            }
-            // Whoever finishes a handoff goes by the owners.
-            if finish(held).is_some() { Ok(()) } else { written_by_counter(held, before) }
-        },
-    )?;
-    let (next, old) = owners(&tenure.lease);
-    let behind = behind(&tenure.lease, present.counter);
+    let mut row = None;
+    serve(&mut hold, &request, &mut present, answer, |held, before, after| {
+        row = Some(owners(after));
+        if after.counter != before.counter + 1 {
+            return Err(format!("counter: a write made it {} after {}", after.counter, before.counter));
+        }
+        // Whoever finishes a handoff goes by the owners.
+        let finishes = write == Write::Release && held.checkpoint_owner.is_some();
+        if finishes { Ok(()) } else { written_by_counter(held, before) }
+    })?;
+    let (next, old) = owners(&hold.lease);
+    let behind = behind(&hold.lease, present.counter);
     let after = Held {
         behind,
-        age: age(tenure.renewed),
-        doubted: tenure.indeterminate_since.map(age),
+        age: age(hold.renewed),
+        doubted: hold.indeterminate_since.map(age),
         next: if old == owner(worker) { next } else { NOBODY },
         is_overruled: held.is_overruled,
     };
     Ok(Wrote {
         row,
-        held: (!is_lost && write != Write::Release).then_some(after),
-        last_seen: (behind, owners(&tenure.lease)),
+        held: (hold.loss().is_none() && write != Write::Release).then_some(after),
+        last_seen: (behind, owners(&hold.lease)),
     })
 }
