@@ -23,6 +23,7 @@ use crate::runtime::Clock;
 use crate::shard_sync::{Audit, HoleTracker, plan_child_leases, plan_cleanup, plan_shard_sync};
 use crate::types::{LeaseKey, Moment, StartStrategy, WorkerId};
 
+pub use crate::coordination::assign::claim_attempts::{AfterClaim, ClaimAttempts};
 pub use crate::coordination::assign::independent::{ClaimReason, LeaseClaim};
 pub use crate::coordination::assign::leader::{AssignReason, Handoffs, LeaseAssignment};
 pub use crate::coordination::election::lock::{ElectionAction, LockRow, LockView, Version};

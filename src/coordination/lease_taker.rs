@@ -6,11 +6,12 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 
 use super::Worker;
+use super::assign::claim_attempts::{AfterClaim, ClaimAttempts};
 use super::assign::independent::{AssignmentPlan, LeaseClaim, Rules, plan_assignment};
 use super::coordinator::{CONCURRENT_WRITES, LeaseCoordinator};
 use super::health::Purpose;
 use crate::error::with_causes;
-use crate::lease::{Lease, LeaseWrite, StoreErrorKind, WriteOutcome};
+use crate::lease::{Lease, StoreErrorKind};
 use crate::metrics::{Operation, names};
 use crate::types::{LeaseKey, Moment};
 
@@ -123,8 +124,7 @@ enum Taken {
 }
 
 async fn take(worker: &Worker, wanted: LeaseClaim, latest_since: u64) -> Taken {
-    let mut previous = wanted.lease.clone();
-    let mut is_retry = false;
+    let mut attempts = ClaimAttempts::new(wanted);
     let until = worker.context.clock.now() + worker.context.coordination.failover_time / 4;
     loop {
         if worker.context.write_pacer.is_throttled() {
@@ -133,8 +133,7 @@ async fn take(worker: &Worker, wanted: LeaseClaim, latest_since: u64) -> Taken {
             let _ = worker.context.clock.timeout(left, worker.context.write_pacer.turn(until)).await;
         }
         let sent = worker.context.clock.now();
-        let write =
-            LeaseWrite::take(&previous, &worker.context.id).with_latest_since(&previous, latest_since);
+        let write = attempts.next_write(&worker.context.id).with_latest_since(attempts.row(), latest_since);
         worker.health.sent(Purpose::Renewing, sent);
         let outcome = worker.context.store.apply(&write).await;
         let took = worker.context.clock.now().since(sent);
@@ -151,23 +150,22 @@ async fn take(worker: &Worker, wanted: LeaseClaim, latest_since: u64) -> Taken {
             Err(error) => worker.health.failed(Purpose::Renewing, with_causes(error)),
         }
         match outcome {
-            Ok(WriteOutcome::Applied(lease)) => {
-                tracing::info!(lease = %lease.key, reason = %wanted.reason, "lease taken");
-                return Taken::Won { lease, previous: Box::new(previous), sent };
-            }
-            Ok(WriteOutcome::Refused(Some(lease))) if !is_retry && wanted.is_worth_a_retry(&lease) => {
-                is_retry = true;
-                previous = *lease;
-            }
-            Ok(WriteOutcome::Refused(lease)) => {
-                tracing::debug!(lease = %previous.key, "another worker was faster");
-                return Taken::Lost(lease);
-            }
+            Ok(outcome) => match attempts.on_outcome(outcome) {
+                AfterClaim::Won(lease) => {
+                    tracing::info!(lease = %lease.key, reason = %attempts.claim().reason, "lease taken");
+                    return Taken::Won { lease, previous: Box::new(attempts.row().clone()), sent };
+                }
+                AfterClaim::Again => {}
+                AfterClaim::Lost(lease) => {
+                    tracing::debug!(lease = %attempts.row().key, "another worker was faster");
+                    return Taken::Lost(lease);
+                }
+            },
             Err(error) if error.kind() == StoreErrorKind::Throttled && sent < until => {
                 worker.context.write_pacer.refused(&error);
             }
             Err(error) => {
-                tracing::warn!(lease = %previous.key, %error, "cannot take a lease; trying again in the next round");
+                tracing::warn!(lease = %attempts.row().key, %error, "cannot take a lease; trying again in the next round");
                 worker.context.coordination_failed("TakeLease", &error);
                 return Taken::Lost(None);
             }

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kinesis_consumer::internals::{
-    AfterWrite, Known, LeaseClaim, LeaseHold, NextWrite, WriteRequest, outcome_of,
+    AfterClaim, AfterWrite, ClaimAttempts, Known, LeaseClaim, LeaseHold, NextWrite, WriteRequest, outcome_of,
 };
 use kinesis_consumer::kinesis::ChildShard;
-use kinesis_consumer::lease::{Lease, LeaseWrite, WriteOutcome};
+use kinesis_consumer::lease::{Lease, WriteOutcome};
 use kinesis_consumer::{Checkpoint, ExtendedSequenceNumber, HashKeyRange, LeaseKey, Moment, WorkerId};
 
 use crate::rules::{Answer, Content, FAILOVER, Write, Wrote};
@@ -19,20 +19,21 @@ pub(crate) const NOW: Moment = Moment::after_origin(Duration::from_secs(1000));
 /// The present counter of every row.
 const COUNTER: u64 = 10;
 
+/// What becomes of an attempt to take a lease, with whatever it does when it is refused.
 pub(crate) fn carry_out_take(
     present: &Lease,
-    take: &LeaseClaim,
+    claim: &LeaseClaim,
     worker: usize,
 ) -> Result<Option<Content>, String> {
-    let mut previous = take.lease.clone();
-    for is_retry in [false, true] {
-        match outcome_of(&LeaseWrite::take(&previous, &name(worker)), present)? {
-            WriteOutcome::Applied(row) => return judged(present, &row).map(Some),
-            WriteOutcome::Refused(Some(row)) if !is_retry && take.is_worth_a_retry(&row) => previous = *row,
-            WriteOutcome::Refused(_) => break,
+    let mut attempts = ClaimAttempts::new(claim.clone());
+    loop {
+        let outcome = outcome_of(&attempts.next_write(&name(worker)), present)?;
+        match attempts.on_outcome(outcome) {
+            AfterClaim::Won(row) => return judged(present, &row).map(Some),
+            AfterClaim::Again => {}
+            AfterClaim::Lost(_) => return Ok(None),
         }
     }
-    Ok(None)
 }
 
 /// Serves `request` until it is settled, or until an answer is lost. `applied` is shown the row as the
