@@ -15,12 +15,11 @@ use crate::coordination::assign::load_forecast::LoadForecast;
 use crate::coordination::migration::leads;
 use crate::coordination::view::{Observed, View};
 use crate::coordination::worker_metrics::{CPU, WorkerStats};
-use crate::kinesis::{ChildShard, RecordsPage, Shard};
+use crate::kinesis::{RecordsPage, Shard};
 use crate::lease::{DynamoDbLeaseStore, Item, Lease, LeaseStore, LeaseWrite, WriteOutcome, row_after};
 use crate::lease::{LocalLeaseNotifier, OpenLeases};
-use crate::planted::planted;
 use crate::runtime::Clock;
-use crate::shard_sync::{Audit, HoleTracker, plan_child_leases, plan_cleanup, plan_shard_sync};
+use crate::shard_sync::{Audit, HoleTracker, plan_cleanup, plan_shard_sync};
 use crate::types::{LeaseKey, Moment, StartStrategy, WorkerId};
 
 pub use crate::coordination::assign::claim_attempts::{AfterClaim, ClaimAttempts};
@@ -31,6 +30,8 @@ pub use crate::lease::hold::{
     AfterFailure, AfterWrite, InFlightWrite, LeaseHold, LeaseLoss, NextWrite, WriteRequest,
 };
 pub use crate::planted::{Bug, plant};
+pub use crate::shard::ending_steps::{EndingStep, EndingSteps};
+pub use crate::shard_sync::child_leases::ChildError;
 
 /// A page of records from the body of a response in CBOR, if it is one.
 #[must_use]
@@ -306,23 +307,8 @@ pub fn is_given_to(worker: &WorkerId, lease: &Lease) -> bool {
     crate::coordination::lease_discoverer::is_given_to(worker, lease)
 }
 
-/// The leases for the shards that follow `parent`, which has ended.
-///
-/// # Errors
-///
-/// If a child does not name it as a parent.
-pub fn child_leases(parent: &Lease, children: &[ChildShard]) -> Result<Vec<Lease>, String> {
-    plan_child_leases(parent, children, |_| true).map_err(|error| error.to_string())
-}
-
 /// Whether a child may start as far as this parent of it goes, whose row was just read consistently.
 #[must_use]
 pub fn lets_children_start(parent: Option<&Lease>) -> bool {
     crate::shard::lets_children_start(parent)
-}
-
-/// Whether a parent's end waits for the leases of its children.
-#[must_use]
-pub fn children_come_first() -> bool {
-    !planted(Bug::EndsWithoutChildren)
 }

@@ -1,18 +1,18 @@
-//! The end of a shard: leases for its children first, then the processor's word that all is done.
+//! The end of a shard: follows the steps of [`EndingSteps`], then waits for the processor to store it.
 
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
 
 use super::consumer::{ShardConsumer, interruption};
+use super::ending_steps::{EndingStep, EndingSteps};
 use super::state::Input;
 use crate::context::Context;
 use crate::events::Event;
 use crate::kinesis::StreamError;
 use crate::kinesis::list::list_shards;
-use crate::lease::{Created, StoreError};
+use crate::lease::{Created, Lease, StoreError};
 use crate::metrics::{Operation, names};
-use crate::planted::{Bug, planted};
-use crate::shard_sync::{ChildError, plan_child_leases};
+use crate::shard_sync::ChildError;
 use crate::types::ShardId;
 
 impl ShardConsumer {
@@ -35,9 +35,7 @@ impl ShardConsumer {
             if !self.held.is_valid() {
                 return Input::LeaseGone;
             }
-            if !planted(Bug::EndsWithoutChildren)
-                && let Err(error) = self.create_child_leases().await
-            {
+            if let Err(error) = self.create_child_leases().await {
                 tracing::warn!(%error, "the leases of the child shards are not created yet; trying again");
                 self.environment.context.coordination_failed("CreateChildLeases", error.as_ref());
                 continue;
@@ -77,48 +75,49 @@ impl ShardConsumer {
         Input::FinalCallbackReturned
     }
 
+    /// Goes on until the end is to be stored.
     async fn create_child_leases(&self) -> Result<(), Box<dyn StdError + Send + Sync>> {
-        let parent = self.held.lease();
-        // A merged child has a parent besides this one. That parent has a lease, or its lease was
-        // deleted because the child has one.
-        let mut leased: BTreeSet<&ShardId> = BTreeSet::from([&parent.shard_id]);
-        let mut missing = Vec::new();
-        for child in &self.children {
-            for other in &child.parents {
-                if !leased.contains(other) && self.has_lease(other).await? {
-                    leased.insert(other);
+        let mut steps = EndingSteps::new(self.children.clone());
+        loop {
+            match steps.next_step(&self.held.lease()) {
+                EndingStep::LookUpLease(shard) => {
+                    let has_lease = self.has_lease(&shard).await?;
+                    steps.note_lease(shard, has_lease);
                 }
-            }
-            let has_all_parents = child.parents.iter().all(|parent| leased.contains(parent));
-            if !has_all_parents && self.has_lease(&child.id).await? {
-                continue;
-            }
-            if !has_all_parents {
-                // A parent the service has forgotten will never have a lease, nor anything to read.
-                let listed = self.listed_shards().await?;
-                leased.extend(child.parents.iter().filter(|parent| !listed.contains(*parent)));
-            }
-            missing.push(child.clone());
-        }
-        let planned = plan_child_leases(&parent, &missing, |shard| leased.contains(shard));
-        if let Err(ChildError::ParentWithoutLease { .. }) = planned {
-            self.report(Operation::ShutdownTask).add(names::MISSING_MERGE_PARENT_LEASE, 1_u32);
-        }
-        for lease in planned? {
-            let lease = lease.in_stream(&self.stream.id);
-            let since = self.environment.context.clock.now();
-            let created = self.environment.context.store.create(&lease).await;
-            let took = self.environment.context.clock.now().since(since);
-            self.report(Operation::ShutdownTask)
-                .outcome(names::CREATE_LEASE, created.is_ok(), took)
-                .add(names::create_lease_success(&lease.checkpoint), u32::from(created.is_ok()));
-            if created? == Created::Now {
-                let (key, checkpoint) = (lease.key.clone(), lease.checkpoint.clone());
-                self.environment.context.events.emit(Event::LeaseCreated { lease: key, checkpoint });
-                self.environment.context.notifier.publish(lease);
+                EndingStep::ListShards => steps.note_listed(self.listed_shards().await?),
+                EndingStep::CreateLeases(leases) => {
+                    for lease in leases {
+                        let shard = lease.shard_id.clone();
+                        self.create_lease(lease).await?;
+                        steps.note_lease(shard, true);
+                    }
+                }
+                EndingStep::Wait(error) => {
+                    if let ChildError::ParentWithoutLease { .. } = error {
+                        self.report(Operation::ShutdownTask).add(names::MISSING_MERGE_PARENT_LEASE, 1_u32);
+                    }
+                    return Err(error.into());
+                }
+                EndingStep::StoreEnd => break,
             }
         }
         self.held.note_children(self.children.iter().map(|child| child.id.clone()).collect());
+        Ok(())
+    }
+
+    async fn create_lease(&self, lease: Lease) -> Result<(), StoreError> {
+        let lease = lease.in_stream(&self.stream.id);
+        let since = self.environment.context.clock.now();
+        let created = self.environment.context.store.create(&lease).await;
+        let took = self.environment.context.clock.now().since(since);
+        self.report(Operation::ShutdownTask)
+            .outcome(names::CREATE_LEASE, created.is_ok(), took)
+            .add(names::create_lease_success(&lease.checkpoint), u32::from(created.is_ok()));
+        if created? == Created::Now {
+            let (key, checkpoint) = (lease.key.clone(), lease.checkpoint.clone());
+            self.environment.context.events.emit(Event::LeaseCreated { lease: key, checkpoint });
+            self.environment.context.notifier.publish(lease);
+        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 mod callbacks;
 mod consumer;
 mod ending;
+pub(crate) mod ending_steps;
 mod environment;
 mod fetching;
 mod held_leases;

@@ -6,11 +6,24 @@ use crate::types::{Checkpoint, ShardId};
 
 /// Why the children of an ended shard get no leases yet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ChildError {
+#[cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
+pub enum ChildError {
+    /// It is the child of other shards.
     #[error("child shard {child} does not name {parent} as its parent")]
-    NotAChild { child: ShardId, parent: ShardId },
+    NotAChild {
+        /// That child.
+        child: ShardId,
+        /// The shard that ended.
+        parent: ShardId,
+    },
+    /// Its children would not wait for one of their parents.
     #[error("of the parents of child shard {child}, some have leases and {missing} has not")]
-    ParentWithoutLease { child: ShardId, missing: ShardId },
+    ParentWithoutLease {
+        /// That child.
+        child: ShardId,
+        /// That parent.
+        missing: ShardId,
+    },
 }
 
 /// Plans the leases of the shards that follow `parent`, which has ended: at `TRIM_HORIZON`, because

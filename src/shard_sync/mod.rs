@@ -2,7 +2,7 @@
 //! shards and write rows are in `coordination` and `shard`.
 
 mod auditor;
-mod child_leases;
+pub(crate) mod child_leases;
 mod cleanup;
 mod origins;
 mod plan;

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use kinesis_consumer::LeaseKey;
 use kinesis_consumer::internals::{
-    ClaimReason, Known, LeaseClaim, LeaseHold, child_leases, children_come_first, learn, lets_children_start,
+    ClaimReason, EndingStep, EndingSteps, Known, LeaseClaim, LeaseHold, learn, lets_children_start,
     observe_scan, plan_takes,
 };
 
 use crate::answers::{
-    NOW, ago, carry_out, carry_out_take, children, key, known, lease_of, name, owner, row, seen_again,
+    NOW, ago, carry_out, carry_out_take, children, key, known, lease, lease_of, name, owner, row, seen_again,
 };
 use crate::explore::{Model, Renaming};
 use crate::world::{
@@ -102,11 +102,21 @@ pub(crate) struct Rules {
     pub(crate) setup: Setup,
     /// Whether a holder of that age may act.
     valid: [bool; 4],
+    /// What comes next at the end of the parent, if the left child has a lease, and the right one.
+    ending: [[Ending; 2]; 2],
     scans: HashMap<(Seen, usize, Option<Shown>, usize), Seen>,
     learned: HashMap<(Seen, usize, u8, Content, usize), Seen>,
     plans: HashMap<(usize, [Seen; LEASES], [bool; LEASES]), Plan>,
     takes: HashMap<(usize, Content, LeaseClaim, usize), Judged<Option<Content>>>,
     writes: HashMap<(usize, Content, Attempt), Judged<Wrote>>,
+}
+
+/// What the holder of a parent that has been read to its end does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Create(usize),
+    StoreEnd,
+    Wait,
 }
 
 /// What a holder's write came to.
@@ -128,6 +138,7 @@ impl Rules {
         Self {
             setup,
             valid,
+            ending: [false, true].map(|left| [false, true].map(|right| ending([left, right]))),
             scans: HashMap::new(),
             learned: HashMap::new(),
             plans: HashMap::new(),
@@ -272,6 +283,11 @@ impl Rules {
         })
     }
 
+    fn ending(&self, world: &World) -> Ending {
+        let [left, right] = [1, 2].map(|child| usize::from(world.rows[child].exists));
+        self.ending[left][right]
+    }
+
     /// One round of each of the workers in `alive` without faults, then a tick. Whether any of them
     /// took a lease.
     fn go_round(&mut self, mut world: World, alive: &[usize]) -> Result<(World, bool), String> {
@@ -290,13 +306,15 @@ impl Rules {
                 )?;
                 let Some(held) = world.workers[worker].held[lease] else { continue };
                 if lease == PARENT && self.setup.shape == Shape::Split {
-                    for child in 1..LEASES {
-                        world = self.apply(world, Action::CreateChild { worker, lease: child })?;
+                    while let Ending::Create(lease) = self.ending(&world) {
+                        world = self.apply(world, Action::CreateChild { worker, lease })?;
                     }
-                    world = self.apply(
-                        world,
-                        Action::Write { worker, lease, write: Write::End, answer: Answer::Comes },
-                    )?;
+                    if self.ending(&world) == Ending::StoreEnd {
+                        world = self.apply(
+                            world,
+                            Action::Write { worker, lease, write: Write::End, answer: Answer::Comes },
+                        )?;
+                    }
                 } else if !held.started && lets_children_start(Some(&row(&world, PARENT))) {
                     world = self.apply(world, Action::Start { worker, lease })?;
                 }
@@ -383,16 +401,16 @@ impl Model for Rules {
                     }
                 }
                 if self.setup.shape == Shape::Split && lease == PARENT {
-                    let missing: Vec<usize> =
-                        (1..LEASES).filter(|&child| !world.rows[child].exists).collect();
-                    if missing.is_empty() || !children_come_first() {
-                        write(Write::End, Answer::Comes);
-                        if is_lossy {
-                            write(Write::End, Answer::Lost);
+                    match self.ending(world) {
+                        Ending::Create(lease) => actions.push(Action::CreateChild { worker, lease }),
+                        Ending::StoreEnd => {
+                            write(Write::End, Answer::Comes);
+                            if is_lossy {
+                                write(Write::End, Answer::Lost);
+                            }
                         }
+                        Ending::Wait => {}
                     }
-                    actions
-                        .extend(missing.iter().take(1).map(|&lease| Action::CreateChild { worker, lease }));
                 } else if !held.started && lets_children_start(Some(&row(world, PARENT))) {
                     actions.push(Action::Start { worker, lease });
                 }
@@ -426,12 +444,7 @@ impl Model for Rules {
                     held.started = true;
                 }
             }
-            Action::CreateChild { lease, .. } => {
-                let planned = child_leases(&row(&world, PARENT), &children())?;
-                if planned.iter().any(|planned| planned.key == key(lease)) {
-                    world.rows[lease].exists = true;
-                }
-            }
+            Action::CreateChild { lease, .. } => world.rows[lease].exists = true,
             Action::Crash { worker } => {
                 world.workers[worker] = Worker::default();
                 world.crashes_left -= 1;
@@ -505,6 +518,22 @@ impl Model for Rules {
     fn rows(&self, world: &World, names: Renaming) -> String {
         let rows = world.rows.iter().enumerate().filter(|(_, row)| row.exists);
         rows.map(|(lease, row)| format!("  leaves {}: {row:?}\n", key(names.leases[lease].into()))).collect()
+    }
+}
+
+/// A lease that another worker created is as good as one of this worker's.
+fn ending(exist: [bool; 2]) -> Ending {
+    let mut steps = EndingSteps::new(children().to_vec());
+    for (child, _) in children().into_iter().zip(exist).filter(|(_, exists)| *exists) {
+        steps.note_lease(child.id, true);
+    }
+    match steps.next_step(&lease(PARENT, 0, NOBODY, 0)) {
+        EndingStep::CreateLeases(leases) => leases
+            .first()
+            .and_then(|first| (1..LEASES).find(|&lease| key(lease) == first.key))
+            .map_or(Ending::Wait, Ending::Create),
+        EndingStep::StoreEnd => Ending::StoreEnd,
+        EndingStep::LookUpLease(_) | EndingStep::ListShards | EndingStep::Wait(_) => Ending::Wait,
     }
 }
 
