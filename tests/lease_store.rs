@@ -56,7 +56,6 @@ on_every_store! {
     writes::details,
     writes::assign,
     writes::handoff,
-    writes::evict,
     writes::a_missing_row_is_never_created,
     writes::unknown_attributes_survive_every_write,
     writes::numbers_are_compared_by_value,

@@ -128,13 +128,11 @@ pub(super) fn write() -> impl Strategy<Value = LeaseWrite> {
         (lease(), worker()).prop_map(|(lease, worker)| LeaseWrite::release(&lease, &worker)),
         (lease(), checkpoint()).prop_map(|(lease, at)| LeaseWrite::checkpoint(&lease, &at)),
         (lease(), pending()).prop_map(|(lease, pending)| LeaseWrite::prepare(&lease, &pending)),
-        (lease(), shard_ids()).prop_map(|(lease, ids)| LeaseWrite::update_children(&lease.key, &ids)),
         (lease(), range()).prop_map(|(lease, range)| LeaseWrite::update_hash_range(&lease.key, range)),
         (lease(), worker()).prop_map(|(lease, worker)| LeaseWrite::assign(&lease, &worker)),
         (lease(), worker(), worker())
             .prop_map(|(lease, from, to)| LeaseWrite::start_handoff(&lease.key, &from, &to)),
         lease().prop_filter_map("no handoff", |lease| LeaseWrite::finish_handoff(&lease)),
-        lease().prop_map(|lease| LeaseWrite::evict(&lease)),
         (lease(), lease()).prop_map(|(lease, origin)| LeaseWrite::update_origin(&lease.key, &origin)),
         (lease(), lease()).prop_map(|(lease, fresh)| LeaseWrite::reset(&lease, &fresh)),
         (lease(), worker(), 0..1_u64 << 63)

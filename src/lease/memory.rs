@@ -342,7 +342,6 @@ mod tests {
                 Some(LeaseWrite::checkpoint(&lease, &crate::types::Checkpoint::ShardEnd)),
                 Some(LeaseWrite::assign(&lease, &to)),
                 Some(LeaseWrite::assign_expired(&lease, &to)),
-                Some(LeaseWrite::evict(&lease)),
                 LeaseWrite::finish_handoff(&lease),
             ];
             for write in writes.into_iter().flatten() {

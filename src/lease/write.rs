@@ -1,10 +1,9 @@
-use std::collections::BTreeSet;
 use std::fmt;
 
 use super::codec::shard_ids;
 use super::{Attribute, Item, Lease, PendingCheckpoint, Throughput, names};
 use crate::planted::{Bug, planted};
-use crate::types::{Checkpoint, HashKeyRange, LeaseKey, ShardId, WorkerId};
+use crate::types::{Checkpoint, HashKeyRange, LeaseKey, WorkerId};
 
 /// One conditional change of one row, as data: every store carries it out with the same meaning,
 /// and tests and the exhaustive model can look at it.
@@ -177,18 +176,6 @@ impl LeaseWrite {
         write
     }
 
-    /// Stores the shards that a shard ended in (`updateLeaseWithMetaInfo`, from `ShutdownTask`):
-    /// `UpdateLease`. Leaves owner and counter alone, so anybody may write it. An empty set changes
-    /// nothing: the table has no empty sets.
-    ///
-    /// Refused: the lease is gone.
-    #[must_use]
-    pub fn update_children(key: &LeaseKey, children: &BTreeSet<ShardId>) -> Self {
-        let mut write = Self::by_key("UpdateLease", key);
-        write.updates.extend(shard_ids(children).map(|ids| Update::Set(names::CHILD_SHARDS, ids)));
-        write
-    }
-
     /// Stores a hash key range the row lacked (`updateLeaseWithMetaInfo`, from
     /// `PeriodicShardSyncManager`): `UpdateLease`. Leaves owner and counter alone, so anybody may
     /// write it.
@@ -307,20 +294,6 @@ impl LeaseWrite {
         lease.checkpoint_owner.as_ref()?;
         let write = Self::assign(lease, lease.owner.as_ref()?);
         Some(Self { operation: "FinishHandoff", ..write })
-    }
-
-    /// Takes the lease away from whoever works on it (`evictLease`): `EvictLease`. During a handoff
-    /// that is the `checkpointOwner`, and the next owner starts.
-    ///
-    /// Refused: the owners have changed since.
-    #[must_use]
-    pub fn evict(lease: &Lease) -> Self {
-        let mut write = Self::by_owners("EvictLease", lease);
-        let handoff = lease.checkpoint_owner.is_some();
-        let working = if handoff { names::CHECKPOINT_OWNER } else { names::LEASE_OWNER };
-        write.updates.push(Update::Remove(working));
-        write.updates.push(Update::Add(names::LEASE_COUNTER, 1));
-        write
     }
 
     /// A write that depends on nothing having happened since `lease` was seen, and counts as a sign
@@ -452,9 +425,12 @@ impl fmt::Display for LeaseWrite {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::super::arbitrary;
     use super::*;
-    use proptest::prelude::*;
 
     fn lease(owner: Option<&str>, checkpoint_owner: Option<&str>) -> Lease {
         let mut lease = Lease::new("shardId-0", Checkpoint::TrimHorizon);
@@ -510,14 +486,6 @@ mod tests {
     fn a_renewal_that_knows_of_the_handoff_no_longer_minds_it() {
         let write = LeaseWrite::renew(&lease(Some("b"), Some("a")), None);
         assert_eq!(write.conditions, [Condition::Equals(names::LEASE_COUNTER, Attribute::number(5))]);
-    }
-
-    #[test]
-    fn eviction_takes_the_lease_from_whoever_works_on_it() {
-        let removes = |lease: &Lease, name| LeaseWrite::evict(lease).updates.contains(&Update::Remove(name));
-        assert!(removes(&lease(Some("a"), None), names::LEASE_OWNER));
-        let handoff = lease(Some("b"), Some("a"));
-        assert!(removes(&handoff, names::CHECKPOINT_OWNER) && !removes(&handoff, names::LEASE_OWNER));
     }
 
     proptest! {

@@ -112,10 +112,10 @@ pub(crate) async fn checkpoint(table: &Table) {
 pub(crate) async fn checkpoint_end(table: &Table) {
     let lease = owned(table).await;
     let children = [5, 6].map(|index| shard(index).as_str().into()).into();
-    let parent = table.applied(&LeaseWrite::update_children(&lease.key, &children)).await;
-    assert_eq!((parent.counter, &parent.children), (lease.counter, &children));
+    let mut parent = lease.clone();
+    parent.children = children;
     let ended = table.applied(&LeaseWrite::checkpoint(&parent, &Checkpoint::ShardEnd)).await;
-    assert_eq!((ended.checkpoint, ended.children), (Checkpoint::ShardEnd, children));
+    assert_eq!((ended.checkpoint, ended.children), (Checkpoint::ShardEnd, parent.children));
     let row = table.item(lease.key.as_str()).await.unwrap();
     assert_eq!(row["checkpointSubSequenceNumber"], Attribute::N("0".to_owned()));
 }
@@ -143,8 +143,6 @@ pub(crate) async fn details(table: &Table) {
     let mut expected = lease.clone();
     expected.hash_key_range = Some(range);
     assert_eq!(with_range, expected);
-    let unchanged = table.applied(&LeaseWrite::update_children(&lease.key, &BTreeSet::new())).await;
-    assert_eq!(unchanged, expected);
     // The owner's memory lacks the range, and its renewals go on.
     let renewed = table.applied(&LeaseWrite::renew(&lease, None)).await;
     assert_eq!(renewed.hash_key_range, Some(range));
@@ -191,17 +189,6 @@ pub(crate) async fn handoff(table: &Table) {
     table.refused(&LeaseWrite::finish_handoff(&lease).unwrap()).await;
 }
 
-pub(crate) async fn evict(table: &Table) {
-    let lease = owned(table).await;
-    let evicted = table.applied(&LeaseWrite::evict(&lease)).await;
-    assert_eq!((evicted.owner, evicted.counter, evicted.owner_switches), (None, 58, 0));
-    table.refused(&LeaseWrite::evict(&lease)).await;
-
-    let lease = in_handoff(table).await;
-    let evicted = table.applied(&LeaseWrite::evict(&lease)).await;
-    assert_eq!((evicted.owner, evicted.checkpoint_owner), (Some("wB".into()), None));
-}
-
 /// Every write that can be made of `lease` and should succeed on the row it was made of.
 fn every_write(lease: &Lease) -> Vec<LeaseWrite> {
     let worker = WorkerId::from("wZ");
@@ -210,11 +197,9 @@ fn every_write(lease: &Lease) -> Vec<LeaseWrite> {
         LeaseWrite::take(lease, &worker),
         LeaseWrite::checkpoint(lease, &Checkpoint::ShardEnd),
         LeaseWrite::prepare(lease, &PendingCheckpoint::new(Checkpoint::ShardEnd, None)),
-        LeaseWrite::update_children(&lease.key, &lease.parents),
         LeaseWrite::update_hash_range(&lease.key, HashKeyRange::FULL),
         LeaseWrite::assign(lease, &worker),
         LeaseWrite::assign_expired(lease, &worker),
-        LeaseWrite::evict(lease),
     ];
     writes.extend(LeaseWrite::finish_handoff(lease));
     if let (Some(owner), None) = (&lease.owner, &lease.checkpoint_owner) {
