@@ -131,14 +131,14 @@ impl LeaderState {
     }
 
     /// Leaves out workers that stopped since their last report. A worker that releases leases is about to
-    /// stop, and would otherwise look the least busy.
+    /// stop, and would otherwise look the least busy. This worker has not stopped: it plans.
     fn note_stopped(&mut self, view: &mut View, us: &WorkerId, failover_time: Duration, seen: Moment) {
-        let expired = expired_owners(view, failover_time, seen);
-        let mut leaving = view.take_released_by();
-        leaving.remove(us);
+        let mut gone = expired_owners(view, failover_time, seen);
+        gone.extend(view.take_released_by());
+        gone.remove(us);
         let Self { workers, stopped, .. } = self;
         for stats in workers.iter() {
-            if expired.contains(&stats.worker) || leaving.contains(&stats.worker) {
+            if gone.contains(&stats.worker) {
                 stopped.insert(stats.worker.clone(), stats.updated);
             }
         }
@@ -223,6 +223,18 @@ mod tests {
         view.observe_scan(vec![lease("0", Some("a"), 1)], at(0));
         state.note_workers(&[report("a", 0, None), report("b", 0, None)], wall(15), at(15));
         assert_eq!(plan(&mut state, &mut view, 30), "0>b");
+    }
+
+    #[test]
+    fn a_leader_takes_back_what_it_was_handing_over_to_a_worker_that_died() {
+        let (mut state, mut view) = (LeaderState::begin(), View::default());
+        let mut handoff = lease("0", Some("dead"), 1);
+        handoff.checkpoint_owner = Some("us".into());
+        view.observe_scan(vec![handoff], at(0));
+        for seconds in [30, 31] {
+            state.note_workers(&[report("us", seconds, None)], wall(seconds), at(seconds));
+            assert_eq!(plan(&mut state, &mut view, seconds), "0>us");
+        }
     }
 
     #[test]
