@@ -1,7 +1,7 @@
 //! Bugs that can be switched on, to show that the simulation would notice them.
 //!
 //! Each is one wrong step at the place that asks [`planted`]. Without the feature `internals` the
-//! question is constantly answered with no, and nothing of this is left in the program.
+//! answer is constantly false, and the compiler removes all of it.
 
 /// A bug that can be planted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,9 +13,9 @@ pub enum Bug {
     TakeKeepsCounter,
     /// A lease is renewed whatever its counter has become.
     RenewIgnoresCounter,
-    /// A checkpoint is stored whoever holds the lease.
+    /// A checkpoint is stored by a worker that no longer holds the lease.
     CheckpointIgnoresCounter,
-    /// A lease is released whoever holds it.
+    /// A lease is released by a worker that does not hold it.
     ReleaseIgnoresOwner,
     /// A refused write is taken for an earlier one of ours that landed, whoever owns the row.
     RefusalTakenForOurs,
@@ -57,25 +57,25 @@ pub enum Bug {
     IgnoresBudget,
     /// A subscription that has run out is renewed at the tip.
     RenewsAtTheTip,
-    /// A subscription that says nothing more is waited for all the same.
+    /// A subscription without events is waited for forever.
     WaitsForeverForEvents,
     /// An event without a continuation ends the shard, whether it names children or not.
     TrustsAnyShardEnd,
-    /// A shard that is polled because fan-out cannot be had is opened at the tip.
+    /// A shard that is polled because fan-out is not available is opened at the tip.
     FallbackForgetsPosition,
     /// A take from an owner that turns out to have renewed is tried again with the row as it is.
     RetakesFromTheLiving,
-    /// The end of a shard is stored whoever holds the lease, with a counter that is right.
+    /// The end of a shard is stored by a worker that no longer holds the lease, with a counter that is right.
     EndIgnoresCounter,
     /// The leader's lock is taken after an eighth of the time it is good for.
     LeadsTooEarly,
-    /// The leader's lock is taken whatever has become of it.
+    /// The leader's lock is taken whatever its version.
     LockIgnoresVersion,
     /// A lease in handoff is taken up by its next owner before the old one has given it back.
     TakesUpBeforeHandoff,
-    /// Leases are assigned to workers that have told nothing for long.
+    /// Leases are assigned to workers that have not reported for long.
     AssignsToTheSilent,
-    /// A lease in handoff is given back before its processor has heard of it.
+    /// A lease in handoff is released before its processor was asked to shut down.
     HandsOverUnasked,
     /// A worker that is the leader no longer goes on assigning.
     LeadsForever,
