@@ -101,7 +101,7 @@ impl Fleet {
 
     fn of(leases: Vec<Lease>, cpus: Vec<f64>) -> Self {
         let known: Known =
-            leases.iter().map(|lease| (lease.clone(), lease.owner.as_ref().map(|_| SEEN))).collect();
+            leases.iter().map(|lease| (lease.clone(), lease.owner.as_ref().map(|_| SEEN), true)).collect();
         let workers = cpus.iter().enumerate().map(|(number, cpu)| (name(number), *cpu));
         Self { known: KnownFleet::new(known, workers), leases, cpus }
     }

@@ -141,7 +141,7 @@ impl Table {
     }
 
     fn fleet(&self) -> KnownFleet {
-        let known: Known = self.leases.iter().map(|lease| (lease.clone(), Some(SEEN))).collect();
+        let known: Known = self.leases.iter().map(|lease| (lease.clone(), Some(SEEN), true)).collect();
         KnownFleet::new(known, (0..WORKERS).map(|worker| (name(worker), 30.0)))
     }
 

@@ -7,11 +7,12 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_dynamodb::Client;
 use bytes::Bytes;
 
-use crate::config::{AssignmentStrategy, CoordinationConfig};
+use crate::config::CoordinationConfig;
 use crate::consumer::{ConsumerBuilder, World};
 use crate::coordination::assign::independent::{Rules, plan_assignment};
 use crate::coordination::assign::leader::{LeaderRules, plan_leader_assignment};
 use crate::coordination::assign::load_forecast::LoadForecast;
+use crate::coordination::leader_state::LeaderState;
 use crate::coordination::migration::leads;
 use crate::coordination::view::{Observed, View};
 use crate::coordination::worker_metrics::{CPU, WorkerStats};
@@ -73,8 +74,9 @@ pub fn move_on_after(coordination: &mut CoordinationConfig, ready_for: Duration)
     coordination.leader.ready_for = ready_for;
 }
 
-/// What a worker knows of the lease table: each lease, and when its counter was last seen to change.
-pub type Known = Vec<(Lease, Option<Moment>)>;
+/// What a worker knows of the lease table: each lease, when its counter was last seen to change, and whether
+/// its owner has acknowledged it.
+pub type Known = Vec<(Lease, Option<Moment>, bool)>;
 
 /// What a worker knows after a scan that was complete at `now`.
 #[must_use]
@@ -241,35 +243,33 @@ impl AwaitedEnds {
     }
 }
 
-/// What a leader does that knows this of the table, if the workers in `active` have told lately that
-/// they are there.
+/// What `leader` does that knows this of the table, if the workers in `active` have reported lately. Others
+/// whose leases have all expired get nothing.
 #[must_use]
 pub fn plan_moves(
     known: Known,
+    leader: &WorkerId,
     active: &[WorkerId],
     handoffs: &Handoffs,
-    strategy: AssignmentStrategy,
-    failover_time: Duration,
+    coordination: &CoordinationConfig,
     now: Moment,
     seed: u64,
 ) -> Vec<LeaseAssignment> {
-    let mut coordination = CoordinationConfig { failover_time, ..CoordinationConfig::default() };
-    coordination.leader.assignment_strategy = strategy;
-    let rules = LeaderRules::new(&coordination, usize::MAX);
-    let active: Vec<WorkerStats> = active.iter().cloned().map(WorkerStats::new).collect();
+    let rules = LeaderRules::new(coordination, usize::MAX);
+    let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let reports: Vec<Item> = active
+        .iter()
+        .filter_map(|worker| row_after(&WorkerStats::new(worker.clone()).to_write(wall), None).ok().flatten())
+        .collect();
+    let mut leading = LeaderState::begin();
+    leading.note_workers(&reports, wall, now);
+    for (lease, ..) in &known {
+        if let Some(until) = handoffs.until(&lease.key) {
+            leading.handoff_began(lease.key.clone(), until);
+        }
+    }
     let mut rng = fastrand::Rng::with_seed(seed);
-    let view = View::from_parts(known);
-    plan_leader_assignment(
-        &view,
-        &active,
-        &mut LoadForecast::default(),
-        handoffs,
-        &rules,
-        true,
-        now,
-        &mut rng,
-    )
-    .moves
+    leading.plan(&mut View::from_parts(known), leader, &rules, now, now, &mut rng).moves
 }
 
 /// The handoffs of a leader that knows this of the table.

@@ -7,7 +7,7 @@ mod duplicate_worker;
 pub(crate) mod election;
 mod health;
 mod leader;
-mod leader_state;
+pub(crate) mod leader_state;
 mod lease_cleanup;
 pub(crate) mod lease_discoverer;
 mod lease_taker;

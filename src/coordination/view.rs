@@ -162,19 +162,22 @@ impl View {
         }
     }
 
-    /// A view of these leases, each with the moment its counter was last seen to change.
+    /// A view of these leases, each with the moment its counter was last seen to change, and whether its
+    /// owner has acknowledged it.
     #[cfg(feature = "internals")]
-    pub(crate) fn from_parts(parts: impl IntoIterator<Item = (Lease, Option<Moment>)>) -> Self {
-        let observed = |(lease, changed): (Lease, _)| {
-            (lease.key.clone(), Observed { lease, changed, is_acknowledged: true })
+    pub(crate) fn from_parts(parts: impl IntoIterator<Item = (Lease, Option<Moment>, bool)>) -> Self {
+        let observed = |(lease, changed, is_acknowledged): (Lease, _, _)| {
+            (lease.key.clone(), Observed { lease, changed, is_acknowledged })
         };
         Self { leases: parts.into_iter().map(observed).collect(), ..Self::default() }
     }
 
     /// What [`from_parts`](Self::from_parts) takes.
     #[cfg(feature = "internals")]
-    pub(crate) fn into_parts(self) -> impl Iterator<Item = (Lease, Option<Moment>)> {
-        self.leases.into_values().map(|observed| (observed.lease, observed.changed))
+    pub(crate) fn into_parts(self) -> impl Iterator<Item = (Lease, Option<Moment>, bool)> {
+        let parts =
+            |Observed { lease, changed, is_acknowledged }: Observed| (lease, changed, is_acknowledged);
+        self.leases.into_values().map(parts)
     }
 
     /// Forgets a row that was deleted.

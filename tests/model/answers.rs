@@ -207,7 +207,11 @@ pub(crate) fn ago(age: u8) -> Moment {
 }
 
 pub(crate) fn age(then: Moment) -> u8 {
-    u8::try_from(NOW.since(then).as_secs() / TICK.as_secs()).unwrap_or(AGE_MAX).min(AGE_MAX)
+    ticks_since(then).min(AGE_MAX)
+}
+
+pub(crate) fn ticks_since(then: Moment) -> u8 {
+    u8::try_from(NOW.since(then).as_secs() / TICK.as_secs()).unwrap_or(u8::MAX)
 }
 
 /// What is known of one lease, as the crate keeps it.
@@ -219,11 +223,11 @@ pub(crate) fn known(lease: usize, seen: Seen) -> Known {
         Version::Present => 0,
     };
     let row = self::lease(lease, behind, seen.owner, if seen.ended { END } else { 0 });
-    vec![(row, Some(ago(seen.age)))]
+    vec![(row, Some(ago(seen.age)), true)]
 }
 
 pub(crate) fn seen_again(known: &Known) -> Seen {
-    let Some((row, changed)) = known.first() else { return Seen::default() };
+    let Some((row, changed, _)) = known.first() else { return Seen::default() };
     Seen {
         version: match COUNTER - row.counter {
             0 => Version::Present,

@@ -7,11 +7,11 @@ use kinesis_consumer::internals::{
     plan_moves,
 };
 use kinesis_consumer::lease::{Lease, LeaseWrite, WriteOutcome};
-use kinesis_consumer::{AssignmentStrategy, Checkpoint, LeaseKey, Moment, WorkerId};
+use kinesis_consumer::{AssignmentStrategy, Checkpoint, CoordinationConfig, LeaseKey, Moment, WorkerId};
 
 use super::world::{Held, Owners, Seen, WORKERS};
 pub(crate) use crate::answers::{NOW, age, ago, name, owner};
-use crate::answers::{behind, number, serve, written_by_counter};
+use crate::answers::{behind, number, serve, ticks_since, written_by_counter};
 use crate::rules::Answer;
 pub(crate) use crate::rules::FAILOVER;
 use crate::world::{AGE_MAX, NOBODY};
@@ -69,7 +69,8 @@ pub(crate) fn is_for(worker: usize, row: Owners) -> bool {
 }
 
 fn known(seen: Option<Seen>) -> Known {
-    seen.map(|seen| (lease(seen.behind, seen.owners), Some(ago(seen.age)))).into_iter().collect()
+    let known = |seen: Seen| (lease(seen.behind, seen.owners), Some(ago(seen.age)), seen.is_acknowledged);
+    seen.map(known).into_iter().collect()
 }
 
 fn handoff_ends(begun: u8) -> Moment {
@@ -85,11 +86,12 @@ fn handoffs(begun: Option<u8>) -> Handoffs {
 }
 
 fn seen(known: Known, scanned: u8, handoffs: &Handoffs) -> Option<Seen> {
-    let (row, changed) = known.into_iter().next()?;
+    let (row, changed, is_acknowledged) = known.into_iter().next()?;
     let begun = handoffs.until(&key()).filter(|_| row.checkpoint_owner.is_some());
     let handoff = begun.and_then(|until| (0..=AGE_MAX).find(|&begun| handoff_ends(begun) == until));
     let (behind, owners) = (behind(&row, COUNTER), owners(&row));
-    Some(Seen { behind, owners, age: changed.map_or(0, age), scanned, handoff })
+    let age = changed.map_or(0, |changed| ticks_since(changed).min(Seen::age_max(is_acknowledged)));
+    Some(Seen { behind, owners, age, is_acknowledged, scanned, handoff })
 }
 
 /// What is known after a scan that shows the row so many counts behind.
@@ -106,10 +108,11 @@ pub(crate) fn after_learning(before: Seen, (behind, row): (u8, Owners), begins: 
     seen(known, before.scanned, &handoffs(if begins { Some(0) } else { before.handoff }))
 }
 
-/// What a leader does that knows this: if these workers are active and one of them has another lease
+/// What `leader` does that knows this: if these workers are active and one of them has another lease
 /// besides, with other names, as of equally busy workers the first by name is given a lease.
 pub(crate) fn plan(
     seen: Seen,
+    leader: usize,
     active: &[usize],
     busy: Option<usize>,
     strategy: AssignmentStrategy,
@@ -124,11 +127,14 @@ pub(crate) fn plan(
     if let Some(worker) = busy {
         let mut other = Lease::new("other", Checkpoint::TrimHorizon);
         other.owner = Some(name(called(worker)));
-        known.push((other, Some(NOW)));
+        known.push((other, Some(NOW), true));
     }
     let active: Vec<WorkerId> = active.iter().map(|&worker| name(called(worker))).collect();
     let (handoffs, then) = (handoffs(seen.handoff), ago(seen.scanned));
-    let moves = plan_moves(known, &active, &handoffs, strategy, FAILOVER, then, seed);
+    let mut coordination = CoordinationConfig::default();
+    coordination.failover_time = FAILOVER;
+    coordination.leader.assignment_strategy = strategy;
+    let moves = plan_moves(known, &name(called(leader)), &active, &handoffs, &coordination, then, seed);
     let mut moved = moves.into_iter().find(|moved| moved.lease.key == key())?;
     let to = (0..WORKERS).find(|&worker| name(called(worker)) == moved.to).expect("one of them");
     moved.lease = lease(seen.behind, seen.owners);
@@ -136,8 +142,13 @@ pub(crate) fn plan(
     Some(moved)
 }
 
-/// Everything a leader might do, whoever is active.
-pub(crate) fn plans(seen: Seen, workers: usize, names: &[[u8; WORKERS]]) -> Vec<LeaseAssignment> {
+/// Everything that `leader` might do, whoever is active.
+pub(crate) fn plans(
+    seen: Seen,
+    leader: usize,
+    workers: usize,
+    names: &[[u8; WORKERS]],
+) -> Vec<LeaseAssignment> {
     let mut all = Vec::new();
     let sets =
         (1..1_usize << workers).map(|set| (0..workers).filter(|worker| set >> worker & 1 == 1).collect());
@@ -147,7 +158,7 @@ pub(crate) fn plans(seen: Seen, workers: usize, names: &[[u8; WORKERS]]) -> Vec<
             {
                 for &names in names {
                     for seed in 0..SEEDS {
-                        let planned = plan(seen, &active, busy, strategy, names, seed);
+                        let planned = plan(seen, leader, &active, busy, strategy, names, seed);
                         all.extend(planned.filter(|moved| !all.contains(moved)));
                     }
                 }

@@ -7,8 +7,8 @@ use kinesis_consumer::AssignmentStrategy;
 use kinesis_consumer::internals::{AssignReason, LeaseAssignment};
 
 use super::answers::{
-    Write, accept_assignments, after_learning, after_scan, carry_out, is_for, is_valid, name, owner, plan,
-    plans, written,
+    Write, Wrote, accept_assignments, after_learning, after_scan, carry_out, is_for, is_valid, name, owner,
+    plan, plans, written,
 };
 use super::world::{Held, LedWorld, Owners, Seen, WORKERS, Worker, renamings};
 use crate::explore::{Model, Renaming};
@@ -54,12 +54,21 @@ pub(crate) enum Action {
     },
 }
 
+/// The row as a scan shows it, so many counts before the present one.
+type Shown = (u8, Owners);
+/// What a holder writes, and what becomes of the answer.
+type Attempt = (Held, usize, Write, Answer);
+
 /// The rules by which these worlds go on: the crate's.
 pub(crate) struct LedRules {
     setup: LedSetup,
     renamings: Vec<[u8; WORKERS]>,
     names: Vec<[u8; WORKERS]>,
-    plans: HashMap<Seen, Vec<LeaseAssignment>>,
+    plans: HashMap<(Seen, usize), Vec<LeaseAssignment>>,
+    /// What a leader does without faults, if these workers are alive.
+    calm_plans: HashMap<(Seen, Vec<usize>), Option<LeaseAssignment>>,
+    scans: HashMap<(Option<Seen>, Shown), Option<Seen>>,
+    writes: HashMap<(Owners, Attempt), Result<Wrote, String>>,
 }
 
 impl LedRules {
@@ -69,20 +78,30 @@ impl LedRules {
             renamings: renamings(setup.workers, setup.leaders),
             names: renamings(setup.workers, setup.workers),
             plans: HashMap::new(),
+            calm_plans: HashMap::new(),
+            scans: HashMap::new(),
+            writes: HashMap::new(),
         }
     }
 
-    fn plans(&mut self, seen: Option<Seen>) -> &[LeaseAssignment] {
+    fn plans(&mut self, seen: Option<Seen>, leader: usize) -> &[LeaseAssignment] {
         let Some(seen) = seen else { return &[] };
         let (workers, names) = (self.setup.workers, &self.names);
-        self.plans.entry(seen).or_insert_with(|| plans(seen, workers, names))
+        self.plans.entry((seen, leader)).or_insert_with(|| plans(seen, leader, workers, names))
+    }
+
+    fn calm_plan(&mut self, seen: Seen, alive: &[usize]) -> Option<LeaseAssignment> {
+        let (strategy, names) = (AssignmentStrategy::WorkerUtilizationAware, self.names[0]);
+        let planned = || plan(seen, alive[0], alive, None, strategy, names, 0);
+        self.calm_plans.entry((seen, alive.to_vec())).or_insert_with(planned).clone()
     }
 
     fn tick(world: &mut LedWorld) {
         let older = |age: u8| (age + 1).min(AGE_MAX);
         for (name, worker) in (1..).zip(&mut world.workers) {
             if let Some(seen) = &mut worker.seen {
-                (seen.age, seen.scanned) = (older(seen.age), older(seen.scanned));
+                seen.age = (seen.age + 1).min(Seen::age_max(seen.is_acknowledged));
+                seen.scanned = older(seen.scanned);
                 seen.handoff = seen.handoff.map(older);
             }
             let Some(held) = &mut worker.held else { continue };
@@ -134,6 +153,7 @@ impl LedRules {
             if !moved.is_graceful && row.0 == owner(worker) && state.held.is_none() {
                 // As good as a write that takes it up.
                 state.held = Some(fresh());
+                state.seen.iter_mut().for_each(Seen::acknowledge);
             }
         }
         Ok(())
@@ -170,9 +190,19 @@ impl LedRules {
         (world.workers[worker].held.is_none() && is_for(worker, found)).then_some(found)
     }
 
-    fn write(world: &mut LedWorld, worker: usize, write: Write, answer: Answer) -> Result<(), String> {
+    fn write(
+        &mut self,
+        world: &mut LedWorld,
+        worker: usize,
+        write: Write,
+        answer: Answer,
+    ) -> Result<(), String> {
         let Some(held) = world.workers[worker].held else { return Ok(()) };
-        let wrote = carry_out(world.row, held, worker, write, answer)?;
+        let wrote = self
+            .writes
+            .entry((world.row, (held, worker, write, answer)))
+            .or_insert_with(|| carry_out(world.row, held, worker, write, answer))
+            .clone()?;
         if answer != Answer::Comes {
             use_up(&mut world.losses_left);
         }
@@ -232,7 +262,7 @@ impl Model for LedRules {
                 if world.stale_left > 0 && world.before.is_some() {
                     actions.push(Action::Scan { worker, stale: true });
                 }
-                for number in 0..self.plans(state.seen).len() {
+                for number in 0..self.plans(state.seen, worker).len() {
                     actions.extend(fates().map(|answer| Action::Lead { worker, number, answer }));
                 }
             }
@@ -265,19 +295,19 @@ impl Model for LedRules {
                     _ => (0, world.row),
                 };
                 let seen = &mut world.workers[worker].seen;
-                *seen = after_scan(*seen, shown);
+                *seen = *self.scans.entry((*seen, shown)).or_insert_with(|| after_scan(*seen, shown));
                 if stale {
                     use_up(&mut world.stale_left);
                 }
             }
             Action::Lead { worker, number, answer } => {
-                let moved = self.plans(world.workers[worker].seen)[number].clone();
+                let moved = self.plans(world.workers[worker].seen, worker)[number].clone();
                 Self::lead(&mut world, worker, &moved, answer)?;
             }
             Action::TakeUp { worker, early, answer } => {
                 Self::accept_assignments(&mut world, worker, early, answer)?
             }
-            Action::Write { worker, write, answer } => Self::write(&mut world, worker, write, answer)?,
+            Action::Write { worker, write, answer } => self.write(&mut world, worker, write, answer)?,
             Action::Crash { worker } => {
                 world.workers[worker] = Worker::default();
                 world.crashes_left -= 1;
@@ -315,9 +345,8 @@ impl Model for LedRules {
     fn round(&mut self, mut world: LedWorld, alive: &[usize]) -> Result<(LedWorld, bool), String> {
         let (leader, owner) = (alive[0], world.row.0);
         world = self.apply(world, Action::Scan { worker: leader, stale: false })?;
-        let strategy = AssignmentStrategy::WorkerUtilizationAware;
         let seen = world.workers[leader].seen;
-        if let Some(moved) = seen.and_then(|seen| plan(seen, alive, None, strategy, self.names[0], 0)) {
+        if let Some(moved) = seen.and_then(|seen| self.calm_plan(seen, alive)) {
             Self::lead(&mut world, leader, &moved, Answer::Comes)?;
         }
         for &worker in alive {

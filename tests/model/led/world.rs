@@ -3,7 +3,7 @@
 //! and all ages end at 2.
 
 use crate::explore::Renaming;
-use crate::world::NOBODY;
+use crate::world::{AGE_MAX, NOBODY};
 
 pub(crate) const WORKERS: usize = 3;
 
@@ -21,10 +21,24 @@ pub(crate) struct Seen {
     pub(crate) owners: Owners,
     /// For how long its counter has stood still.
     pub(crate) age: u8,
+    /// Whether its owner has written to it, as far as is known: not since it was assigned to that owner.
+    pub(crate) is_acknowledged: bool,
     /// Since the table was scanned.
     pub(crate) scanned: u8,
     /// Since the handoff became known.
     pub(crate) handoff: Option<u8>,
+}
+
+impl Seen {
+    /// The age at which its age ends: a leader waits longer for an owner that may not have found the lease.
+    pub(crate) fn age_max(is_acknowledged: bool) -> u8 {
+        if is_acknowledged { AGE_MAX } else { AGE_MAX + 1 }
+    }
+
+    pub(crate) fn acknowledge(&mut self) {
+        self.is_acknowledged = true;
+        self.age = self.age.min(AGE_MAX);
+    }
 }
 
 /// The lease, as a worker believes to hold it.
@@ -88,6 +102,9 @@ impl LedWorld {
         let is_past_over = self.stale_left == 0;
         // Besides stale scans, a worker may have read the row just before the leader wrote to it.
         self.before = self.before.filter(|(_, is_same_counter)| !is_past_over || *is_same_counter);
+        let seen = self.workers.iter_mut().filter_map(|worker| worker.seen.as_mut());
+        // Nobody waits for the owner of a lease that has none.
+        seen.filter(|seen| seen.owners.0 == NOBODY).for_each(Seen::acknowledge);
         for held in self.workers.iter_mut().filter_map(|worker| worker.held.as_mut()) {
             if held.behind == 2 {
                 // All of its writes by the counter will be refused.
