@@ -22,6 +22,10 @@ pub trait Subscription: Send + fmt::Debug {
     ///
     /// No event is lost if the future is dropped.
     async fn next(&mut self) -> Option<Result<SubscriptionEvent, StreamError>>;
+
+    /// Reports that nothing was received for so long that the connection is considered dead. The
+    /// subscription is dropped next; later ones must use another connection. Does nothing by default.
+    fn connection_lost(&mut self) {}
 }
 
 /// One event pushed by the service (`SubscribeToShardEvent` of the Kinesis API).

@@ -1,9 +1,12 @@
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::planted::{Bug, planted};
+use crate::runtime::Clock;
 use crate::types::Record;
 
 /// The bytes counted for a record in addition to its payload and keys: the record itself, and its
@@ -62,6 +65,26 @@ impl MemoryPermit {
     /// The number of bytes reserved: those requested, rounded up to 1 KiB.
     pub(super) fn bytes(&self) -> u64 {
         self.permit.num_permits() as u64 * UNIT
+    }
+
+    /// Waits for `answer`, and holds the memory for it for `hold_max` at most: then everything is released, so
+    /// that no shard waits for memory that waits for the service.
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of `answer`.
+    pub(super) async fn held_for<T>(
+        &mut self,
+        answer: impl Future<Output = T>,
+        hold_max: Duration,
+        clock: &Clock,
+    ) -> T {
+        let mut answer = pin!(answer);
+        if let Ok(answer) = clock.timeout(hold_max, &mut answer).await {
+            return answer;
+        }
+        drop(self.permit.split(self.permit.num_permits()));
+        answer.await
     }
 
     /// Resizes this permit to `bytes`. Shrinking always succeeds. Growing never waits, so it succeeds

@@ -42,7 +42,7 @@ pub struct RetrievalConfig {
     pub bytes_per_second: Option<u64>,
     /// The timeout of each request (`kinesisRequestTimeout`; 100 ms to 5 min, default 30 s).
     pub kinesis_request_timeout: Duration,
-    /// The wire format of GetRecords (default [`KinesisProtocol::Cbor`]).
+    /// The wire format of GetRecords and SubscribeToShard (default [`KinesisProtocol::Cbor`]).
     pub protocol: KinesisProtocol,
     /// What to do if the stream has the shard but refuses the checkpoint of its lease, because it is a
     /// sequence number of another shard or stream or was edited by hand. Default: report it, and read

@@ -28,6 +28,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// the connection, whose flow-control window is shared with other shards.
 const STALL_MAX: Duration = Duration::from_secs(10);
 
+/// How long memory is held for an event. One that is there already takes a few milliseconds; otherwise the
+/// shard has no more records, or has used up its 2 MB/s.
+const HOLD_MAX: Duration = Duration::from_millis(50);
+
 /// While a shard is polled, subscribing is retried after `PROBE_MIN`, doubling up to `PROBE_MAX`.
 const PROBE_MIN: Duration = Duration::from_secs(30);
 const PROBE_MAX: Duration = Duration::from_secs(300);
@@ -83,8 +87,8 @@ struct Subscriber<'a> {
     metrics: FetchMetrics,
     rng: fastrand::Rng,
     pacer: SubscriptionPacer,
-    /// The cost of the last event, used as the estimate for the next. An idle shard therefore reserves
-    /// almost no memory while it waits.
+    /// What the next event is expected to cost: as much as the last one, and nothing at the tip, where the
+    /// next one may be seconds away.
     event_cost: u64,
     /// Whether the shard is being polled. The next event ends that; until then every failure returns to
     /// polling at once.
@@ -264,7 +268,8 @@ impl<'a> Subscriber<'a> {
             let Some(open) = &mut subscription else { return Ok(SubscriptionEnd::Renew) };
             let room = self.spec.clock.timeout(STALL_MAX, self.room(sender)).await;
             let Ok(mut memory) = room else { return Ok(SubscriptionEnd::Renew) };
-            let event = match self.spec.clock.timeout(SILENCE_MAX, open.next()).await {
+            let next = self.spec.clock.timeout(SILENCE_MAX, open.next());
+            let event = match memory.held_for(next, HOLD_MAX, &self.spec.clock).await {
                 Ok(Some(event)) => event?,
                 Ok(None) if events > 0 => return Ok(SubscriptionEnd::Renew),
                 // Even an idle shard sends events, so the subscription did not end regularly.
@@ -274,6 +279,7 @@ impl<'a> Subscriber<'a> {
                 }
                 Err(_) if planted(Bug::WaitsForeverForEvents) => std::future::pending().await,
                 Err(elapsed) => {
+                    open.connection_lost();
                     let error = self.spec.error(StreamErrorKind::Unavailable, SUBSCRIBE_TO_SHARD);
                     return Err(error.with_source(elapsed));
                 }
@@ -317,14 +323,14 @@ impl<'a> Subscriber<'a> {
         if !ends_consistently(is_end, &child_shards) && !planted(Bug::TrustsAnyShardEnd) {
             return Err(self.spec.error(StreamErrorKind::Malformed, SUBSCRIBE_TO_SHARD));
         }
-        self.event_cost = cost(&records);
+        let is_at_tip = millis_behind_latest == Some(0);
+        self.event_cost = if is_at_tip { 0 } else { cost(&records) };
         self.pacer.event_arrived();
         self.inquiry.accepted(self.spec, position, &records, is_end);
         if std::mem::take(&mut self.has_fallen_back) {
             self.spec.observer.observe(FetchEvent::ReturnedToFanOut);
         }
 
-        let is_at_tip = millis_behind_latest == Some(0);
         let millis_behind_latest = millis_behind_latest.unwrap_or(0);
         match (records.last(), continuation) {
             (Some(last), continuation) => {

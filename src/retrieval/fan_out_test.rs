@@ -255,6 +255,37 @@ async fn an_idle_shard_reserves_no_memory() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn shards_that_wait_for_the_service_leave_the_memory_to_those_with_records() {
+    let budget = Arc::new(WorkerBudget::new(4 << 20));
+    let on_budget = |bench: Bench| Bench { budget: Arc::clone(&budget), ..bench };
+    for is_silent in [false, true] {
+        let mut waiting = Vec::new();
+        for _ in 0..8 {
+            let bench = on_budget(Bench::new());
+            // The first event takes all that was written or, of a silent shard, leaves some behind.
+            bench.put(if is_silent { 4 } else { 2 }, MIB / 2 - 100);
+            if is_silent {
+                let mut events = 0;
+                bench.reader.set_faults(move |call| {
+                    (call.operation == "SubscribeToShardEvent").then(|| events += 1)?;
+                    (events > 1).then_some(Fault::Delay(20 * SECOND))
+                });
+            }
+            let mut retrieval = bench.start();
+            let Delivery::Batch(batch) = retrieval.next().await else { panic!("no records") };
+            assert_eq!(batch.records.len(), 2);
+            waiting.push((bench, retrieval));
+        }
+        let behind = on_budget(Bench::new());
+        behind.put(100, MIB / 2 - 100);
+        let mut retrieval = behind.start();
+        assert_eq!(take(&mut retrieval, SECOND).await.0, up_to(100), "silent: {is_silent}");
+        assert_eq!(budget.free(), 4 << 20);
+        drop(waiting);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_shard_is_polled_until_fan_out_works_again() {
     let mut bench = Bench::new();
     bench.fall_back_after = Some(20 * SECOND);

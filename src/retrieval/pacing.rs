@@ -7,8 +7,17 @@ use crate::types::Moment;
 /// The shortest pause between reads of a shard that is not behind.
 const IDLE_MIN: Duration = Duration::from_millis(200);
 
-/// A shard that just had records is read this many times as often as an idle one.
+/// A shard that had records lately is read this many times as often as an idle one.
 const ACTIVE_SPEEDUP: u32 = 4;
+
+/// A shard counts as active for this long after a page with records, or until the usual gap between such
+/// pages has passed `GAPS` times, if that is longer.
+const ACTIVE_MIN: Duration = Duration::from_secs(3);
+const ACTIVE_MAX: Duration = Duration::from_secs(30);
+const GAPS: u32 = 8;
+
+/// If records come less often than this, more reads in between find too few of them.
+const GAP_MAX: Duration = Duration::from_secs(6);
 
 /// When a shard may be read next.
 ///
@@ -27,11 +36,34 @@ pub(super) struct Pacer {
     bytes_allowed: Moment,
     /// When the pause after the last read ends.
     pause_until: Moment,
-    /// The pause after a page that is not behind: short after records, doubled by every page without
-    /// records.
+    /// The pause after a page that is not behind: short while the shard is active, and doubled by every
+    /// page after that.
     pause: Duration,
+    activity: Activity,
     /// Consecutive failures.
     failures: u32,
+}
+
+/// When a shard had records, and for how long it counts as active since.
+#[derive(Debug, Clone, Copy, Default)]
+struct Activity {
+    /// When the last page with records was read.
+    last: Option<Moment>,
+    /// The usual gap between pages with records, of which recent ones count more.
+    gap: Option<Duration>,
+    until: Moment,
+}
+
+impl Activity {
+    fn records_at(&mut self, now: Moment) {
+        if let Some(last) = self.last {
+            let gap = now.since(last).min(GAP_MAX * 4);
+            self.gap = Some(self.gap.map_or(gap, |usual| (usual * 3 + gap) / 4));
+        }
+        self.last = Some(now);
+        let window = self.gap.filter(|gap| *gap <= GAP_MAX).unwrap_or_default() * GAPS;
+        self.until = now + window.clamp(ACTIVE_MIN, ACTIVE_MAX);
+    }
 }
 
 /// The result of a read.
@@ -93,6 +125,7 @@ impl Pacer {
             bytes_allowed: Moment::ORIGIN,
             pause_until: Moment::ORIGIN,
             pause: config.idle_time_between_reads,
+            activity: Activity::default(),
             failures: 0,
         }
     }
@@ -116,7 +149,10 @@ impl Pacer {
             let paid_in = Duration::from_secs_f64(page.payload_bytes as f64 / rate as f64);
             self.bytes_allowed = self.bytes_allowed.max(now) + paid_in;
         }
-        let is_active = page.has_records || page.is_behind;
+        if page.has_records {
+            self.activity.records_at(now);
+        }
+        let is_active = page.is_behind || now < self.activity.until;
         self.pause = if is_active { self.idle / ACTIVE_SPEEDUP } else { self.pause * 2 };
         self.pause = self.pause.max(IDLE_MIN).min(self.idle);
         self.pause_until = if page.is_behind { now } else { self.started + self.pause };
@@ -178,10 +214,22 @@ mod tests {
         let cases: [(&str, &RetrievalConfig, &[PageSummary], &[u128]); 8] = [
             ("an idle shard at the idle interval", &default(), &[EMPTY_AT_TIP; 3], &[1500; 3]),
             (
-                "a shard that had records more often, then less and less",
+                "a shard that had records more often for a while, then less and less",
                 &default(),
-                &[RECORDS_AT_TIP, EMPTY_AT_TIP, EMPTY_AT_TIP, EMPTY_AT_TIP, RECORDS_AT_TIP],
-                &[375, 750, 1500, 1500, 375],
+                &[
+                    RECORDS_AT_TIP,
+                    EMPTY_AT_TIP,
+                    EMPTY_AT_TIP,
+                    EMPTY_AT_TIP,
+                    EMPTY_AT_TIP,
+                    EMPTY_AT_TIP,
+                    EMPTY_AT_TIP,
+                    EMPTY_AT_TIP,
+                    EMPTY_AT_TIP,
+                    EMPTY_AT_TIP,
+                    RECORDS_AT_TIP,
+                ],
+                &[375, 375, 375, 375, 375, 375, 375, 375, 750, 1500, 375],
             ),
             ("never below the shortest pause", &eager, &[RECORDS_AT_TIP, EMPTY_AT_TIP], &[200, 200]),
             ("a shard behind as the request budget allows", &default(), &[EMPTY_BEHIND; 3], &[200; 3]),
@@ -193,6 +241,40 @@ mod tests {
         for (what, config, pages, expected) in cases {
             assert_eq!(gaps(config, pages), expected, "{what}");
         }
+    }
+
+    /// Reads per second, and the time in milliseconds within which 99 of 100 records are read, if a record is
+    /// written every `gap` milliseconds on average.
+    fn trickle(gap: f64) -> (f64, u128) {
+        let (mut rng, mut pacer) = (fastrand::Rng::with_seed(1), Pacer::new(&RetrievalConfig::default()));
+        let (mut now, mut written) = (at(10_000), 10_000.0);
+        let (mut reads, mut waits) = (0_u32, Vec::new());
+        while waits.len() < 5000 {
+            let before = waits.len();
+            while Moment::after_origin(Duration::from_secs_f64(written / 1000.0)) <= now {
+                waits.push(
+                    now.since(Moment::after_origin(Duration::from_secs_f64(written / 1000.0))).as_millis(),
+                );
+                written -= gap * (1.0 - rng.f64()).ln();
+            }
+            reads += 1;
+            pacer.read_started(now);
+            pacer.page_read(now, if waits.len() > before { RECORDS_AT_TIP } else { EMPTY_AT_TIP });
+            now = pacer.next_read();
+        }
+        waits.sort_unstable();
+        (f64::from(reads) / now.since(at(10_000)).as_secs_f64(), waits[waits.len() * 99 / 100])
+    }
+
+    #[test]
+    fn records_that_come_every_few_seconds_are_read_soon() {
+        for gap in [100.0, 400.0, 1000.0, 3000.0] {
+            let (reads, p99) = trickle(gap);
+            assert!(p99 <= 450 && reads <= 2.7, "every {gap} ms: {reads} reads per second, {p99} ms");
+        }
+        // Where records are rare, they cost few reads more than an idle shard's 0.67 per second.
+        let (reads, _) = trickle(60_000.0);
+        assert!(reads < 0.8, "{reads} reads per second");
     }
 
     #[test]

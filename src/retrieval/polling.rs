@@ -22,6 +22,10 @@ const GET_SHARD_ITERATOR: &str = "GetShardIterator";
 /// replaced before use.
 const ITERATOR_AGE_MAX: Duration = Duration::from_secs(270);
 
+/// How long memory is held for a page. The largest one takes a few hundred milliseconds; a response that
+/// takes longer is kept only if there is memory for it then, and read again otherwise.
+const HOLD_MAX: Duration = Duration::from_secs(1);
+
 /// After this many consecutive unexplained refusals, the back-off is long.
 pub(super) const UNEXPLAINED_MAX: u32 = 5;
 
@@ -90,9 +94,11 @@ impl<'a> Poller<'a> {
         self.spec.clock.sleep_until(self.pacer.next_read()).await;
         // Memory is reserved last, and released while backing off, so that other shards can use it.
         let wanted = self.estimate.bytes();
-        let memory = self.spec.budget.reserve(wanted).await;
-        let asked = self.spec.clock.wall();
-        match self.read().await.and_then(|page| self.accept(page, asked, memory, sender)) {
+        let spec = self.spec;
+        let mut memory = spec.budget.reserve(wanted).await;
+        let asked = spec.clock.wall();
+        let answer = memory.held_for(self.read(), HOLD_MAX, &spec.clock).await;
+        match answer.and_then(|page| self.accept(page, asked, memory, sender)) {
             Ok(None) if self.is_at_tip => self.inquiry.caught_up(self.spec, &self.position).await,
             Ok(outcome) => outcome,
             Err(error) => self.recover(&error).await,

@@ -469,6 +469,31 @@ async fn a_page_larger_than_expected_is_read_again_when_there_is_room() {
     assert_eq!(bench.opened().len(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_request_that_hangs_leaves_its_memory_to_other_shards() {
+    let budget = Arc::new(WorkerBudget::new(2 * MIB));
+    let hanging = Bench { budget: Arc::clone(&budget), ..Bench::new() };
+    for _ in 0..2 {
+        hanging.shard.state().records_scripts.push_back(Script::Hang);
+    }
+    let _retrieval = hanging.start();
+    let mut behind = Bench { budget: Arc::clone(&budget), ..Bench::new() };
+    behind.config.bytes_per_second = None;
+    behind.shard.put(40, 200_000);
+    behind.shard.state().page_bytes = 1 << 20;
+    hanging.clock.sleep(Duration::from_millis(1)).await;
+    let mut retrieval = behind.start();
+    let started = hanging.clock.now();
+    let mut records = 0;
+    while records < 40 {
+        records += batch(&mut retrieval).await.len();
+    }
+    assert!(
+        hanging.clock.now().since(started) < Duration::from_secs(5),
+        "the other one waits for half a minute"
+    );
+}
+
 /// Fetch tasks and processors of many shards that share a budget far too small for all of them.
 #[tokio::test(start_paused = true)]
 async fn many_shards_share_a_small_budget_without_exceeding_it_or_blocking_each_other() {
