@@ -44,7 +44,7 @@ sim-seed seed:
 sim-planted from="0":
     SIM_FROM={{from}} cargo test --test simulation planted -- --nocapture
 
-# Fuzzes one of deaggregate, lease_row, records_page and texts (needs cargo-fuzz and a nightly toolchain).
+# Fuzzes one of deaggregate, event_stream, lease_row, records_page and texts (needs cargo-fuzz and a nightly toolchain).
 fuzz target seconds="60":
     cargo +nightly fuzz run {{target}} -- -max_total_time={{seconds}}
 

@@ -23,11 +23,14 @@ pub(crate) struct Arguments {
     /// How often each is measured
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Fail if a reader is slower than this share of the bare loop
+    #[arg(long, default_value_t = 0.0)]
+    at_least: f64,
 }
 
 impl Default for Arguments {
     fn default() -> Self {
-        Self { corpus: None, shards: None, records: 1_000_000, rounds: 5 }
+        Self { corpus: None, shards: None, records: 1_000_000, rounds: 5, at_least: 0.0 }
     }
 }
 
@@ -36,6 +39,12 @@ impl Default for Arguments {
 struct Run {
     time: Duration,
     cpu: Duration,
+}
+
+impl Run {
+    fn rate_to(&self, baseline: &Self) -> f64 {
+        baseline.time.as_secs_f64() / self.time.as_secs_f64()
+    }
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Outcome {
@@ -88,9 +97,17 @@ async fn measure(kind: Kind, shards: u32, arguments: &Arguments) -> Outcome {
             let run = consumer::consume(&sdk, &application, config(), records);
             consumed.push(timed(run).await?);
         }
-        let baseline = median(&bare[1..]);
+        let (baseline, run) = (median(&bare[1..]), median(&consumed[1..]));
         print(kind, shards, &format!("bare {name}"), records, baseline, None);
-        print(kind, shards, name, records, median(&consumed[1..]), Some(baseline));
+        print(kind, shards, name, records, run, Some(baseline));
+        let ratio = run.rate_to(&baseline);
+        if ratio < arguments.at_least {
+            let (kind, least) = (kind.name(), arguments.at_least);
+            return Err(format!(
+                "{name} of {kind} from {shards} shards is at {ratio:.2} of the bare loop, below {least}"
+            )
+            .into());
+        }
     }
     local.shutdown().await;
     Ok(())
@@ -115,11 +132,7 @@ fn median(runs: &[Run]) -> Run {
 fn print(kind: Kind, shards: u32, reader: &str, records: usize, run: Run, baseline: Option<Run>) {
     let rate = records as f64 / run.time.as_secs_f64();
     let ratios = baseline.map_or(String::new(), |baseline| {
-        format!(
-            "  {:.2}, {:.2}",
-            baseline.time.as_secs_f64() / run.time.as_secs_f64(),
-            run.cpu.as_secs_f64() / baseline.cpu.as_secs_f64()
-        )
+        format!("  {:.2}, {:.2}", run.rate_to(&baseline), run.cpu.as_secs_f64() / baseline.cpu.as_secs_f64())
     });
     println!(
         "{:<18} {shards:>6}  {reader:<12} {rate:>12.0} {:>8.0} {:>14.3}{ratios}",
