@@ -16,7 +16,7 @@ use crate::coordination::leader_state::LeaderState;
 use crate::coordination::migration::leads;
 use crate::coordination::view::{Observed, View};
 use crate::coordination::worker_metrics::{CPU, WorkerStats};
-use crate::kinesis::{RecordsPage, Shard};
+use crate::kinesis::{RecordsPage, Shard, SubscriptionEvent};
 use crate::lease::{DynamoDbLeaseStore, Item, Lease, LeaseStore, LeaseWrite, WriteOutcome, row_after};
 use crate::lease::{LocalLeaseNotifier, OpenLeases};
 use crate::runtime::Clock;
@@ -40,11 +40,18 @@ pub fn records_page(response: &Bytes) -> Option<RecordsPage> {
     crate::kinesis::page_from_cbor(response)
 }
 
+/// The events in CBOR in the frames of an event stream that arrives in these pieces, up to the first fault, and
+/// whether there was none.
+#[must_use]
+pub fn events_from_frames(pieces: impl IntoIterator<Item = Bytes>) -> (Vec<SubscriptionEvent>, bool) {
+    crate::kinesis::events_from_frames(pieces)
+}
+
 /// The lease table in DynamoDB as the consumer uses it; `segments` scan it at once. With an
 /// `application`, rows that are no leases are where its fleet has them.
 #[must_use]
 pub fn dynamodb_lease_store(
-    client: Client,
+    client: &Client,
     table: &str,
     application: Option<&str>,
     segments: Option<u32>,

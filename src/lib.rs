@@ -156,6 +156,7 @@ mod checkpoint;
 mod consumer;
 
 mod config;
+mod connections;
 mod context;
 mod error;
 mod events;

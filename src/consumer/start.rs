@@ -55,7 +55,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
     };
     let store: Arc<dyn LeaseStore> = match parts.lease_source {
         LeaseSource::DynamoDb(client) => {
-            let store = DynamoDbLeaseStore::new(client, parts.table_name, clock.clone())
+            let store = DynamoDbLeaseStore::new(&client, parts.table_name, clock.clone())
                 .with_request_timeout(parts.coordination.store_timeout())
                 .with_scan_segments(parts.coordination.scan_total_segments)
                 .with_legacy_tables_of(&parts.application);

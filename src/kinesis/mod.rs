@@ -15,7 +15,7 @@ pub use self::api::{
 };
 pub(crate) use self::aws::AwsStream;
 #[cfg(feature = "internals")]
-pub(crate) use self::aws::page_from_cbor;
+pub(crate) use self::aws::{events_from_frames, page_from_cbor};
 pub use self::error::{StreamError, StreamErrorKind};
 pub use self::protocol::KinesisProtocol;
 pub use self::subscription::{

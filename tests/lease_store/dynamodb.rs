@@ -22,7 +22,7 @@ use crate::table::{client, dynamodb};
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn store(client: &Client, table: &str) -> Arc<dyn LeaseStore> {
-    dynamodb_lease_store(client.clone(), table, None, None, TIMEOUT)
+    dynamodb_lease_store(client, table, None, None, TIMEOUT)
 }
 
 pub(crate) fn unique(name: &str) -> String {
@@ -185,7 +185,7 @@ async fn answering(status: u16, body: &'static str, delay: Duration) -> (Client,
 }
 
 async fn failing_renewal(client: &Client, timeout: Duration) -> StoreError {
-    let store = dynamodb_lease_store(client.clone(), "leases", None, Some(1), timeout);
+    let store = dynamodb_lease_store(client, "leases", None, Some(1), timeout);
     let renewal = LeaseWrite::renew(&Lease::new("shardId-0", Checkpoint::Latest), None);
     store.apply(&renewal).await.unwrap_err()
 }

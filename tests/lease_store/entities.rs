@@ -103,8 +103,7 @@ async fn old_fleet(client: &Client, application: &str, status: Option<&str>) -> 
         let status = format!("TABLE_MIGRATION_STATUS_{status}");
         insert(client, &coordinator, &[("key", "TableMigration3.5"), ("tm", &status)]).await;
     }
-    let store =
-        dynamodb_lease_store(client.clone(), &leases, Some(application), None, Duration::from_secs(20));
+    let store = dynamodb_lease_store(client, &leases, Some(application), None, Duration::from_secs(20));
     store.ensure_table(&TableSpec::default()).await.unwrap();
     let mut view = LockView::default();
     view.written(put(&*store, &planned(&view, "a", 1)).await.unwrap(), NOW);

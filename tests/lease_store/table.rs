@@ -30,8 +30,7 @@ impl Table {
 
     pub(crate) async fn in_dynamodb(name: &str) -> Self {
         let (client, name) = (dynamodb().await, format!("{name}-{}", std::process::id()));
-        let store =
-            internals::dynamodb_lease_store(client.clone(), &name, None, Some(3), Duration::from_secs(20));
+        let store = internals::dynamodb_lease_store(&client, &name, None, Some(3), Duration::from_secs(20));
         store.ensure_table(&Default::default()).await.unwrap();
         Self { store, behind: Behind::DynamoDb(client, name) }
     }

@@ -1,16 +1,19 @@
-//! GetRecords in the CBOR form of the Kinesis API (`application/x-amz-cbor-1.1`), which the SDK for Java
-//! uses. It avoids base64 and a copy: payloads are slices of the response.
+//! GetRecords and SubscribeToShard in the CBOR form of the Kinesis API (`application/x-amz-cbor-1.1`), which
+//! the SDK for Java uses. It avoids base64 and a copy: payloads are slices of the response.
 
+use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use minicbor::data::Type;
+use minicbor::data::{IanaTag, Type};
 use minicbor::decode::Error;
 use minicbor::{Decoder, Encoder};
 
 use super::convert::whole_milliseconds;
-use crate::kinesis::{ChildShard, RecordsPage, ShardIterator};
-use crate::types::{EncryptionType, HashKeyRange, PartitionKey, Payload, Record, SequenceNumber, ShardId};
+use crate::kinesis::{ChildShard, IteratorPosition, RecordsPage, ShardIterator, SubscriptionEvent};
+use crate::types::{
+    ConsumerArn, EncryptionType, HashKeyRange, PartitionKey, Payload, Record, SequenceNumber, ShardId,
+};
 
 pub(super) const CONTENT_TYPE: &str = "application/x-amz-cbor-1.1";
 
@@ -27,6 +30,94 @@ pub(super) fn request(iterator: &ShardIterator, limit: u32, stream_arn: Option<&
             None => Ok(request),
         });
     request.into_writer()
+}
+
+/// The input of SubscribeToShard.
+pub(super) fn subscribe_request(
+    consumer: &ConsumerArn,
+    shard: &ShardId,
+    position: &IteratorPosition,
+) -> Vec<u8> {
+    let mut request = Encoder::new(Vec::with_capacity(512));
+    // Writing to a Vec cannot fail.
+    let _ = request
+        .map(3)
+        .and_then(|request| request.str("ConsumerARN")?.str(consumer.as_str()))
+        .and_then(|request| request.str("ShardId")?.str(shard.as_str()))
+        .and_then(|request| starting_position(request.str("StartingPosition")?, position));
+    request.into_writer()
+}
+
+fn starting_position<'a>(
+    request: &'a mut Encoder<Vec<u8>>,
+    position: &IteratorPosition,
+) -> Result<&'a mut Encoder<Vec<u8>>, minicbor::encode::Error<Infallible>> {
+    let (kind, number, time) = match position {
+        IteratorPosition::TrimHorizon => ("TRIM_HORIZON", None, None),
+        IteratorPosition::Latest => ("LATEST", None, None),
+        IteratorPosition::AtTimestamp(time) => ("AT_TIMESTAMP", None, Some(time)),
+        IteratorPosition::At(number) => ("AT_SEQUENCE_NUMBER", Some(number), None),
+        IteratorPosition::After(number) => ("AFTER_SEQUENCE_NUMBER", Some(number), None),
+    };
+    let members = 1 + u64::from(number.is_some()) + u64::from(time.is_some());
+    request.map(members)?.str("Type")?.str(kind)?;
+    if let Some(number) = number {
+        request.str("SequenceNumber")?.str(&number.to_string())?;
+    }
+    if let Some(time) = time {
+        let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let milliseconds = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+        request.str("Timestamp")?.tag(IanaTag::Timestamp)?.u64(milliseconds)?;
+    }
+    Ok(request)
+}
+
+/// An event of SubscribeToShard. Unknown members are skipped.
+///
+/// # Errors
+///
+/// If the event is not what the API documents, or contains an invalid number.
+pub(super) fn event(payload: &Bytes) -> Result<SubscriptionEvent, Error> {
+    let mut event = SubscriptionEvent::default();
+    let mut input = Decoder::new(payload);
+    let payload = Payload::from(payload.clone());
+    members(&mut input, |input, name| {
+        match name {
+            "Records" => elements(input, |input| {
+                event.records.push(record(input, &payload)?);
+                Ok(())
+            })?,
+            "ContinuationSequenceNumber" => {
+                // Empty at the end of a shard.
+                let number = input.str()?;
+                if !number.is_empty() {
+                    event.continuation = Some(parse_number(number)?);
+                }
+            }
+            "MillisBehindLatest" => event.millis_behind_latest = Some(input.i64()?),
+            "ChildShards" => elements(input, |input| {
+                event.child_shards.push(child(input)?);
+                Ok(())
+            })?,
+            _ => input.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(event)
+}
+
+/// The message of an exception in an event stream.
+pub(super) fn message(payload: &[u8]) -> String {
+    let mut message = String::new();
+    // Without one, the name of the exception has to do.
+    let _ = members(&mut Decoder::new(payload), |input, name| {
+        match name {
+            "message" | "Message" => input.str()?.clone_into(&mut message),
+            _ => input.skip()?,
+        }
+        Ok(())
+    });
+    message
 }
 
 /// The output of GetRecords. Unknown members are skipped.
@@ -129,7 +220,11 @@ fn child(input: &mut Decoder<'_>) -> Result<ChildShard, Error> {
 }
 
 fn sequence_number(input: &mut Decoder<'_>) -> Result<SequenceNumber, Error> {
-    input.str()?.parse().map_err(|_| Error::message("an invalid sequence number"))
+    parse_number(input.str()?)
+}
+
+fn parse_number(number: &str) -> Result<SequenceNumber, Error> {
+    number.parse().map_err(|_| Error::message("an invalid sequence number"))
 }
 
 /// An integer is a number of milliseconds, a float a number of seconds; with or without a tag.
@@ -239,7 +334,29 @@ mod tests {
         let whole = sample();
         for end in 0..whole.len() {
             assert!(page(&Bytes::copy_from_slice(&whole[..end])).is_err(), "{end} bytes");
+            assert!(event(&Bytes::copy_from_slice(&whole[..end])).is_err(), "{end} bytes");
         }
+    }
+
+    #[test]
+    fn the_payloads_of_events_are_slices_and_an_empty_continuation_is_none() {
+        let payload = Bytes::from(sample());
+        let records = event(&payload).expect("an event").records;
+        assert_eq!(records, page(&payload).expect("a page").records);
+        assert!(payload.as_ptr_range().contains(&records[0].data.as_ptr()));
+        for (continuation, expected) in [("", None), ("77", Some("77".parse().unwrap()))] {
+            let mut out = Encoder::new(Vec::new());
+            out.map(1).unwrap().str("ContinuationSequenceNumber").unwrap().str(continuation).unwrap();
+            assert_eq!(event(&out.into_writer().into()).expect("an event").continuation, expected);
+        }
+    }
+
+    #[test]
+    fn an_exception_has_a_message_or_none() {
+        let mut out = Encoder::new(Vec::new());
+        out.map(1).unwrap().str("message").unwrap().str("in use").unwrap();
+        assert_eq!(message(out.writer()), "in use");
+        assert_eq!(message(b"\xff"), "");
     }
 
     #[test]
@@ -252,6 +369,7 @@ mod tests {
                 bytes[at] = random.u8(..);
             }
             let _ = page(&Bytes::from(bytes.clone()));
+            let _ = event(&Bytes::from(bytes.clone()));
             let _ = failure(&bytes);
         }
     }

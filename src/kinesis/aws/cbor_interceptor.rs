@@ -18,6 +18,8 @@ const RESPONSE_BYTES_MAX: usize = 64 << 20;
 pub(super) struct CborInterceptor {
     content_type: &'static str,
     request: Bytes,
+    /// The content type of a response that is an event stream, if one is expected.
+    event_stream: Option<&'static str>,
     response: Arc<Mutex<Option<RawResponse>>>,
 }
 
@@ -25,12 +27,18 @@ pub(super) struct CborInterceptor {
 #[derive(Debug)]
 pub(super) struct RawResponse {
     pub(super) status: u16,
+    pub(super) is_event_stream: bool,
     body: SdkBody,
 }
 
 impl CborInterceptor {
     pub(super) fn new(content_type: &'static str, request: Vec<u8>) -> Self {
-        Self { content_type, request: request.into(), response: Arc::default() }
+        Self { content_type, request: request.into(), event_stream: None, response: Arc::default() }
+    }
+
+    /// Keeps a response of this content type, too.
+    pub(super) fn with_event_stream(self, content_type: &'static str) -> Self {
+        Self { event_stream: Some(content_type), ..self }
     }
 
     /// The response, unless there was none, or it was in another format and the SDK has read it.
@@ -64,13 +72,13 @@ impl Intercept for CborInterceptor {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let response = context.response_mut();
-        let is_ours =
-            response.headers().get("content-type").is_some_and(|kind| kind.starts_with(self.content_type));
-        if is_ours {
+        let content_type = response.headers().get("content-type");
+        let is_event_stream = content_type.is_some() && content_type == self.event_stream;
+        if is_event_stream || content_type.is_some_and(|kind| kind.starts_with(self.content_type)) {
             let status = response.status().as_u16();
             let body = std::mem::replace(response.body_mut(), SdkBody::from("{}"));
             response.headers_mut().remove("content-length");
-            let raw = RawResponse { status, body };
+            let raw = RawResponse { status, is_event_stream, body };
             *self.response.lock().unwrap_or_else(PoisonError::into_inner) = Some(raw);
         }
         Ok(())
@@ -78,6 +86,11 @@ impl Intercept for CborInterceptor {
 }
 
 impl RawResponse {
+    /// The body, as it arrives.
+    pub(super) fn into_stream(self) -> ByteStream {
+        ByteStream::new(self.body)
+    }
+
     /// Reads the body. A body that arrives in one piece is not copied.
     pub(super) async fn read(self) -> Result<Bytes, BoxError> {
         let length = self.body.content_length().and_then(|length| usize::try_from(length).ok());

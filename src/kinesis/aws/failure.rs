@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::config::http::HttpResponse;
 use aws_sdk_kinesis::error::{BoxError, ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::types::error::SubscribeToShardEventStreamError;
 
 use crate::error::with_causes;
 use crate::kinesis::{StreamError, StreamErrorKind};
@@ -56,13 +57,18 @@ impl<'a> Request<'a> {
         self.failed_with(failure, status)
     }
 
-    /// The failure of an open event stream, whose messages have no status.
-    pub(super) fn stream_failed<E, R>(&self, failure: &SdkError<E, R>) -> StreamError
+    /// The failure of an open event stream, whose messages have no status, and in the SDK no code.
+    pub(super) fn stream_failed<R>(
+        &self,
+        failure: &SdkError<SubscribeToShardEventStreamError, R>,
+    ) -> StreamError
     where
-        E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
         R: fmt::Debug + Send + Sync + 'static,
     {
-        self.failed_with(failure, 0)
+        match failure.as_service_error().and_then(|error| Some((code_of_event(error)?, error.message()))) {
+            Some((code, message)) => self.refused(code, message.unwrap_or("no message"), 0),
+            None => self.failed_with(failure, 0),
+        }
     }
 
     /// Keeps only the text of the failure: the failure itself holds the response, which may contain
@@ -97,6 +103,22 @@ impl<'a> Request<'a> {
     }
 }
 
+fn code_of_event(error: &SubscribeToShardEventStreamError) -> Option<&'static str> {
+    use SubscribeToShardEventStreamError as Event;
+    Some(match error {
+        Event::ResourceNotFoundException(_) => "ResourceNotFoundException",
+        Event::ResourceInUseException(_) => "ResourceInUseException",
+        Event::KmsDisabledException(_) => "KMSDisabledException",
+        Event::KmsInvalidStateException(_) => "KMSInvalidStateException",
+        Event::KmsAccessDeniedException(_) => "KMSAccessDeniedException",
+        Event::KmsNotFoundException(_) => "KMSNotFoundException",
+        Event::KmsOptInRequired(_) => "KMSOptInRequired",
+        Event::KmsThrottlingException(_) => "KMSThrottlingException",
+        Event::InternalFailureException(_) => "InternalFailureException",
+        _ => return None,
+    })
+}
+
 fn kind(code: &str, status: u16) -> StreamErrorKind {
     match code {
         "ProvisionedThroughputExceededException"
@@ -109,6 +131,10 @@ fn kind(code: &str, status: u16) -> StreamErrorKind {
         "InvalidArgumentException" | "ValidationException" => StreamErrorKind::InvalidArgument,
         "ResourceNotFoundException" => StreamErrorKind::NotFound,
         "ResourceInUseException" => StreamErrorKind::InUse,
+        // In an event stream there is no status.
+        "InternalFailureException" | "InternalFailure" | "InternalError" | "ServiceUnavailable" => {
+            StreamErrorKind::Unavailable
+        }
         "AccessDeniedException"
         | "ExpiredTokenException"
         | "IncompleteSignature"
@@ -150,6 +176,7 @@ mod tests {
             ("KMSDisabledException", 400, StreamErrorKind::Denied),
             ("SomethingNew", 403, StreamErrorKind::Denied),
             ("InternalFailure", 500, StreamErrorKind::Unavailable),
+            ("InternalFailureException", 0, StreamErrorKind::Unavailable),
             ("SomethingNew", 400, StreamErrorKind::Malformed),
         ] {
             assert_eq!(kind(code, status), expected, "{code} {status}");

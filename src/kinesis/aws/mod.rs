@@ -3,14 +3,18 @@
 mod cbor;
 mod cbor_interceptor;
 mod convert;
+mod event_frames;
 mod failure;
+mod negotiation;
+mod pool_loads;
+mod protocol_choice;
 #[cfg(test)]
 #[cfg(feature = "local")]
 mod records_test;
 mod subscription;
+mod subscription_pools;
 
 use std::error::Error as StdError;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,11 +29,13 @@ use bytes::Bytes;
 
 use self::cbor_interceptor::CborInterceptor;
 use self::failure::Request;
-use self::subscription::AwsSubscription;
+use self::negotiation::Negotiation;
+use self::subscription_pools::SubscriptionPools;
 use super::{
     IteratorPosition, RecordsPage, ShardFilter, ShardIterator, ShardPage, ShardPageRequest, StreamApi,
     StreamConsumerDescription, StreamDescription, StreamError, Subscription,
 };
+use crate::connections::{Connections, InFlight, PoolNumber, is_timeout};
 use crate::kinesis::KinesisProtocol;
 use crate::runtime::Clock;
 use crate::types::{ConsumerArn, ShardId, StreamId};
@@ -37,12 +43,13 @@ use crate::types::{ConsumerArn, ShardId, StreamId};
 /// Kinesis through the AWS SDK: one request per call, with a timeout and without the SDK's retries.
 #[derive(Debug)]
 pub(crate) struct AwsStream {
-    client: Client,
+    requests: Connections<Client>,
+    subscriptions: SubscriptionPools,
     clock: Clock,
     request_timeout: Duration,
-    /// Whether records are requested in CBOR. Cleared once the endpoint has shown that it only supports
-    /// JSON.
-    uses_cbor: AtomicBool,
+    /// The formats of GetRecords and of SubscribeToShard.
+    records_format: Negotiation,
+    events_format: Negotiation,
 }
 
 impl AwsStream {
@@ -53,12 +60,18 @@ impl AwsStream {
         protocol: KinesisProtocol,
     ) -> Self {
         // The callers decide about pacing and back-off, because they know the budget of the shard.
-        let single_attempt = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
+        let config = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
+        let open = move |pool: PoolNumber| {
+            let timeouts = pool.timeouts(config.timeout_config());
+            Client::from_conf(config.to_builder().timeout_config(timeouts).build())
+        };
         Self {
-            client: Client::from_conf(single_attempt),
+            requests: Connections::new(clock.clone(), open.clone()),
+            subscriptions: SubscriptionPools::new(clock.clone(), open),
+            records_format: Negotiation::new("GetRecords", protocol, clock.clone()),
+            events_format: Negotiation::new("SubscribeToShard", protocol, clock.clone()),
             clock,
             request_timeout,
-            uses_cbor: AtomicBool::new(protocol == KinesisProtocol::Cbor),
         }
     }
 
@@ -73,8 +86,9 @@ impl AwsStream {
         let interceptor =
             CborInterceptor::new(cbor::CONTENT_TYPE, cbor::request(iterator, limit, stream_arn));
         // The SDK needs these members, for example to choose the endpoint.
-        let call = self.client.get_records().shard_iterator(iterator.as_str());
+        let call = self.client().get_records().shard_iterator(iterator.as_str());
         let call = call.set_stream_arn(stream_arn.map(ToOwned::to_owned)).limit(limit.cast_signed());
+        let in_flight = self.requests.watch(self.request_timeout);
         let answered = self.clock.timeout(self.request_timeout, async {
             let answer = call.customize().interceptor(interceptor.clone()).send().await;
             match interceptor.response() {
@@ -82,11 +96,22 @@ impl AwsStream {
                 None => Answer::Sdk(Box::new(answer)),
             }
         });
-        match answered.await {
+        let answered = answered.await;
+        match &answered {
+            Err(_) => in_flight.timed_out(),
+            Ok(Answer::Sdk(answer)) => settle(in_flight, answer),
+            Ok(Answer::Cbor(..)) => in_flight.answered(),
+        }
+        match answered {
             Err(_) => Some(Err(request.timed_out(self.request_timeout))),
-            Ok(Answer::Cbor(200, Ok(body))) => cbor::page(&body).ok().map(Ok),
+            Ok(Answer::Cbor(200, Ok(body))) => {
+                let page = cbor::page(&body).ok()?;
+                self.records_format.cbor_answered();
+                Some(Ok(page))
+            }
             Ok(Answer::Cbor(status, Ok(body))) => {
                 let (code, message) = cbor::failure(&body)?;
+                self.records_format.cbor_answered();
                 Some(Err(request.refused(&code, &message, status)))
             }
             Ok(Answer::Cbor(_, Err(failure))) => Some(Err(request.interrupted(failure))),
@@ -106,12 +131,35 @@ impl AwsStream {
     where
         E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
     {
+        let in_flight = self.requests.watch(self.request_timeout);
         match self.clock.timeout(self.request_timeout, response).await {
-            Ok(answer) => answer.map_err(|failure| request.failed(&failure)),
-            Err(_) => Err(request.timed_out(self.request_timeout)),
+            Ok(answer) => {
+                settle(in_flight, &answer);
+                answer.map_err(|failure| request.failed(&failure))
+            }
+            Err(_) => {
+                in_flight.timed_out();
+                Err(request.timed_out(self.request_timeout))
+            }
         }
     }
+
+    /// The client for the next request.
+    fn client(&self) -> Client {
+        self.requests.clients()
+    }
 }
+
+/// Notes whether there was a response.
+fn settle<C: Clone, T, E>(in_flight: InFlight<C>, answer: &Result<T, SdkError<E, HttpResponse>>) {
+    match answer {
+        Err(failure) if is_timeout(failure) => in_flight.timed_out(),
+        _ => in_flight.answered(),
+    }
+}
+
+#[cfg(feature = "internals")]
+pub(crate) use self::subscription::events_from_frames;
 
 /// The page in a CBOR response, for fuzzing.
 #[cfg(feature = "internals")]
@@ -146,7 +194,7 @@ fn arn(stream: &StreamId) -> Option<String> {
 impl StreamApi for AwsStream {
     async fn describe_stream(&self, stream: &StreamId) -> Result<StreamDescription, StreamError> {
         let request = Request::new("DescribeStreamSummary", stream);
-        let call = self.client.describe_stream_summary();
+        let call = self.client().describe_stream_summary();
         let call = call.set_stream_name(name(stream)).set_stream_arn(arn(stream));
         let answer = self.send(request, call.send()).await?;
         convert::description(answer).ok_or_else(|| request.malformed("a response without a description"))
@@ -158,7 +206,7 @@ impl StreamApi for AwsStream {
         page: &ShardPageRequest,
     ) -> Result<ShardPage, StreamError> {
         let request = Request::new("ListShards", stream);
-        let call = self.client.list_shards();
+        let call = self.client().list_shards();
         let call = match page {
             ShardPageRequest::First(filter) => call
                 .set_stream_name(name(stream))
@@ -182,7 +230,7 @@ impl StreamApi for AwsStream {
         position: &IteratorPosition,
     ) -> Result<ShardIterator, StreamError> {
         let request = Request::new("GetShardIterator", stream).of_shard(shard);
-        let call = self.client.get_shard_iterator().shard_id(shard.as_str());
+        let call = self.client().get_shard_iterator().shard_id(shard.as_str());
         let call = call.set_stream_name(name(stream)).set_stream_arn(arn(stream));
         let call = match position {
             IteratorPosition::TrimHorizon => call.shard_iterator_type(ShardIteratorType::TrimHorizon),
@@ -211,16 +259,16 @@ impl StreamApi for AwsStream {
         limit: u32,
     ) -> Result<RecordsPage, StreamError> {
         let request = Request::new("GetRecords", stream);
-        let used_cbor = self.uses_cbor.load(Ordering::Relaxed);
+        let used_cbor = self.records_format.is_cbor();
         if used_cbor && let Some(answer) = self.records_in_cbor(request, iterator, limit, stream.arn()).await
         {
             return answer;
         }
-        let call = self.client.get_records().shard_iterator(iterator.as_str()).set_stream_arn(arn(stream));
+        let call = self.client().get_records().shard_iterator(iterator.as_str()).set_stream_arn(arn(stream));
         let call = call.limit(limit.cast_signed());
         let answer = self.send(request, call.send()).await?;
-        if used_cbor && self.uses_cbor.swap(false, Ordering::Relaxed) {
-            tracing::warn!("the Kinesis endpoint does not support CBOR; using JSON from now on");
+        if used_cbor {
+            self.records_format.only_json_answered();
         }
         page(request, answer)
     }
@@ -231,7 +279,7 @@ impl StreamApi for AwsStream {
         name: &str,
     ) -> Result<StreamConsumerDescription, StreamError> {
         let request = Request::about("DescribeStreamConsumer", &stream_arn);
-        let call = self.client.describe_stream_consumer().stream_arn(stream_arn).consumer_name(name);
+        let call = self.client().describe_stream_consumer().stream_arn(stream_arn).consumer_name(name);
         let answer = self.send(request, call.send()).await?;
         let description = answer
             .consumer_description
@@ -245,7 +293,7 @@ impl StreamApi for AwsStream {
         name: &str,
     ) -> Result<StreamConsumerDescription, StreamError> {
         let request = Request::about("RegisterStreamConsumer", &stream_arn);
-        let call = self.client.register_stream_consumer().stream_arn(stream_arn).consumer_name(name);
+        let call = self.client().register_stream_consumer().stream_arn(stream_arn).consumer_name(name);
         let answer = self.send(request, call.send()).await?;
         let consumer =
             answer.consumer.ok_or_else(|| request.malformed("a response without a description"))?;
@@ -254,7 +302,7 @@ impl StreamApi for AwsStream {
 
     async fn deregister_consumer(&self, consumer: &ConsumerArn) -> Result<(), StreamError> {
         let request = Request::about("DeregisterStreamConsumer", consumer);
-        let call = self.client.deregister_stream_consumer().consumer_arn(consumer.as_str());
+        let call = self.client().deregister_stream_consumer().consumer_arn(consumer.as_str());
         self.send(request, call.send()).await.map(drop)
     }
 
@@ -265,13 +313,7 @@ impl StreamApi for AwsStream {
         shard: &ShardId,
         position: &IteratorPosition,
     ) -> Result<Box<dyn Subscription>, StreamError> {
-        let request = Request::new("SubscribeToShard", stream).of_shard(shard);
-        let start = subscription::starting_position(position)
-            .ok_or_else(|| request.malformed("a starting position that the SDK rejects"))?;
-        let call = self.client.subscribe_to_shard();
-        let call = call.consumer_arn(consumer.as_str()).shard_id(shard.as_str()).starting_position(start);
-        let answer = self.send(request, call.send()).await?;
-        Ok(Box::new(AwsSubscription::new(answer, stream.clone(), shard.clone())))
+        self.open_subscription(stream, consumer, shard, position).await
     }
 }
 

@@ -92,7 +92,7 @@ impl DynamoDbLeaseStore {
         let mut rows = Vec::new();
         let mut start = None;
         loop {
-            let page = self.reads.scan().table_name(&place.table).set_exclusive_start_key(start);
+            let page = self.reads().scan().table_name(&place.table).set_exclusive_start_key(start);
             let answer = match self.send(self.request("ListWorkerMetrics", "Scan"), page.send()).await {
                 // Deleted since it was looked for.
                 Err(error) if error.kind() == StoreErrorKind::TableMissing => return Ok(rows),
@@ -143,7 +143,7 @@ impl DynamoDbLeaseStore {
 
     async fn exists(&self, place: &Place) -> Result<bool, StoreError> {
         let request = self.request("DescribeLegacyTable", "DescribeTable");
-        match self.answer(request, self.reads.describe_table().table_name(&place.table).send()).await? {
+        match self.answer(request, self.reads().describe_table().table_name(&place.table).send()).await? {
             Ok(_) => Ok(true),
             Err(failure) if failure.code() == Some("ResourceNotFoundException") => Ok(false),
             Err(failure) => Err(request.failed(&failure)),
@@ -157,7 +157,7 @@ impl DynamoDbLeaseStore {
         place: &Place,
         key: &LeaseKey,
     ) -> Result<Option<Item>, StoreError> {
-        let read = self.reads.get_item().table_name(&place.table).consistent_read(true);
+        let read = self.reads().get_item().table_name(&place.table).consistent_read(true);
         let response = read.key(place.key, key_value(key)).send();
         let answer = self.send(self.row_request(operation, "GetItem", key), response).await?;
         Ok(answer.item.map(super::from_sdk_item))

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::Config;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
@@ -31,6 +32,7 @@ use super::{
     Attribute, Condition, Created, EntityKind, EntityOutcome, Item, Lease, LeaseScan, LeaseStore, LeaseWrite,
     StoreError, StoreErrorKind, TableSpec, WriteOutcome, names,
 };
+use crate::connections::{Connections, PoolNumber, is_timeout};
 use crate::runtime::Clock;
 use crate::types::{LeaseKey, Moment, WorkerId};
 
@@ -48,11 +50,7 @@ const BYTES_PER_SEGMENT: u64 = (1 << 30) / 5;
 
 /// The lease table in DynamoDB.
 pub(crate) struct DynamoDbLeaseStore {
-    /// For reads and for the table itself: retries as the user's configuration has it.
-    reads: Client,
-    /// For writes of rows: never retries. An attempt the SDK repeats after the first one landed
-    /// unnoticed would be refused, and look like a race lost to another worker.
-    writes: Client,
+    connections: Connections<Clients>,
     table: String,
     /// Its ARN and its id, once it was seen to be ready.
     identity: OnceLock<String>,
@@ -66,13 +64,30 @@ pub(crate) struct DynamoDbLeaseStore {
     clock: Clock,
 }
 
+/// The clients of one pool of connections.
+#[derive(Debug, Clone)]
+struct Clients {
+    /// For reads and for the table itself: retries as the user's configuration has it.
+    reads: Client,
+    /// For writes of rows: never retries. An attempt the SDK repeats after the first one landed
+    /// unnoticed would be refused, and look like a race lost to another worker.
+    writes: Client,
+}
+
+impl Clients {
+    fn new(config: &Config, pool: PoolNumber) -> Self {
+        let config = config.to_builder().timeout_config(pool.timeouts(config.timeout_config()));
+        let single_attempt = config.clone().retry_config(RetryConfig::disabled());
+        Self { reads: Client::from_conf(config.build()), writes: Client::from_conf(single_attempt.build()) }
+    }
+}
+
 impl DynamoDbLeaseStore {
     /// A store on `table`, which need not exist yet.
-    pub(crate) fn new(client: Client, table: impl Into<String>, clock: Clock) -> Self {
-        let single_attempt = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
+    pub(crate) fn new(client: &Client, table: impl Into<String>, clock: Clock) -> Self {
+        let config = client.config().clone();
         Self {
-            reads: client,
-            writes: Client::from_conf(single_attempt),
+            connections: Connections::new(clock.clone(), move |pool| Clients::new(&config, pool)),
             table: table.into(),
             identity: OnceLock::new(),
             application: None,
@@ -119,8 +134,29 @@ impl DynamoDbLeaseStore {
         request: Request<'_>,
         response: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     ) -> Result<Result<T, SdkError<E, HttpResponse>>, StoreError> {
-        let answer = self.clock.timeout(self.request_timeout, response).await;
-        answer.map_err(|_| request.timed_out(self.request_timeout))
+        let in_flight = self.connections.watch(self.request_timeout);
+        match self.clock.timeout(self.request_timeout, response).await {
+            Ok(Err(failure)) if is_timeout(&failure) => {
+                in_flight.timed_out();
+                Ok(Err(failure))
+            }
+            Ok(answer) => {
+                in_flight.answered();
+                Ok(answer)
+            }
+            Err(_) => {
+                in_flight.timed_out();
+                Err(request.timed_out(self.request_timeout))
+            }
+        }
+    }
+
+    fn reads(&self) -> Client {
+        self.connections.clients().reads
+    }
+
+    fn writes(&self) -> Client {
+        self.connections.clients().writes
     }
 
     /// Waits for an answer within the request timeout; any failure is an error.
@@ -150,7 +186,7 @@ impl DynamoDbLeaseStore {
         write: &LeaseWrite,
     ) -> Result<Result<Item, Option<Item>>, StoreError> {
         let expressions = Expressions::new(&write.conditions, &write.updates);
-        let update = self.writes.update_item().table_name(&place.table);
+        let update = self.writes().update_item().table_name(&place.table);
         let update = update
             .key(place.key, key_value(&write.key))
             .set_condition_expression(expressions.condition.clone())
@@ -181,7 +217,7 @@ impl DynamoDbLeaseStore {
         conditions: &[Condition],
     ) -> Result<(), StoreError> {
         let expressions = Expressions::new(conditions, &[]);
-        let delete = self.writes.delete_item().table_name(&place.table);
+        let delete = self.writes().delete_item().table_name(&place.table);
         let delete = delete
             .key(place.key, key_value(key))
             .set_condition_expression(expressions.condition.clone())
@@ -199,7 +235,7 @@ impl DynamoDbLeaseStore {
         let mut found = LeaseScan::default();
         let mut start = None;
         loop {
-            let page = self.reads.scan().table_name(&self.table).set_exclusive_start_key(start);
+            let page = self.reads().scan().table_name(&self.table).set_exclusive_start_key(start);
             let page = page.segment(segment.cast_signed()).total_segments(segments.cast_signed());
             let answer = self.send(self.request("ListLeases", "Scan"), page.send()).await?;
             let items: Vec<_> = answer.items.unwrap_or_default().into_iter().map(from_sdk_item).collect();
@@ -264,7 +300,7 @@ impl LeaseStore for DynamoDbLeaseStore {
         loop {
             let owned = Condition::Equals(names::LEASE_OWNER, Attribute::S(worker.as_str().to_owned()));
             let expressions = Expressions::new(&[owned], &[]);
-            let page = self.reads.query().table_name(&self.table).index_name(names::OWNER_INDEX);
+            let page = self.reads().query().table_name(&self.table).index_name(names::OWNER_INDEX);
             let page = page
                 .set_key_condition_expression(expressions.condition.clone())
                 .set_expression_attribute_names(expressions.attribute_names())
@@ -285,7 +321,7 @@ impl LeaseStore for DynamoDbLeaseStore {
 
     async fn create(&self, lease: &Lease) -> Result<Created, StoreError> {
         let expressions = Expressions::new(&[Condition::Absent(names::LEASE_KEY)], &[]);
-        let put = self.writes.put_item().table_name(&self.table);
+        let put = self.writes().put_item().table_name(&self.table);
         let put = put
             .set_item(Some(to_sdk_item(lease.to_item())))
             .set_condition_expression(expressions.condition.clone())

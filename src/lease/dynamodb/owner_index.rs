@@ -47,7 +47,7 @@ impl DynamoDbLeaseStore {
         }
         let built = owner_index(&table);
         let index = built.map_err(|error| request.error(StoreErrorKind::Malformed).with_source(error))?;
-        let update = self.reads.update_table().table_name(&self.table);
+        let update = self.reads().update_table().table_name(&self.table);
         let update = update
             .set_attribute_definitions(text_attributes(&[names::LEASE_KEY, names::LEASE_OWNER]).ok())
             .global_secondary_index_updates(GlobalSecondaryIndexUpdate::builder().create(index).build());

@@ -35,7 +35,7 @@ impl DynamoDbLeaseStore {
     /// The table, if there is one.
     pub(super) async fn describe(&self) -> Result<Option<TableDescription>, StoreError> {
         let request = self.request("DescribeLeaseTable", "DescribeTable");
-        let response = self.reads.describe_table().table_name(&self.table).send();
+        let response = self.reads().describe_table().table_name(&self.table).send();
         match self.answer(request, response).await? {
             Ok(answer) => Ok(answer.table),
             Err(failure) if failure.code() == Some("ResourceNotFoundException") => Ok(None),
@@ -77,7 +77,7 @@ impl DynamoDbLeaseStore {
 
     async fn create_table(&self, spec: &TableSpec) -> Result<(), StoreError> {
         let request = self.request("CreateLeaseTable", "CreateTable");
-        let create = self.reads.create_table().table_name(&self.table);
+        let create = self.reads().create_table().table_name(&self.table);
         let built = table_as_specified(create, spec);
         let create = built.map_err(|error| request.error(StoreErrorKind::Malformed).with_source(error))?;
         match self.answer(request, create.send()).await? {
@@ -94,7 +94,7 @@ impl DynamoDbLeaseStore {
         let enabled =
             PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(true).build();
         let enabled = enabled.map_err(|error| request.error(StoreErrorKind::Malformed).with_source(error))?;
-        let update = self.reads.update_continuous_backups().table_name(&self.table);
+        let update = self.reads().update_continuous_backups().table_name(&self.table);
         let response = update.point_in_time_recovery_specification(enabled).send();
         match self.answer(request, response).await? {
             Ok(_) => Ok(true),
