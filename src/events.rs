@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::Stream;
 use tokio::sync::broadcast;
@@ -13,7 +13,9 @@ use tokio_util::sync::ReusableBoxFuture;
 
 use crate::consumer::StopReason;
 use crate::error::ErrorKind;
-use crate::types::{Checkpoint, LeaseKey, SequenceNumber, ShardId, StreamId, WorkerId};
+use crate::types::{
+    Checkpoint, ExtendedSequenceNumber, LeaseKey, SequenceNumber, ShardId, StreamId, WorkerId,
+};
 
 /// How many events a slow listener may be behind before it misses some.
 const CAPACITY: usize = 4096;
@@ -94,7 +96,7 @@ pub enum Event {
     },
     /// The table has leases of a consumer of several streams, though this one was given a single one, or
     /// the other way round. They are left alone and what they say is not used, so if the consumer was
-    /// changed from one to the other, its streams are read from their start strategies. Told once.
+    /// changed from one to the other, its streams are read from their start strategies. Emitted once.
     #[non_exhaustive]
     LeasesOfOtherMode {
         /// One of them.
@@ -316,6 +318,75 @@ pub enum Event {
         shard: ShardId,
         /// How often storing the end was attempted under this lease.
         attempts: u64,
+    },
+    /// A handler failed. What happens next follows from its [`ErrorPolicy`](crate::ErrorPolicy).
+    #[non_exhaustive]
+    HandlerFailed {
+        /// The stream.
+        stream: StreamId,
+        /// The shard.
+        shard: ShardId,
+        /// The first record of the call.
+        position: ExtendedSequenceNumber,
+        /// Which attempt at these records it was, from 1.
+        attempt: u32,
+        /// When the same is tried again; `None` if not: a batch is divided, or the policy's last resort follows.
+        retry_in: Option<Duration>,
+        /// What the handler failed with.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
+        reason: Arc<str>,
+    },
+    /// A record was sent to the destination for dead letters, where it is durable, and is passed over.
+    #[non_exhaustive]
+    DeadLettered {
+        /// The stream.
+        stream: StreamId,
+        /// The shard.
+        shard: ShardId,
+        /// The record.
+        position: ExtendedSequenceNumber,
+        /// Why it was not tried again, and what the handler failed with.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
+        reason: Arc<str>,
+    },
+    /// The destination for dead letters failed. Its shard waits; nothing is passed over.
+    #[non_exhaustive]
+    DeadLetterFailed {
+        /// The stream.
+        stream: StreamId,
+        /// The shard.
+        shard: ShardId,
+        /// When it is tried again.
+        retry_in: Duration,
+        /// What it failed with.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
+        reason: Arc<str>,
+    },
+    /// A record was passed over, as the [`ErrorPolicy`](crate::ErrorPolicy) says.
+    #[non_exhaustive]
+    RecordSkipped {
+        /// The stream.
+        stream: StreamId,
+        /// The shard.
+        shard: ShardId,
+        /// The record.
+        position: ExtendedSequenceNumber,
+        /// Why it was not tried again, and what the handler failed with.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
+        reason: Arc<str>,
+    },
+    /// A shard was stopped before a record, as the [`ErrorPolicy`](crate::ErrorPolicy) says. Other shards go on.
+    #[non_exhaustive]
+    ShardStopped {
+        /// The stream.
+        stream: StreamId,
+        /// The shard.
+        shard: ShardId,
+        /// The record.
+        position: ExtendedSequenceNumber,
+        /// Why it was not tried again, what the handler failed with, and what to do.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
+        reason: Arc<str>,
     },
     /// This listener was too slow and missed events.
     #[non_exhaustive]

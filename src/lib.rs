@@ -2,54 +2,33 @@
 //! DynamoDB table.
 //!
 //! ```no_run
-//! use async_trait::async_trait;
-//! use kinesis_consumer::{Checkpointer, Consumer, KinesisClientRecord, ShardRecordProcessor};
-//!
-//! struct Printer {
-//!     checkpointer: Checkpointer,
-//! }
-//!
-//! #[async_trait]
-//! impl ShardRecordProcessor for Printer {
-//!     async fn process_records(&self, records: Vec<KinesisClientRecord>, _millis_behind_latest: i64) {
-//!         for record in &records {
-//!             println!("{}: {} bytes", record.record.partition_key, record.record.data.len());
-//!         }
-//!         // Everything that was delivered so far is done.
-//!         if let Err(error) = self.checkpointer.checkpoint_delivered().await {
-//!             eprintln!("{error:#}"); // the records are delivered again
-//!         }
-//!     }
-//!
-//!     async fn shard_ended(&self) {
-//!         if let Err(error) = self.checkpointer.end().await {
-//!             eprintln!("{error:#}");
-//!         }
-//!     }
-//! }
+//! use kinesis_consumer::{BoxError, Consumer};
 //!
 //! #[tokio::main]
-//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! async fn main() -> Result<(), BoxError> {
 //!     let consumer = Consumer::builder()
 //!         .stream("orders")
 //!         .application("order-printer")
-//!         .processor_factory(|checkpointer| Printer { checkpointer })
 //!         .aws_config(&aws_config::load_from_env().await)
+//!         .for_each(|record| async move {
+//!             println!("{}: {} bytes", record.record.partition_key, record.record.data.len());
+//!             Ok::<_, BoxError>(()) // on an error the record is tried again
+//!         })
 //!         .build()?;
-//!     let handle = consumer.start().await?;
-//!     handle.shutdown_on_signal().await?; // SIGTERM or Ctrl-C
+//!     consumer.start().await?.shutdown_on_signal().await?; // SIGTERM or Ctrl-C
 //!     Ok(())
 //! }
 //! ```
 //!
 //! Run the same program on as many machines as you like. The workers of an application find each other
 //! through the lease table, which the first one creates. Each worker reads the shards it holds leases of,
-//! de-aggregates KPL records, passes records in order to a [`ShardRecordProcessor`], and stores checkpoints,
-//! so that every record is processed at least once across crashes, deploys and resharding. Workers of Java
+//! de-aggregates KPL records, passes records in order to your code, and stores checkpoints, so that every record is processed at least once across crashes, deploys and resharding. Workers of Java
 //! KCL 2.x and 3.x can share the lease table.
 //!
 //! - [`Consumer::builder`] takes the settings, [`ConsumerHandle`] controls a running consumer.
-//! - [`ShardRecordProcessor`] documents what a processor can rely on, [`Checkpointer`] how far it has got.
+//! - [`RecordHandler`] and [`BatchHandler`] document what a handler can rely on, [`ErrorPolicy`] what happens when it
+//!   fails.
+//! - [`ShardRecordProcessor`] is the lower layer, with KCL's callbacks; its [`Checkpointer`] stores how far it has got.
 //! - [`ConsumerHandle::status`] and [`Events`] report what goes on, [`MetricsConfig`] the metrics.
 //! - [`Error::kind`] says what to do about an error.
 //!
@@ -153,6 +132,8 @@ mod processor;
 
 mod checkpoint;
 
+mod handler;
+
 mod consumer;
 
 mod config;
@@ -173,7 +154,7 @@ pub mod testing;
 #[doc(hidden)]
 pub mod internals;
 
-pub use crate::checkpoint::{Checkpointer, PreparedCheckpoint};
+pub use crate::checkpoint::{Checkpointer, Interruption, PreparedCheckpoint};
 pub use crate::config::{
     AssignmentStrategy, CoordinationConfig, CoordinationMode, FanOutConsumer, LeaderConfig, LeaseConfig,
     LifecycleConfig, ManagementConfig, OnRecreatedStream, ProcessorConfig, Settings, StreamConfig,
@@ -181,6 +162,10 @@ pub use crate::config::{
 pub use crate::consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Health, Status, StopReason};
 pub use crate::error::{Error, ErrorKind};
 pub use crate::events::{Event, Events};
+pub use crate::handler::{
+    Attempt, BatchFailure, BatchHandler, BoxError, Concurrency, DeadLetter, DeadLetters, DynamoDbDeadLetters,
+    ErrorPolicy, Failure, Isolate, KinesisDeadLetters, Order, Pause, RecordHandler, Then,
+};
 pub use crate::kinesis::KinesisProtocol;
 pub use crate::metrics::{
     MetricValue, MetricsConfig, MetricsDimension, MetricsLevel, MetricsReport, MetricsSink,

@@ -4,13 +4,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use tokio_util::sync::CancellationToken;
+
+use super::interruption::{Interruption, StoppedReason};
 use super::tracker::{Decision, Refusal, Tracker};
 use crate::error::{Error, ErrorKind, with_causes};
 use crate::events::{Event, EventSink};
 use crate::lease::{HeldError, HeldLease, PendingCheckpoint};
 use crate::metrics::{Metrics, Operation, names};
 use crate::runtime::Clock;
-use crate::types::{Checkpoint, ExtendedSequenceNumber, LeaseKey, ShardId, StreamId};
+use crate::types::{Checkpoint, ExtendedSequenceNumber, LeaseKey, ShardId, StreamId, WorkerId};
 
 /// Stores how far a processor has got with its shard. Valid for one lease acquisition: from
 /// [`initialize`](crate::ShardRecordProcessorFactory::initialize) until the lease is lost, given up,
@@ -69,6 +72,12 @@ pub(crate) struct CheckpointerParts {
     pub(crate) events: EventSink,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
+    pub(crate) worker: WorkerId,
+    /// Cancelled when the worker, or this stream on it, is to stop.
+    pub(crate) stopping: CancellationToken,
+    pub(crate) stopped: StoppedReason,
+    /// The seed of the pauses between attempts.
+    pub(crate) seed: u64,
 }
 
 impl Checkpointer {
@@ -153,6 +162,36 @@ impl Checkpointer {
             self.timed(self.0.parts.held.prepare(&pending)).await?;
         }
         Ok(PreparedCheckpoint { checkpointer: self.clone(), position })
+    }
+
+    /// Waits until the processor is to stop what it is doing, and returns why. Code that waits for something in
+    /// [`process_records`](crate::ShardRecordProcessor::process_records) waits for this as well, and returns: a call
+    /// that runs is never interrupted, and a shutdown or a handoff waits for it.
+    ///
+    /// Once it has returned, it returns at once when called again; a lost lease is returned before other reasons.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if the future is dropped.
+    pub async fn interrupted(&self) -> Interruption {
+        let CheckpointerParts { held, stopping, .. } = &self.0.parts;
+        tokio::select! {
+            biased;
+            () = held.lost().cancelled() => Interruption::LeaseLost,
+            () = held.handoff().cancelled() => Interruption::HandoffRequested,
+            () = stopping.cancelled() => Interruption::ShutdownRequested,
+        }
+    }
+
+    /// Whether [`interrupted`](Self::interrupted) would return at once.
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
+        let CheckpointerParts { held, stopping, .. } = &self.0.parts;
+        held.lost().is_cancelled() || held.handoff().is_cancelled() || stopping.is_cancelled()
+    }
+
+    pub(crate) fn parts(&self) -> &CheckpointerParts {
+        &self.0.parts
     }
 
     /// The shard.

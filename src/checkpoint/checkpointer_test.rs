@@ -37,6 +37,10 @@ async fn fixture(throttled: usize) -> (MemoryLeaseStore, Checkpointer) {
         events,
         metrics: Metrics::disabled(),
         clock,
+        worker: "worker".into(),
+        stopping: CancellationToken::new(),
+        stopped: StoppedReason::default(),
+        seed: 1,
     });
     checkpointer.deliver(at(100));
     (table, checkpointer)

@@ -1,7 +1,10 @@
-//! Stop 8 on the data's way: what has been processed, written to the lease table.
+//! Checkpoints: what has been processed, as stored in the lease table.
 
 mod checkpointer;
+mod interruption;
 mod tracker;
 
 pub(crate) use self::checkpointer::CheckpointerParts;
 pub use self::checkpointer::{Checkpointer, PreparedCheckpoint};
+pub use self::interruption::Interruption;
+pub(crate) use self::interruption::StoppedReason;

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 
 use aws_config::SdkConfig;
@@ -10,16 +11,22 @@ use crate::config::{
 use crate::consumer::Consumer;
 use crate::error::{Error, invalid};
 use crate::events::EventSink;
+use crate::handler::{
+    BatchHandler, Batches, BoxError, Concurrency, ErrorPolicy, ForEach, ForEachBatch, Handle, HandlerFactory,
+    RecordHandler, Records,
+};
 use crate::kinesis::StreamApi;
 use crate::lease::{LeaseStore, LocalLeaseNotifier, TableSpec};
 use crate::metrics::{MetricsConfig, MetricsSink};
 use crate::processor::ShardRecordProcessorFactory;
 use crate::retrieval::RetrievalConfig;
 use crate::runtime::{Clock, Seeds};
-use crate::types::WorkerId;
+use crate::types::{KinesisClientRecord, WorkerId};
 
-/// The settings and components of a consumer. What must be given: stream, application, processor
-/// factory, and AWS clients (or an [`SdkConfig`] to make them from).
+/// The settings and components of a consumer. What must be given: stream, application, the code for records (one of
+/// [`for_each`](Self::for_each), [`for_each_batch`](Self::for_each_batch), [`handler`](Self::handler),
+/// [`batch_handler`](Self::batch_handler) and [`processor_factory`](Self::processor_factory)), and AWS clients (or an
+/// [`SdkConfig`] to make them from).
 #[derive(Default)]
 #[must_use = "a consumer does nothing until it is built and started"]
 pub struct ConsumerBuilder {
@@ -29,7 +36,11 @@ pub struct ConsumerBuilder {
     application: Option<String>,
     table_name: Option<String>,
     worker_id: Option<String>,
-    factory: Option<Arc<dyn ShardRecordProcessorFactory>>,
+    /// The calls that said what records are given to, and what makes processors of the last one.
+    code: Vec<&'static str>,
+    factory: Option<MakeFactory>,
+    on_error: Option<ErrorPolicy>,
+    concurrency: Option<Concurrency>,
     management: ManagementConfig,
     lease_config: LeaseConfig,
     coordination: CoordinationConfig,
@@ -46,6 +57,10 @@ pub struct ConsumerBuilder {
     lease_store: Option<Arc<dyn LeaseStore>>,
     world: World,
 }
+
+/// Makes what makes processors, from what handlers go by.
+type MakeFactory =
+    Box<dyn FnOnce(ErrorPolicy, Concurrency) -> Arc<dyn ShardRecordProcessorFactory> + Send + Sync>;
 
 /// What surrounds a worker: the real world, unless a simulation puts its own in.
 #[derive(Debug, Default)]
@@ -146,9 +161,90 @@ impl ConsumerBuilder {
         self
     }
 
-    /// What makes the processors. Required.
-    pub fn processor_factory(mut self, factory: impl ShardRecordProcessorFactory + 'static) -> Self {
-        self.factory = Some(Arc::new(factory));
+    /// What makes the processors: the lowest layer, with KCL's callbacks. Required, unless there is a handler.
+    pub fn processor_factory(self, factory: impl ShardRecordProcessorFactory + 'static) -> Self {
+        self.code("processor_factory", move |_, _| Arc::new(factory))
+    }
+
+    /// Code for one record, which may fail: see [`RecordHandler`]. The closure may return any error, or a
+    /// [`Failure`](crate::Failure) as one.
+    ///
+    /// ```no_run
+    /// use kinesis_consumer::{BoxError, Consumer};
+    ///
+    /// # async fn example() -> Result<(), kinesis_consumer::Error> {
+    /// Consumer::builder()
+    ///     .stream("orders")
+    ///     .application("order-emails")
+    ///     .aws_config(&aws_config::load_from_env().await)
+    ///     .for_each(|record| async move {
+    ///         println!("{}", std::str::from_utf8(&record.record.data)?);
+    ///         Ok::<_, BoxError>(())
+    ///     })
+    ///     .build()?
+    ///     .run_until(async { drop(tokio::signal::ctrl_c().await) })
+    ///     .await
+    /// # }
+    /// ```
+    pub fn for_each<F, Fut, E>(self, handle: F) -> Self
+    where
+        F: Fn(KinesisClientRecord) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send,
+        E: Into<BoxError> + 'static,
+    {
+        self.handlers("for_each", Records(ForEach(handle)))
+    }
+
+    /// Code for several records at once, which may fail: see [`BatchHandler`]. The closure may return any error, or
+    /// a [`BatchFailure`](crate::BatchFailure) or [`Failure`](crate::Failure) as one.
+    pub fn for_each_batch<F, Fut, E>(self, handle: F) -> Self
+    where
+        F: Fn(Vec<KinesisClientRecord>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send,
+        E: Into<BoxError> + 'static,
+    {
+        self.handlers("for_each_batch", Batches(ForEachBatch(handle)))
+    }
+
+    /// Code for one record, as a type.
+    pub fn handler(self, handler: impl RecordHandler) -> Self {
+        self.handlers("handler", Records(handler))
+    }
+
+    /// Code for several records at once, as a type.
+    pub fn batch_handler(self, handler: impl BatchHandler) -> Self {
+        self.handlers("batch_handler", Batches(handler))
+    }
+
+    /// What to do when a handler fails. Default: try again, for ever. Processors do not fail; they panic, and start
+    /// again from the last checkpoint.
+    pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
+        self.on_error = Some(policy);
+        self
+    }
+
+    /// How many records of a shard a handler of records gets at the same time. Default: one.
+    pub fn concurrency(mut self, concurrency: Concurrency) -> Self {
+        self.concurrency = Some(concurrency);
+        self
+    }
+
+    fn handlers<H: Handle>(self, call: &'static str, handler: H) -> Self {
+        self.code(call, move |policy, concurrency| {
+            Arc::new(HandlerFactory::new(handler, policy, concurrency))
+        })
+    }
+
+    fn code(
+        mut self,
+        call: &'static str,
+        make: impl FnOnce(ErrorPolicy, Concurrency) -> Arc<dyn ShardRecordProcessorFactory>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.code.push(call);
+        self.factory = Some(Box::new(make));
         self
     }
 
@@ -285,8 +381,34 @@ impl ConsumerBuilder {
             Some(id) => id,
             None => format!("{:016x}{:016x}", seeds.seed(), seeds.seed()),
         };
-        let factory =
-            self.factory.ok_or_else(|| missing("processor_factory", "processor_factory(factory)"))?;
+        let make_factory = self.factory.ok_or_else(|| {
+            missing(
+                "the code for records",
+                "for_each(closure), for_each_batch(closure) or processor_factory(factory)",
+            )
+        })?;
+        if let [first, .., last] = self.code[..] {
+            return Err(invalid(format!(
+                "{first} and {last} were both called; records are given to one of them"
+            )));
+        }
+        if self.on_error.is_some() && self.code == ["processor_factory"] {
+            return Err(invalid(
+                "on_error is for handlers, and processor_factory was called; a processor decides for itself what to do \
+                 when something fails",
+            ));
+        }
+        let policy = self.on_error.unwrap_or_default();
+        policy.validate()?;
+        if self.concurrency.is_some() && !matches!(self.code[..], ["for_each" | "handler"]) {
+            return Err(invalid(
+                "concurrency is for handlers of single records; call for_each(closure) or handler(handler), or handle the \
+                 records of a batch at the same time yourself",
+            ));
+        }
+        let concurrency = self.concurrency.unwrap_or_default();
+        concurrency.validate()?;
+        let factory = make_factory(policy, concurrency);
         self.management.validate()?;
         self.lease_config.validate(&application)?;
         self.coordination.validate()?;
@@ -353,7 +475,7 @@ fn check_table_name(setting: &str, name: &str) -> Result<(), Error> {
         return Ok(());
     }
     Err(invalid(format!(
-        "{setting} is {name:?}; the lease table bears that name, so it must be 3 to 255 of a-z A-Z 0-9 _ . -"
+        "{setting} is {name:?}; the lease table has that name, so it must be 3 to 255 of a-z A-Z 0-9 _ . -"
     )))
 }
 

@@ -68,7 +68,9 @@ pub(super) fn judge(main: Main, is_stopping: bool, is_in_trouble: bool) -> Healt
 pub(super) fn problem_of(shard: &ShardStatus) -> Option<String> {
     let place = format!("shard {} of stream {}", shard.shard, shard.stream);
     shard.is_in_trouble().then(|| {
-        if shard.is_end_overdue() {
+        if let Some(reason) = &shard.stopped {
+            format!("{place} has stopped: {reason}")
+        } else if shard.is_end_overdue() {
             format!(
                 "the end of {place} was not stored in {} attempts, and its children are not read; call \
                  checkpointer.end() in shard_ended, and see the events ShardEndNotStored",

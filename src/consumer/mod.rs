@@ -84,6 +84,25 @@ impl Consumer {
     }
 }
 
+impl Consumer {
+    /// Starts, waits for `stop`, and shuts down gracefully: [`start`](Self::start) and
+    /// [`ConsumerHandle::shutdown_on`].
+    ///
+    /// Returns earlier if the consumer stops by itself. To stop when the process is asked to end, use
+    /// [`ConsumerHandle::shutdown_on_signal`].
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start) and [`ConsumerHandle::shutdown_on`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the consumer is dropped: its leases run out.
+    pub async fn run_until(self, stop: impl Future<Output = ()> + Send) -> Result<(), Error> {
+        self.start().await?.shutdown_on(stop).await
+    }
+}
+
 /// Refuses a runtime without timers, on which every shard would fail. Whether there is a runtime at all,
 /// [`start::start`] checks.
 fn check_timers() -> Result<(), Error> {

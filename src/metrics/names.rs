@@ -4,7 +4,7 @@
 use super::MetricsLevel;
 use crate::types::Checkpoint;
 
-/// What is measured: its name, unit and level, and how a metrics system that tells counters from
+/// What is measured: its name, unit and level, and how a metrics system that distinguishes counters from
 /// gauges should treat it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Metric {
@@ -26,7 +26,7 @@ pub enum Unit {
     Milliseconds,
 }
 
-/// The pair of metrics that tells how something went: `<name>.Success` (1 or 0) and `<name>.Time`.
+/// The pair of metrics for the outcome of something: `<name>.Success` (1 or 0) and `<name>.Time`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) success: Metric,
@@ -155,13 +155,21 @@ pub(crate) const INITIALIZE_SUCCESS: Metric = Metric::summary("Initialize.Succes
 // Unknown to KCL.
 /// ProcessTask: callbacks of a processor that panicked.
 pub(crate) const PROCESSOR_PANICS: Metric = Metric::summary("ProcessorPanics", Unit::Count);
+/// ProcessTask: calls of a handler that failed.
+pub(crate) const HANDLER_FAILURES: Metric = Metric::summary("HandlerFailures", Unit::Count);
+/// ProcessTask: records that were sent to a destination for dead letters.
+pub(crate) const RECORDS_DEAD_LETTERED: Metric = Metric::summary("RecordsDeadLettered", Unit::Count);
+/// ProcessTask: dead letters that were not accepted, each time.
+pub(crate) const DEAD_LETTERS_FAILED: Metric = Metric::summary("DeadLettersFailed", Unit::Count);
+/// ProcessTask: records that the error policy passed over.
+pub(crate) const RECORDS_SKIPPED: Metric = Metric::summary("RecordsSkipped", Unit::Count);
 /// ProcessTask: records that looked like KPL aggregates and were delivered whole, being damaged.
 pub(crate) const MALFORMED_AGGREGATES: Metric = Metric::summary("MalformedAggregates", Unit::Count);
 /// ProcessTask: user records of KPL aggregates left out because their hash keys lie outside the shard's.
 pub(crate) const RECORDS_OUT_OF_RANGE: Metric = Metric::summary("RecordsOutOfRange", Unit::Count);
 /// ProcessTask: SubscribeToShard requests.
 pub(crate) const SUBSCRIBE_TO_SHARD: Outcome = outcome!("FanOutSubscriber.subscribeToShard");
-/// ProcessTask: shards that are polled because fan-out could not be had.
+/// ProcessTask: shards that are polled because fan-out was unavailable.
 pub(crate) const FAN_OUT_FALLBACK: Metric = Metric::summary("FanOutFallback", Unit::Count);
 /// TakeLeases: rows of the lease table that could not be read and were left alone.
 pub(crate) const UNREADABLE_LEASES: Metric = Metric::summary("UnreadableLeases", Unit::Count).gauge();

@@ -36,7 +36,7 @@ const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 ///
 /// - The processor's callbacks never overlap, and batches come in the order of sequence numbers.
 /// - Nothing is delivered unless the lease is held at that moment.
-/// - A processor that was made hears exactly one last thing: `shard_ended` until it has stored the
+/// - A processor that was made gets exactly one last call: `shard_ended` until it has stored the
 ///   end, or `lease_lost`; except one that panicked, which is dropped.
 pub(crate) struct ShardConsumer {
     pub(super) environment: Arc<ShardEnvironment>,
@@ -125,7 +125,7 @@ impl ShardConsumer {
                 ShardState::Failed => self.pause_after_panic().await,
                 ShardState::ShutdownRequested => self.hand_back().await,
                 ShardState::ShardEnding => self.end_shard().await,
-                ShardState::ShuttingDown => self.tell_lease_lost().await,
+                ShardState::ShuttingDown => self.notify_lease_lost().await,
                 ShardState::Complete => break,
             };
             state = state.next(input);
@@ -199,6 +199,10 @@ impl ShardConsumer {
             events: self.environment.context.events.clone(),
             metrics: self.environment.context.metrics.clone(),
             clock: self.environment.context.clock.clone(),
+            worker: self.environment.context.id.clone(),
+            stopping: self.stream.stopping.clone(),
+            stopped: self.status.stopped(),
+            seed: self.environment.context.seeds.seed(),
         });
         let since = self.environment.context.clock.now();
         let made =
@@ -376,7 +380,7 @@ impl ShardConsumer {
         }
     }
 
-    /// Tells the processor while the lease is still held, then gives the lease back.
+    /// Notifies the processor while the lease is still held, then gives the lease back.
     async fn hand_back(&mut self) -> Input {
         self.fetching = None;
         if let Some(running) = &self.running {
@@ -414,7 +418,7 @@ impl ShardConsumer {
         Input::LeaseGone
     }
 
-    async fn tell_lease_lost(&mut self) -> Input {
+    async fn notify_lease_lost(&mut self) -> Input {
         self.fetching = None;
         if let Some(running) = self.running.take() {
             running.checkpointer.close().await;

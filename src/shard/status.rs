@@ -2,6 +2,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::ShardState;
+use crate::checkpoint::StoppedReason;
 use crate::lease::Lease;
 use crate::types::{Checkpoint, LeaseKey, ShardId, StreamId};
 
@@ -37,19 +38,23 @@ pub struct ShardStatus {
     /// children had no leases, or `shard_ended` panicked or returned without
     /// [`Checkpointer::end`](crate::Checkpointer::end).
     pub end_attempts: u64,
+    /// Why the error policy of the handler has stopped the shard
+    /// ([`Then::StopShard`](crate::Then::StopShard)), and what to do.
+    pub stopped: Option<String>,
     /// Why the shard is not read, if somebody has to do something about it, and what.
     pub problem: Option<String>,
 }
 
-/// So many attempts may fail before the end of a shard is overdue.
+/// This many attempts may fail before the end of a shard is overdue.
 const END_ATTEMPTS: u64 = 3;
 
 impl ShardStatus {
-    /// Whether records cannot be fetched, the lease does not go with the shard, the processor panicked and
+    /// Whether records cannot be fetched, the error policy has stopped the shard, the lease does not go with the shard, the processor panicked and
     /// did not process a batch since, or the end of the shard is not stored.
     pub(crate) fn is_in_trouble(&self) -> bool {
         self.fetch_failures > 2
             || self.problem.is_some()
+            || self.stopped.is_some()
             || self.state == ShardState::Failed
             || self.is_end_overdue()
     }
@@ -61,11 +66,14 @@ impl ShardStatus {
 
 /// The status of one shard as its consumer keeps it.
 #[derive(Debug)]
-pub(crate) struct StatusCell(Mutex<ShardStatus>);
+pub(crate) struct StatusCell {
+    status: Mutex<ShardStatus>,
+    stopped: StoppedReason,
+}
 
 impl StatusCell {
     pub(crate) fn new(stream: StreamId, lease: &Lease) -> Self {
-        Self(Mutex::new(ShardStatus {
+        let status = ShardStatus {
             lease: lease.key.clone(),
             stream,
             shard: lease.shard_id.clone(),
@@ -78,13 +86,21 @@ impl StatusCell {
             panics: 0,
             fetch_failures: 0,
             end_attempts: 0,
+            stopped: None,
             problem: None,
-        }))
+        };
+        Self { status: Mutex::new(status), stopped: StoppedReason::default() }
+    }
+
+    /// Where a handler notes that it has stopped the shard.
+    pub(crate) fn stopped(&self) -> StoppedReason {
+        self.stopped.clone()
     }
 
     /// The status now; never waits for user code or I/O.
     pub(crate) fn read(&self) -> ShardStatus {
-        self.lock().clone()
+        let stopped = self.stopped.get().map(|reason| reason.to_string());
+        ShardStatus { stopped, ..self.lock().clone() }
     }
 
     /// Payload bytes delivered so far.
@@ -97,6 +113,6 @@ impl StatusCell {
     }
 
     fn lock(&self) -> MutexGuard<'_, ShardStatus> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

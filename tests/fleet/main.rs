@@ -2,6 +2,7 @@
 
 mod balance;
 mod faults;
+mod handlers;
 mod health;
 mod identity;
 mod leader;

@@ -131,11 +131,15 @@ impl World {
         name: &str,
         factory: impl ShardRecordProcessorFactory + 'static,
     ) -> ConsumerBuilder {
+        self.worker_without_code(name).processor_factory(factory)
+    }
+
+    /// A worker that has no code for records and reads no stream yet.
+    pub(crate) fn worker_without_code(&self, name: &str) -> ConsumerBuilder {
         let seed = name.bytes().fold(7, |seed, byte| seed * 31 + u64::from(byte));
         let builder = Consumer::builder()
             .application("fleet-test")
             .worker_id(name)
-            .processor_factory(factory)
             .stream_api(Arc::new(self.kinesis.clone()))
             .lease_store(Arc::new(self.table.clone()))
             .management(ManagementConfig {

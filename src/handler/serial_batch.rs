@@ -1,0 +1,74 @@
+use super::batch_work::BatchWork;
+use super::failure::IsFirst;
+use super::policy::{Failed, Next};
+use super::shard_handler::{Called, Handle, Interrupted, ShardHandler, kind_and_text};
+use crate::types::KinesisClientRecord;
+
+/// A batch whose records are handled in order, several at once or one by one.
+pub(super) struct SerialBatch<'a, H> {
+    shard: &'a ShardHandler<H>,
+    records: Vec<KinesisClientRecord>,
+    work: BatchWork,
+    /// How many records the last checkpoint covers.
+    stored: usize,
+}
+
+impl<'a, H: Handle> SerialBatch<'a, H> {
+    pub(super) fn new(shard: &'a ShardHandler<H>, records: Vec<KinesisClientRecord>) -> Self {
+        Self { shard, work: BatchWork::new(records.len(), H::STEP), records, stored: 0 }
+    }
+
+    pub(super) async fn run(mut self) {
+        // What is done counts, also if the rest has to wait for the next owner of the lease.
+        let _ = self.handle_all().await;
+        self.checkpoint().await;
+    }
+
+    async fn handle_all(&mut self) -> Result<(), Interrupted> {
+        while let Some(range) = self.work.next() {
+            if self.shard.is_interrupted() {
+                return Err(Interrupted);
+            }
+            match self.shard.call(&self.records[range.clone()], self.work.attempt()).await {
+                Called::Done => self.work.complete(),
+                Called::Failed(done, ..) if done > 0 => self.work.complete_before(done),
+                Called::Failed(_, failure, is_first) => {
+                    let (kind, error) = kind_and_text(failure);
+                    let (failed, count) = match is_first {
+                        IsFirst(true) => (self.work.fail_first(kind), 1),
+                        IsFirst(false) => (self.work.fail(kind), range.len()),
+                    };
+                    self.failed(failed, count, &error).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next `count` records have failed.
+    async fn failed(&mut self, failed: Failed, count: usize, error: &str) -> Result<(), Interrupted> {
+        let done = self.work.done();
+        match self.shard.decide(&self.records[done..done + count], failed, error) {
+            Next::Split => self.work.split(),
+            Next::OneByOne => self.work.one_by_one(),
+            Next::Retry(pause) => {
+                self.checkpoint().await;
+                self.shard.pause(pause).await?;
+            }
+            Next::GiveUp(reason) => {
+                self.checkpoint().await;
+                let records = &self.records[done..done + count];
+                self.shard.give_up(records, failed, reason, error).await?;
+                self.work.complete();
+            }
+        }
+        Ok(())
+    }
+
+    async fn checkpoint(&mut self) {
+        let done = self.work.done();
+        if done > self.stored && self.shard.checkpoint(&self.records[done - 1]).await {
+            self.stored = done;
+        }
+    }
+}

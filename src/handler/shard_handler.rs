@@ -1,0 +1,352 @@
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+
+use super::concurrency::Concurrency;
+use super::dead_letter::{DeadLetter, DeadLetters, Place};
+use super::failure::IsFirst;
+use super::keyed_batch::KeyedBatch;
+use super::policy::{ErrorPolicy, Failed, FailureKind, GiveUp, Next, Then};
+use super::serial_batch::SerialBatch;
+use super::{Attempt, BatchHandler, Failure, RecordHandler};
+use crate::checkpoint::{Checkpointer, CheckpointerParts};
+use crate::error::with_causes;
+use crate::events::Event;
+use crate::metrics::{Metric, Operation, names};
+use crate::processor::{ShardRecordProcessor, ShardRecordProcessorFactory};
+use crate::types::{ExtendedSequenceNumber, KinesisClientRecord};
+
+/// A handler of records or of batches.
+pub(crate) trait Handle: Send + Sync + 'static {
+    /// How many records a call gets.
+    const STEP: usize;
+
+    /// Fails with how many records are handled, and why others are not.
+    fn call(
+        &self,
+        records: &[KinesisClientRecord],
+        attempt: &Attempt,
+    ) -> impl Future<Output = Result<(), (usize, Failure, IsFirst)>> + Send;
+}
+
+/// A handler of records.
+pub(crate) struct Records<H>(pub(crate) H);
+
+impl<H: RecordHandler> Handle for Records<H> {
+    const STEP: usize = 1;
+
+    async fn call(
+        &self,
+        records: &[KinesisClientRecord],
+        attempt: &Attempt,
+    ) -> Result<(), (usize, Failure, IsFirst)> {
+        for (index, record) in records.iter().enumerate() {
+            let handled = self.0.handle(record, attempt).await;
+            handled.map_err(|failure| (index, failure.boxed(), IsFirst(true)))?;
+        }
+        Ok(())
+    }
+}
+
+/// A handler of batches.
+pub(crate) struct Batches<H>(pub(crate) H);
+
+impl<H: BatchHandler> Handle for Batches<H> {
+    const STEP: usize = usize::MAX;
+
+    async fn call(
+        &self,
+        records: &[KinesisClientRecord],
+        attempt: &Attempt,
+    ) -> Result<(), (usize, Failure, IsFirst)> {
+        self.0.handle(records, attempt).await.map_err(super::BatchFailure::boxed)
+    }
+}
+
+/// Makes a [`ShardHandler`] for every lease.
+pub(crate) struct HandlerFactory<H> {
+    handler: Arc<H>,
+    policy: Arc<ErrorPolicy>,
+    concurrency: Concurrency,
+}
+
+impl<H: Handle> HandlerFactory<H> {
+    pub(crate) fn new(handler: H, policy: ErrorPolicy, concurrency: Concurrency) -> Self {
+        Self { handler: Arc::new(handler), policy: Arc::new(policy), concurrency }
+    }
+}
+
+#[async_trait]
+impl<H: Handle> ShardRecordProcessorFactory for HandlerFactory<H> {
+    async fn initialize(&self, checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor> {
+        checkpointer.parts().stopped.set(None);
+        Box::new(ShardHandler {
+            handler: Arc::clone(&self.handler),
+            policy: Arc::clone(&self.policy),
+            concurrency: self.concurrency,
+            rng: Mutex::new(fastrand::Rng::with_seed(checkpointer.parts().seed)),
+            checkpointer,
+        })
+    }
+}
+
+/// Runs a handler for one shard: calls it, and does as the policy says when it fails. Which records come next is
+/// decided by [`BatchWork`], and what to do after a failure by [`ErrorPolicy`].
+pub(super) struct ShardHandler<H> {
+    handler: Arc<H>,
+    policy: Arc<ErrorPolicy>,
+    concurrency: Concurrency,
+    checkpointer: Checkpointer,
+    rng: Mutex<fastrand::Rng>,
+}
+
+/// The processor is to stop what it is doing: the lease is lost, or to be given back.
+pub(super) struct Interrupted;
+
+#[async_trait]
+impl<H: Handle> ShardRecordProcessor for ShardHandler<H> {
+    async fn process_records(&self, records: Vec<KinesisClientRecord>, _: i64) {
+        if H::STEP > 1 || self.concurrency.is_serial() {
+            SerialBatch::new(self, records).run().await;
+        } else {
+            KeyedBatch::new(self, records).run().await;
+        }
+    }
+
+    async fn shard_ended(&self) {
+        if let Err(error) = self.checkpointer.end().await {
+            tracing::debug!(%error, "the end of the shard is not stored yet; trying again");
+        }
+    }
+}
+
+/// What a call of a handler came to.
+pub(super) enum Called {
+    Done,
+    /// So many records are done, and why others are not.
+    Failed(usize, Failure, IsFirst),
+}
+
+impl<H: Handle> ShardHandler<H> {
+    /// Calls the handler. A panic is a failure.
+    pub(super) async fn call(&self, records: &[KinesisClientRecord], attempt: u32) -> Called {
+        let attempt = Attempt { number: attempt };
+        // Also what the handler does before it returns a future.
+        let call = AssertUnwindSafe(async { self.handler.call(records, &attempt).await });
+        match call.catch_unwind().await {
+            Ok(Ok(())) => Called::Done,
+            Ok(Err((done, failure, is_first))) => Called::Failed(done, failure, is_first),
+            // What it panicked with was printed by the panic hook; it may hold record data.
+            Err(_) => {
+                Called::Failed(0, Failure::Failed("the handler panicked".into()), IsFirst(records.len() == 1))
+            }
+        }
+    }
+}
+
+impl<H> ShardHandler<H> {
+    pub(super) fn concurrency(&self) -> Concurrency {
+        self.concurrency
+    }
+
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.checkpointer.is_interrupted()
+    }
+
+    /// What comes next for `records`, which have failed with `error`; reports it.
+    pub(super) fn decide(&self, records: &[KinesisClientRecord], failed: Failed, error: &str) -> Next {
+        let Some(first) = records.first() else { return Next::Split };
+        let age = age(first, self.parts().clock.wall());
+        let next = self.policy.next(failed, records.len(), age, self.jitter());
+        self.report_failure(&first.extended_sequence_number(), failed, next, error);
+        next
+    }
+
+    /// Does with `records` what the policy says of those that are not tried again.
+    pub(super) async fn give_up(
+        &self,
+        records: &[KinesisClientRecord],
+        failed: Failed,
+        reason: GiveUp,
+        error: &str,
+    ) -> Result<(), Interrupted> {
+        match &self.policy.then {
+            Then::DeadLetter(destination) => {
+                let attempts = failed.failures.saturating_add(failed.transient);
+                let place = self.place();
+                let letters: Vec<DeadLetter> = records
+                    .iter()
+                    .map(|record| DeadLetter::new(record, &place, error, reason.to_string(), attempts))
+                    .collect();
+                self.send(&**destination, &letters).await
+            }
+            Then::Skip => {
+                self.skipped(records, reason, error);
+                Ok(())
+            }
+            // A policy that tries again for ever gives up nothing.
+            Then::StopShard | Then::RetryForever => {
+                if let Some(first) = records.first() {
+                    self.stop(first, reason, error).await;
+                }
+                Err(Interrupted)
+            }
+        }
+    }
+
+    /// Stores that everything up to `last` is done. Whether that is stored: a failure is in an event already, and
+    /// the next checkpoint covers this one.
+    pub(super) async fn checkpoint(&self, last: &KinesisClientRecord) -> bool {
+        match self.checkpointer.checkpoint(last).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(%error, "not checkpointed; the next checkpoint covers it");
+                false
+            }
+        }
+    }
+
+    pub(super) fn parts(&self) -> &CheckpointerParts {
+        self.checkpointer.parts()
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place {
+            application: self.checkpointer.application(),
+            worker: &self.parts().worker,
+            stream: self.checkpointer.stream(),
+            shard: self.checkpointer.shard_id(),
+        }
+    }
+
+    fn jitter(&self) -> f64 {
+        self.rng().f64()
+    }
+
+    fn rng(&self) -> MutexGuard<'_, fastrand::Rng> {
+        self.rng.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) async fn pause(&self, pause: Duration) -> Result<(), Interrupted> {
+        tokio::select! {
+            biased;
+            _ = self.checkpointer.interrupted() => Err(Interrupted),
+            () = self.parts().clock.sleep(pause) => Ok(()),
+        }
+    }
+
+    /// Sends `letters` until the destination has them.
+    async fn send(&self, destination: &dyn DeadLetters, letters: &[DeadLetter]) -> Result<(), Interrupted> {
+        let mut failures = 0_u32;
+        loop {
+            let sent = AssertUnwindSafe(destination.send(letters)).catch_unwind().await;
+            let error = match sent {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => with_causes(&*error),
+                Err(_) => "the destination panicked".to_owned(),
+            };
+            failures = failures.saturating_add(1);
+            let retry_in = self.policy.pause.after(failures, self.jitter());
+            tracing::error!(shard = %self.checkpointer.shard_id(), error, "a dead letter cannot be sent; trying again");
+            self.count(names::DEAD_LETTERS_FAILED, letters.len());
+            self.parts().events.emit(Event::DeadLetterFailed {
+                stream: self.checkpointer.stream().clone(),
+                shard: self.checkpointer.shard_id().clone(),
+                retry_in,
+                reason: error.into(),
+            });
+            self.pause(retry_in).await?;
+        }
+        self.count(names::RECORDS_DEAD_LETTERED, letters.len());
+        for letter in letters {
+            tracing::warn!(letter = letter.id(), reason = letter.reason, "a record is a dead letter now");
+            self.parts().events.emit(Event::DeadLettered {
+                stream: letter.stream.clone(),
+                shard: letter.shard.clone(),
+                position: letter.position.clone(),
+                reason: format!("{}: {}", letter.reason, letter.error).into(),
+            });
+        }
+        Ok(())
+    }
+
+    fn skipped(&self, records: &[KinesisClientRecord], reason: GiveUp, error: &str) {
+        self.count(names::RECORDS_SKIPPED, records.len());
+        for record in records {
+            let position = record.extended_sequence_number();
+            tracing::warn!(shard = %self.checkpointer.shard_id(), %position, %reason, error, "a record is skipped");
+            self.parts().events.emit(Event::RecordSkipped {
+                stream: self.checkpointer.stream().clone(),
+                shard: self.checkpointer.shard_id().clone(),
+                position,
+                reason: format!("{reason}: {error}").into(),
+            });
+        }
+    }
+
+    /// Stays before `record` until the lease is lost or given back.
+    async fn stop(&self, record: &KinesisClientRecord, reason: GiveUp, error: &str) {
+        let position = record.extended_sequence_number();
+        let why: Arc<str> = format!(
+            "the handler cannot handle the record at {position}: {reason}: {error}. Fix the handler or its policy, and \
+             restart the worker"
+        )
+        .into();
+        tracing::error!(shard = %self.checkpointer.shard_id(), reason = &*why, "the shard stops");
+        self.parts().stopped.set(Some(Arc::clone(&why)));
+        self.parts().events.emit(Event::ShardStopped {
+            stream: self.checkpointer.stream().clone(),
+            shard: self.checkpointer.shard_id().clone(),
+            position,
+            reason: why,
+        });
+        self.checkpointer.interrupted().await;
+        self.parts().stopped.set(None);
+    }
+
+    fn report_failure(&self, position: &ExtendedSequenceNumber, failed: Failed, next: Next, error: &str) {
+        let shard = self.checkpointer.shard_id();
+        let attempt = failed.failures.saturating_add(failed.transient);
+        tracing::warn!(%shard, %position, attempt, ?next, error, "the handler failed");
+        self.count(names::HANDLER_FAILURES, 1);
+        self.parts().events.emit(Event::HandlerFailed {
+            stream: self.checkpointer.stream().clone(),
+            shard: shard.clone(),
+            position: position.clone(),
+            attempt,
+            retry_in: match next {
+                Next::Retry(pause) => Some(pause),
+                Next::Split | Next::OneByOne | Next::GiveUp(_) => None,
+            },
+            reason: error.into(),
+        });
+    }
+
+    fn count(&self, metric: Metric, count: usize) {
+        self.parts()
+            .metrics
+            .operation(Operation::ProcessTask)
+            .shard(self.checkpointer.shard_id())
+            .stream(self.checkpointer.stream())
+            .add(metric, count as u64);
+    }
+}
+
+pub(super) fn kind_and_text(failure: Failure) -> (FailureKind, String) {
+    let (kind, error) = match failure {
+        Failure::Failed(error) => (FailureKind::Failed, error),
+        Failure::Transient(error) => (FailureKind::Transient, error),
+        Failure::Poison(error) => (FailureKind::Poison, error),
+    };
+    (kind, with_causes(&*error))
+}
+
+/// How long ago a record arrived in the stream; zero if that is not known.
+fn age(record: &KinesisClientRecord, now: SystemTime) -> Duration {
+    let arrived = record.record.approximate_arrival_timestamp;
+    arrived.and_then(|arrived| now.duration_since(arrived).ok()).unwrap_or_default()
+}
