@@ -98,7 +98,7 @@ async fn report(handler: Arc<MessageHandler>) {
     }
 }
 
-/// Handles messages in batches, and checkpoints when the interval is over, when it has caught up, and
+/// Handles messages in batches, and checkpoints when the interval has passed, when it has caught up, and
 /// before the lease goes.
 struct BatchingProcessor {
     tally: Tally,

@@ -22,7 +22,7 @@ struct Arguments {
     /// The port to listen on; 0 for any free one
     #[arg(long, default_value_t = 4567)]
     port: u16,
-    /// The address to listen on; whoever reaches it can use the endpoints
+    /// The address to listen on; anyone who reaches it can use the endpoints
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     bind: IpAddr,
     /// A stream to create at the start, as NAME:SHARDS; can be repeated

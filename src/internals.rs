@@ -144,12 +144,12 @@ impl KnownFleet {
     /// A fleet of these workers, each with how busy its CPU is in percent.
     #[must_use]
     pub fn new(known: Known, workers: impl IntoIterator<Item = (WorkerId, f64)>) -> Self {
-        let told = |(worker, cpu)| {
+        let reported = |(worker, cpu)| {
             let mut stats = WorkerStats::new(worker);
             stats.push(CPU, Some(cpu), 100.0);
             stats
         };
-        Self { view: View::from_parts(known), workers: workers.into_iter().map(told).collect() }
+        Self { view: View::from_parts(known), workers: workers.into_iter().map(reported).collect() }
     }
 
     /// How many leases a leader would move at `now`.

@@ -17,7 +17,7 @@ pub enum Bug {
     CheckpointIgnoresCounter,
     /// A lease is released by a worker that does not hold it.
     ReleaseIgnoresOwner,
-    /// A refused write is taken for an earlier one of ours that landed, whoever owns the row.
+    /// A refused write is taken for an earlier one of ours that landed, whatever the row shows.
     RefusalTakenForOurs,
     /// A lease never runs out on the worker that holds it.
     NeverExpires,

@@ -1,4 +1,4 @@
-//! Stop 7 on the data's way: the user's code.
+//! The user's code.
 
 use async_trait::async_trait;
 

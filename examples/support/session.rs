@@ -63,7 +63,7 @@ impl Session {
     }
 
     /// Shows progress until the sample orders are processed and checkpointed, SIGTERM or Ctrl-C comes, or
-    /// `limit` is over; then stops `consumers`, and in local mode prints the summary.
+    /// `limit` has passed; then stops `consumers`, and in local mode prints the summary.
     pub(crate) async fn run(
         self,
         consumers: &[ConsumerHandle],
@@ -84,7 +84,7 @@ impl Session {
         };
         tokio::select! {
             () = done => eprintln!("all processed and checkpointed"),
-            () = time_over => eprintln!("time is over"),
+            () = time_over => eprintln!("the time limit is reached"),
             stopped = all(consumers, shut_down_on_signal) => {
                 stopped?;
                 eprintln!("stopped, as a signal asked for");

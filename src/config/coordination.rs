@@ -6,7 +6,7 @@ use crate::error::Error;
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A leader of so many leases scans as often as one worker of many that take for themselves.
+/// A leader of this many leases scans as often as one of many workers that take leases for themselves.
 const LEASES_PER_WORKER: usize = 16;
 
 /// How workers of a fleet agree on who holds which lease. All workers on a table must use
@@ -27,7 +27,7 @@ pub enum CoordinationMode {
     /// says otherwise (`CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1`). Once every worker runs in
     /// this mode, rows that are no leases do no harm.
     CompatibleWith2xPhase1,
-    /// The second step: workers tell how busy they are. When all have done so for ten minutes, the
+    /// The second step: workers report how busy they are. When all have done so for ten minutes, the
     /// fleet is run by a leader (`CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X`).
     CompatibleWith2x,
 }
@@ -83,10 +83,10 @@ pub struct LeaderConfig {
     /// The most KiB per second that one worker is given (`maxThroughputPerHostKBps`); `None`, the
     /// default, is no limit.
     pub max_throughput_kib_per_second: Option<u64>,
-    /// How often this worker tells how busy it is (`workerMetricsReporterFreqInMillis`; 1 s to 30 s,
-    /// default 30 s). Workers that have told nothing for 60 s get no leases.
+    /// How often this worker reports how busy it is (`workerMetricsReporterFreqInMillis`; 1 s to 30 s,
+    /// default 30 s). Workers that have not reported for 60 s get no leases.
     pub worker_metrics_interval: Duration,
-    /// Whether it tells how busy its CPU is (KCL's `disableWorkerMetrics`, turned round; default true).
+    /// Whether it reports how busy its CPU is (KCL's `disableWorkerMetrics`, turned round; default true).
     /// If not, it is judged by the throughput of its leases alone.
     pub measure_cpu: bool,
     /// For how long a fleet must have been ready before it is run by a leader; no setting, as in KCL.

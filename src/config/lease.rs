@@ -81,7 +81,7 @@ pub enum LeaseConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FanOutConsumer {
-    /// The one that bears the name of the application; registered if there is none.
+    /// The one named like the application; registered if there is none.
     #[default]
     Application,
     /// The one of this name (1 to 128 of `a-z A-Z 0-9 _ . -`); registered if there is none.
@@ -97,8 +97,8 @@ impl Default for LeaseConfig {
 }
 
 impl LeaseConfig {
-    /// Enhanced fan-out as the consumer that bears the application's name, polling whenever fan-out
-    /// could not be had for a minute.
+    /// Enhanced fan-out as the consumer named like the application, polling whenever fan-out
+    /// was unavailable for a minute.
     #[must_use]
     pub fn fan_out() -> Self {
         Self::FanOutConfig {

@@ -45,7 +45,7 @@ impl StreamConfig {
         self
     }
 
-    /// The number that tells the stream from earlier ones of the same name in the keys of leases
+    /// The number that distinguishes the stream from earlier ones of the same name in the keys of leases
     /// (multi-stream mode; positive). Default: when the stream was created, in seconds since 1970. Give
     /// the one that Java workers of the same application are given, if that is another.
     #[must_use]

@@ -169,7 +169,7 @@ impl ConsumerHandle {
 
     /// Stops reading a stream, given by name, ARN or
     /// [`<account>:<name>:<creation epoch>`](StreamId::serialized), in multi-stream mode. Its processors
-    /// hear what they hear at a [`shutdown`](Self::shutdown), and its leases are given back. Returns when
+    /// get the callbacks of a [`shutdown`](Self::shutdown), and its leases are given back. Returns when
     /// that is done.
     ///
     /// Only this worker stops: others of the application take the leases over and go on, until it is
@@ -221,9 +221,9 @@ impl ConsumerHandle {
         })
     }
 
-    /// Stops gracefully: fetching stops at once; each processor, after the call that is running, hears
+    /// Stops gracefully: fetching stops at once; each processor, after the call that is running, gets
     /// `shutdown_requested` and may checkpoint; its lease is given back, so that other workers take it
-    /// at once; then it hears `lease_lost`. Returns when all of that is done and metrics are flushed.
+    /// at once; then it gets `lease_lost`. Returns when all of that is done and metrics are flushed.
     ///
     /// May be called more than once, and from several tasks.
     ///
@@ -241,7 +241,7 @@ impl ConsumerHandle {
         self.wait().await.map(|_| ())
     }
 
-    /// Waits until the consumer has stopped, and tells why. Nothing but
+    /// Waits until the consumer has stopped, and returns why. Nothing but
     /// [`shutdown`](Self::shutdown) stops it: every failure at run time is tried again. A supervisor that
     /// awaits this needs no liveness probe; see [`Health`] for what probes should look at.
     ///

@@ -260,7 +260,7 @@ async fn register(worker: &Worker) {
     let fan_outs = streams.iter().filter_map(|stream| stream.fan_out.as_ref());
     stream::iter(fan_outs)
         .for_each_concurrent(CONCURRENT_REGISTRATIONS, |fan_out| async {
-            // A failure is met again by the first shard, and told there.
+            // A failure recurs with the first shard, and is reported there.
             let _ = fan_out.registration.arn().await;
         })
         .await;

@@ -116,7 +116,7 @@ impl LeaseCoordinator {
             tokio::select! {
                 biased;
                 () = worker.context.stopping.cancelled() => break,
-                // Before the ends of consumers, lest the leases of a removed stream are taken again.
+                // Before the ends of consumers, so that leases of a removed stream are not taken again.
                 () = worker.streams.changed() => self.follow_streams(),
                 () = due(&worker, self.next_plan), if self.is_something_free => {
                     self.is_something_free = false;
@@ -167,13 +167,13 @@ impl LeaseCoordinator {
 
     async fn round(&mut self) {
         self.next_round = self.due_after(self.worker.context.clock.now());
-        let (duty, now) = (self.duty(), self.worker.context.clock.now());
-        match duty {
+        let (role, now) = (self.role(), self.worker.context.clock.now());
+        match role {
             // It sees no lease but its own.
             Role::Follower => self.worker.health.scanned(0, None, now),
             Role::Independent | Role::Leader => self.worker.health.led(true, now),
         }
-        match duty {
+        match role {
             Role::Independent => self.independent_round().await,
             Role::Leader => self.leader_round().await,
             Role::Follower => self.follower_round().await,
@@ -189,7 +189,7 @@ impl LeaseCoordinator {
         self.worker.context.clock.now() + PAUSE_PER_LEASE.saturating_mul(leases).min(PAUSE_MAX)
     }
 
-    fn duty(&self) -> Role {
+    fn role(&self) -> Role {
         if self.worker.protocol.get() != Protocol::Led {
             Role::Independent
         } else if self.worker.election.leads(self.worker.context.clock.now()) {
@@ -202,7 +202,7 @@ impl LeaseCoordinator {
     /// When the next round is due after one that started now. Workers that were started together
     /// need not scan together.
     fn due_after(&mut self, started: Moment) -> Moment {
-        let interval = match self.duty() {
+        let interval = match self.role() {
             Role::Independent => self.worker.context.coordination.assignment_interval(self.workers),
             Role::Leader => self.worker.context.coordination.leader_interval(self.view.len()),
             Role::Follower => self.worker.context.coordination.discovery_interval(),
@@ -217,11 +217,11 @@ impl LeaseCoordinator {
         // One may have been removed and added again.
         let addresses: HashSet<*const TrackedStream> = tracked.iter().map(Arc::as_ptr).collect();
         let before = self.streams.len();
-        self.streams.retain(|_, care| {
-            let is_tracked = addresses.contains(&Arc::as_ptr(&care.stream));
+        self.streams.retain(|_, synced| {
+            let is_tracked = addresses.contains(&Arc::as_ptr(&synced.stream));
             if !is_tracked {
                 // From here on nothing of it is taken any more.
-                care.stream.consumers.close();
+                synced.stream.consumers.close();
             }
             is_tracked
         });
@@ -243,15 +243,15 @@ impl LeaseCoordinator {
 
     /// What `LATEST` means for `lease` unless its row says it.
     pub(super) fn latest_since(&self, lease: &Lease) -> u64 {
-        self.streams.get(&lease.stream_name).map_or(0, |care| care.stream.latest_since())
+        self.streams.get(&lease.stream_name).map_or(0, |synced| synced.stream.latest_since())
     }
 
     /// A stream that was created again has another name in the table, in multi-stream mode: the application is
     /// not new to it, and all that the new one holds was written since.
     fn note_earlier_streams(&mut self, others: &[Lease]) {
         let others: BTreeSet<&str> = others.iter().filter_map(|lease| lease.stream_name.as_deref()).collect();
-        for care in self.streams.values_mut() {
-            let earlier = care.stream.id.serialized().and_then(|ours| {
+        for synced in self.streams.values_mut() {
+            let earlier = synced.stream.id.serialized().and_then(|ours| {
                 let (name, epoch) = ours.rsplit_once(':')?;
                 let epoch: u64 = epoch.parse().ok()?;
                 let is_earlier = |other: &&&str| {
@@ -262,21 +262,21 @@ impl LeaseCoordinator {
                 others.iter().find(is_earlier).copied()
             });
             if let Some(earlier) = earlier
-                && care.sync.note_earlier_stream()
+                && synced.sync.note_earlier_stream()
             {
                 let reason = format!(
                     "the table has leases of {earlier}, an earlier stream of this name; shards of the new one that \
                      have no lease are read from the oldest record. Delete the rows of the earlier one when no \
                      worker reads it any more"
                 );
-                tracing::warn!(stream = %care.stream.id, reason, "a stream was created again");
-                let stream = care.stream.id.clone();
+                tracing::warn!(stream = %synced.stream.id, reason, "a stream was created again");
+                let stream = synced.stream.id.clone();
                 self.worker.context.events.emit(Event::StreamRecreated { stream, reason: reason.into() });
             }
         }
     }
 
-    /// Tells once of leases that no stream of this consumer will ever have.
+    /// Reports once that there are leases that no stream of this consumer will ever have.
     fn report_other_mode(&mut self, others: Vec<Lease>) {
         let is_multi = self.worker.streams.is_multi();
         let mut others =
@@ -312,9 +312,9 @@ impl LeaseCoordinator {
         self.report_shared_table(&others);
         self.note_earlier_streams(&others);
         self.report_other_mode(others);
-        self.look_for_twins(&leases);
+        self.look_for_duplicates(&leases);
         self.observe(leases, now).await;
-        self.look_for_unread(now);
+        self.note_unread(now);
         self.scanned = since;
         let unreadable: BTreeSet<String> = scan.unreadable.iter().map(ToString::to_string).collect();
         for row in unreadable.difference(&self.reported_unreadable) {
@@ -351,7 +351,7 @@ impl LeaseCoordinator {
     }
 
     /// Notes leases that nobody renews, though their shards have not ended.
-    fn look_for_unread(&self, now: Moment) {
+    fn note_unread(&self, now: Moment) {
         let failover_time = self.worker.context.coordination.failover_time;
         let mut unread = self.view.iter().filter(|observed| {
             !observed.lease.checkpoint.is_shard_end()
@@ -364,7 +364,7 @@ impl LeaseCoordinator {
     }
 
     /// Looks through rows as they were just read, of which these are all that name this worker.
-    pub(super) fn look_for_twins(&mut self, leases: &[Lease]) {
+    pub(super) fn look_for_duplicates(&mut self, leases: &[Lease]) {
         let Self { worker, duplicate_worker, .. } = self;
         let (now, failover_time) = (worker.context.clock.now(), worker.context.coordination.failover_time);
         let held = worker.held_leases.keys();
@@ -379,10 +379,10 @@ impl LeaseCoordinator {
             duplicate_worker.observe(lease, failover_time, now);
         }
         duplicate_worker.retain(|key| named.contains(key));
-        self.report_twins(now);
+        self.report_duplicate(now);
     }
 
-    fn report_twins(&mut self, now: Moment) {
+    fn report_duplicate(&mut self, now: Moment) {
         let Self { worker, duplicate_worker, .. } = self;
         let failover_time = worker.context.coordination.failover_time;
         worker.health.set_name_taken(duplicate_worker.is_suspected(failover_time, now));
@@ -395,7 +395,7 @@ impl LeaseCoordinator {
         }
     }
 
-    /// Takes in what workers of this process tell of rows, all such news at once. Whether there may be
+    /// Processes what workers of this process have published about rows, all of it at once. Whether there may be
     /// something to take now.
     fn take_news(&mut self, first: Result<Lease, RecvError>) -> bool {
         let now = self.worker.context.clock.now();
@@ -450,7 +450,7 @@ impl LeaseCoordinator {
             let (lease, now) = (held.lease(), self.worker.context.clock.now());
             if held.is_lost_to_namesake() {
                 self.duplicate_worker.stolen(&lease, now);
-                self.report_twins(now);
+                self.report_duplicate(now);
             } else {
                 self.duplicate_worker.note_indeterminate(&lease, now);
             }
@@ -465,7 +465,7 @@ impl LeaseCoordinator {
         if self.worker.context.stopping.is_cancelled() {
             return;
         }
-        match self.duty() {
+        match self.role() {
             Role::Independent => self.assign().await,
             Role::Leader if self.leading.is_leader() => {
                 self.accept_assignments_from_view().await;
@@ -477,8 +477,8 @@ impl LeaseCoordinator {
 
     pub(super) fn start_consumer(&mut self, lease: Lease, previous: Lease, taken: Moment) {
         // Only leases of these are taken, and it may be one that was removed a moment ago.
-        let Some(care) = self.streams.get(&lease.stream_name) else { return };
-        let (worker, stream) = (Arc::clone(&self.worker), Arc::clone(&care.stream));
+        let Some(synced) = self.streams.get(&lease.stream_name) else { return };
+        let (worker, stream) = (Arc::clone(&self.worker), Arc::clone(&synced.stream));
         let key = lease.key.clone();
         worker.context.events.emit(Event::LeaseGained {
             lease: key.clone(),

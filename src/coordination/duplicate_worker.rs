@@ -8,9 +8,9 @@ use crate::types::{LeaseKey, Moment};
 
 /// So often must another worker be seen to write to one lease under this worker's name ...
 const SIGHTINGS: usize = 3;
-/// ... within so many failover times. A restart under the name of a worker that was killed is seen once at most.
+/// ... within this many failover times. A restart under the name of a worker that was killed is seen once at most.
 const WINDOW: u32 = 6;
-/// Of sightings that a lost answer may explain, so many keep this worker from taking the lease.
+/// Of sightings that a lost answer may explain, this many keep this worker from taking the lease.
 const BARRING: usize = 2;
 /// The least time between two reports.
 const REPORT_PAUSE: Duration = Duration::from_secs(60);
@@ -143,7 +143,7 @@ mod tests {
 
     fn lease(counter: u64) -> Lease {
         let mut lease = Lease::new("shardId-0", Checkpoint::TrimHorizon);
-        (lease.counter, lease.owner) = (counter, Some("twin".into()));
+        (lease.counter, lease.owner) = (counter, Some("duplicate".into()));
         lease
     }
 
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_seen_tells_a_twin_from_a_restart_and_from_lost_answers() {
+    fn sightings_distinguish_a_duplicate_from_a_restart_and_from_lost_answers() {
         for (what, steps, now, barred, suspected) in [
             ("a row after a restart", vec![(0, Row(5))], 1, false, false),
             ("it stands still", vec![(0, Row(5)), (5, Row(5)), (9, Row(5))], 9, false, false),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::types::{LeaseKey, Moment, WorkerId};
 
-/// Shards that nobody has read for so many failover times are in trouble: a healthy fleet needs one, and
+/// Shards that nobody has read for this many failover times are in trouble: a healthy fleet needs one, and
 /// a round.
 const UNREAD_AFTER: u32 = 3;
 
@@ -99,7 +99,7 @@ impl CoordinationHealth {
         !std::mem::replace(&mut self.facts().is_table_missing, true)
     }
 
-    /// A scan showed so many leases that nobody renews.
+    /// A scan showed this many leases that nobody renews.
     pub(crate) fn scanned(&self, count: usize, example: Option<LeaseKey>, now: Moment) {
         let mut facts = self.facts();
         let since = facts.unread.as_ref().map_or(now, |unread| unread.since);

@@ -1,4 +1,4 @@
-//! The rounds' care for what is finished: rows are deleted.
+//! Deletes the rows of shards that have ended and that are no longer needed.
 
 use std::sync::Arc;
 
@@ -67,12 +67,12 @@ impl LeaseCoordinator {
     async fn is_finished(&self, key: &LeaseKey) -> Result<bool, StoreError> {
         let store = &self.worker.context.store;
         let Some(lease) = store.lease(key).await? else { return Ok(false) };
-        let Some(care) = self.streams.get(&lease.stream_name) else { return Ok(false) };
+        let Some(synced) = self.streams.get(&lease.stream_name) else { return Ok(false) };
         let relatives: Vec<LeaseKey> = lease
             .parents
             .iter()
             .chain(&lease.children)
-            .map(|shard| care.stream.id.lease_key(shard))
+            .map(|shard| synced.stream.id.lease_key(shard))
             .collect();
         let mut family = vec![lease];
         for key in relatives {

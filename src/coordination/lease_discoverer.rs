@@ -34,19 +34,19 @@ impl LeaseCoordinator {
         }
         worker.health.led(worker.election.leader().is_some(), worker.context.clock.now());
         self.clean_up_after_itself().await;
-        // Consumers that wait for parents cannot tell from a scan when to look.
+        // Consumers that wait for parents see no scan that shows when to look.
         worker.open_leases.suspect(|parent| worker.held_leases.contains(parent));
     }
 
-    /// As they are now, those that the index tells to be this worker's and that it does not hold. While
-    /// the index cannot be read, a scan tells.
+    /// As they are now, those that the index lists as this worker's and that it does not hold. While
+    /// the index cannot be read, a scan shows them.
     async fn assigned_to_us(&mut self) -> Result<Vec<Lease>, StoreError> {
         let worker = Arc::clone(&self.worker);
         worker.health.sent(Purpose::Reading, worker.context.clock.now());
         let Some(keys) = self.keys_by_index().await else {
             let leases = worker.context.store.scan().await?.leases;
             worker.health.answered(Purpose::Reading);
-            self.look_for_twins(&leases);
+            self.look_for_duplicates(&leases);
             return Ok(leases.into_iter().filter(|lease| !self.is_held(&lease.key)).collect());
         };
         worker.health.answered(Purpose::Reading);
@@ -70,7 +70,7 @@ impl LeaseCoordinator {
                 Err(error) => worker.context.coordination_failed("GetLease", &error),
             }
         }
-        self.look_for_twins(&leases);
+        self.look_for_duplicates(&leases);
         let ended = leases.iter().filter(|lease| lease.checkpoint.is_shard_end());
         self.ended.extend(ended.map(|lease| lease.key.clone()));
         Ok(leases)

@@ -1,4 +1,4 @@
-//! The rounds' care for where leases come from: those of another stream are reported, or start over.
+//! The rounds' synced for where leases come from: those of another stream are reported, or start over.
 
 use std::sync::Arc;
 
@@ -21,14 +21,15 @@ impl LeaseCoordinator {
     pub(super) fn reads(&self, lease: &Lease) -> bool {
         self.streams
             .get(&lease.stream_name)
-            .is_some_and(|care| foreign_stream(lease, &care.stream.id).is_none())
+            .is_some_and(|synced| foreign_stream(lease, &synced.stream.id).is_none())
     }
 
     /// Two consumers that each read a single stream must not share a table: reports rows that name
     /// another stream.
     pub(super) fn report_shared_table(&self, others: &[Lease]) {
-        for care in self.streams.values() {
-            let of_others = others.iter().find(|lease| lease.stream_name.is_none() && care.stream.has(lease));
+        for synced in self.streams.values() {
+            let of_others =
+                others.iter().find(|lease| lease.stream_name.is_none() && synced.stream.has(lease));
             let problem = of_others.and_then(|lease| {
                 let other = lease.source_stream.as_deref()?;
                 Some(format!(
@@ -37,10 +38,10 @@ impl LeaseCoordinator {
                     lease.key
                 ))
             });
-            if care.stream.set_shared_table(problem.clone())
+            if synced.stream.set_shared_table(problem.clone())
                 && let Some(problem) = problem
             {
-                self.report_foreign(&care.stream, problem);
+                self.report_foreign(&synced.stream, problem);
             }
         }
     }

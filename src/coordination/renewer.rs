@@ -23,7 +23,7 @@ const THROTTLED_LOOKS: u32 = 4;
 /// It does nothing else, and nothing else runs in its way: neither a slow scan nor a slow processor
 /// delays a renewal, nor does the slow renewal of one lease delay that of another. A lease that was
 /// written to within half a renewal interval, by a checkpoint, is left for the next time: that write
-/// told the other workers the same.
+/// shown the other workers the same.
 ///
 /// While the table throttles writes, leases are looked at four times as often and renewed as late as the
 /// pace of the table allows, those that run out first before the others; checkpoints get what is left.

@@ -7,7 +7,7 @@ use super::{Attribute, Item, Lease, PendingCheckpoint, Throughput, UnreadableRow
 use crate::types::{Checkpoint, HashKeyRange, LeaseKey, SequenceNumber, ShardId};
 
 impl Lease {
-    /// Reads a row of the lease table, whoever wrote it; `None` if the row is of another kind (an
+    /// Reads a row of the lease table, which any KCL may have written; `None` if the row is of another kind (an
     /// `entityType` other than `LEASE`, such as the leader's lock).
     ///
     /// `leaseKey`, `leaseCounter` and `checkpoint` are essential (KCL cannot work with a row that

@@ -81,7 +81,7 @@ impl Fault {
         Self { failure: Some(Failure::After(StoreErrorKind::Unavailable)), ..Self::default() }
     }
 
-    /// A scan or a look into the index sees the table as it was so many changes ago.
+    /// A scan or a look into the index sees the table as it was this many changes ago.
     pub fn stale(writes_missed: usize) -> Self {
         Self { writes_missed, ..Self::default() }
     }

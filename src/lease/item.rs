@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::decimal::Decimal;
 
-/// A row of the lease table: attribute names and values, whoever wrote them.
+/// A row of the lease table: attribute names and values, as any KCL may have written them.
 pub type Item = BTreeMap<String, Attribute>;
 
 /// A DynamoDB attribute value, free of any SDK type.

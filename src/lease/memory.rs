@@ -47,7 +47,7 @@ struct Table {
     observer: Option<ChangeObserver>,
 }
 
-/// Is told of each change of a row: its key, what it was and what it is now, `None` where there is
+/// Is called with each change of a row: its key, what it was and what it is now, `None` where there is
 /// none.
 type ChangeObserver = Box<dyn Fn(&LeaseKey, Option<&Item>, Option<&Item>) + Send>;
 
@@ -83,7 +83,7 @@ impl MemoryLeaseStore {
         true
     }
 
-    /// From now on tells `observer` of each change of a row, at the moment it happens: the key, the
+    /// From now on calls `observer` with each change of a row, at the moment it happens: the key, the
     /// row before and the row after. It must not use this table.
     #[cfg(feature = "test-util")]
     pub fn observe_changes(

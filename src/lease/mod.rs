@@ -1,4 +1,4 @@
-//! Stop 2 on the data's way: the lease table, where workers agree on who reads what and how far.
+//! The lease table, where workers agree on who reads what and how far.
 
 #[cfg(test)]
 mod arbitrary;

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::types::{LeaseKey, WorkerId};
 
-/// A store whose requests all run on one runtime, whoever calls: a pooled connection is driven by
+/// A store whose requests all run on one runtime, wherever they are made: a pooled connection is driven by
 /// the runtime that opened it, and must not be driven by one that user code may block.
 pub(crate) struct RelayedStore {
     store: Arc<dyn LeaseStore>,

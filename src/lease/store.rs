@@ -37,8 +37,8 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     /// `spec`. Safe to call from many workers at once.
     async fn ensure_table(&self, spec: &TableSpec) -> Result<(), StoreError>;
 
-    /// Tells the table from all others, once [`ensure_table`](Self::ensure_table) has returned: workers of
-    /// one process with the same answer tell each other of changes at once. `None`, the default, if that
+    /// Identifies the table, once [`ensure_table`](Self::ensure_table) has returned: workers of
+    /// one process with the same answer notify each other of changes at once. `None`, the default, if that
     /// is not known.
     fn identity(&self) -> Option<String> {
         None
@@ -158,7 +158,7 @@ pub struct LeaseScan {
     pub leases: Vec<Lease>,
     /// Rows that look like leases but cannot be read.
     pub unreadable: Vec<UnreadableRow>,
-    /// Rows of other kinds: the leader's lock, what workers tell of themselves.
+    /// Rows of other kinds: the leader's lock, the reports of workers.
     pub entities: Vec<Item>,
 }
 

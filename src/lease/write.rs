@@ -50,7 +50,7 @@ pub enum Update {
 /// KCL's conditional writes, attribute by attribute (`DynamoDBLeaseRefresher`,
 /// `DynamoDBLeaseSerializer`). Each takes the lease as it was last seen.
 ///
-/// Two rules make them safe together, also beside Java workers. Whoever changes the owner also
+/// Two rules make them safe together, also beside Java workers. Who changes the owner also
 /// changes the counter (except for [`start_handoff`](Self::start_handoff), which is not to interrupt
 /// the old owner), so the old owner's next write fails. And every write has a condition only an
 /// existing row meets, because DynamoDB would otherwise create one.
@@ -248,7 +248,7 @@ impl LeaseWrite {
         self
     }
 
-    /// Gives a lease to `new`, whoever works on it now (`assignLease`, from the leader's
+    /// Gives a lease to `new`, whichever worker works on it now (`assignLease`, from the leader's
     /// `LeaseAssignmentManager`): `AssignLease`.
     ///
     /// Refused: the owners have changed since; plan again.
@@ -272,7 +272,7 @@ impl LeaseWrite {
 
     /// Announces that `to` is to follow `from` (`initiateGracefulLeaseHandoff`, from the leader's
     /// `LeaseAssignmentManager`): `StartHandoff`. `from` goes on as `checkpointOwner`; the counter
-    /// stays, so the renewal that tells it is refused by the new attribute and by nothing else.
+    /// stays, so the renewal that shows it is refused by the new attribute and by nothing else.
     ///
     /// Refused: the owners have changed since; plan again.
     #[must_use]

@@ -122,7 +122,7 @@ impl WritePacer {
         }
     }
 
-    /// This worker holds so many leases.
+    /// This worker holds this many leases.
     pub(crate) fn note_leases(&self, leases: usize) {
         self.leases.store(leases, Ordering::Relaxed);
     }

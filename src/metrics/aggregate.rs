@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Dimensions, Metric, Sample};
 
-/// What can be told of many values without keeping them (CloudWatch's `StatisticSet`).
+/// A summary of many values that are not kept (CloudWatch's `StatisticSet`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 #[cfg_attr(not(feature = "test-util"), expect(unreachable_pub, reason = "only tests read it"))]
@@ -176,9 +176,9 @@ mod tests {
         pending.record(minute(8), &shard(0), &records(3.0));
 
         let data = pending.take();
-        let told: Vec<_> = data.iter().map(|datum| (datum.series.time(), datum.statistics)).collect();
+        let reported: Vec<_> = data.iter().map(|datum| (datum.series.time(), datum.statistics)).collect();
         assert_eq!(
-            told,
+            reported,
             [
                 (minute(7), StatisticSet { count: 3, sum: 15.0, min: 1.0, max: 9.0 }),
                 (minute(7), StatisticSet::of(2.0)),

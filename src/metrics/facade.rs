@@ -154,7 +154,7 @@ mod tests {
         let labels = "application=order-notifications aws.kinesis.operation=ProcessTask \
                       aws.kinesis.shard.id=shardId-0";
         assert_eq!(
-            seen.told(),
+            seen.counts(),
             [
                 (format!("gauge aws.kinesis.client.consumer.lag.duration {labels}"), 5),
                 (format!("histogram aws.kinesis.client.records.size {labels}"), 8),
@@ -177,10 +177,11 @@ mod tests {
             Arc::clone(self.0.lock().unwrap().entry((name, kind)).or_default())
         }
 
-        fn told(&self) -> Vec<(String, u64)> {
+        fn counts(&self) -> Vec<(String, u64)> {
             let cells = self.0.lock().unwrap();
-            let told = cells.iter();
-            told.map(|((name, kind), cell)| (format!("{kind} {name}"), cell.0.load(Ordering::Relaxed)))
+            let counts = cells.iter();
+            counts
+                .map(|((name, kind), cell)| (format!("{kind} {name}"), cell.0.load(Ordering::Relaxed)))
                 .collect()
         }
     }

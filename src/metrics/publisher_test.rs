@@ -18,7 +18,7 @@ enum Answer {
     Hang,
 }
 
-/// A CloudWatch that answers as told, and takes everything once told nothing more.
+/// A CloudWatch with scripted responses, which accepts everything after them.
 #[derive(Debug, Clone, Default)]
 struct FakeCloudWatch(Arc<Mutex<State>>);
 
@@ -115,7 +115,7 @@ impl Running {
         tokio::task::yield_now().await;
     }
 
-    /// Stops the publisher and tells how long that took.
+    /// Stops the publisher and returns how long that took.
     async fn stop(self) -> Duration {
         let asked = tokio::time::Instant::now();
         self.stop.cancel();

@@ -44,7 +44,7 @@ use crate::error::{Error, ErrorKind};
 pub struct MetricsConfig {
     /// How much is reported (`metricsLevel`; default [`MetricsLevel::Detailed`]).
     pub level: MetricsLevel,
-    /// By what values are told apart, besides the operation (`metricsEnabledDimensions`; default all).
+    /// Which dimensions values have, besides the operation (`metricsEnabledDimensions`; default all).
     /// Every shard has its own series of each metric unless [`MetricsDimension::ShardId`] is left out.
     pub enabled_dimensions: BTreeSet<MetricsDimension>,
     /// How long values are gathered before they are sent to CloudWatch (`metricsBufferTimeMillis`;
@@ -65,7 +65,7 @@ pub struct MetricsConfig {
 pub enum MetricsLevel {
     /// Nothing.
     None,
-    /// What tells whether the application is well: records, bytes and lag by shard, leases by worker,
+    /// What shows whether the application is well: records, bytes and lag by shard, leases by worker,
     /// successes and durations.
     Summary,
     /// Also the single requests these consist of.
@@ -73,7 +73,7 @@ pub enum MetricsLevel {
     Detailed,
 }
 
-/// What values are told apart by, besides the operation.
+/// A dimension of values, besides the operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum MetricsDimension {

@@ -10,7 +10,7 @@ use crate::metrics::{Metrics, Operation, names};
 use crate::runtime::Clock;
 use crate::types::{ShardId, StreamId};
 
-/// Runs the callbacks of one shard's processor, and tells how long they take and whether they panic.
+/// Runs the callbacks of one shard's processor, and reports how long they take and whether they panic.
 pub(super) struct Callbacks {
     pub(super) stream: StreamId,
     pub(super) shard: ShardId,

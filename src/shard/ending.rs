@@ -16,7 +16,7 @@ use crate::shard_sync::ChildError;
 use crate::types::ShardId;
 
 impl ShardConsumer {
-    /// Creates the children's leases, then tells the processor, until the end is stored.
+    /// Creates the children's leases, then notifies the processor, until the end is stored.
     pub(super) async fn end_shard(&mut self) -> Input {
         self.fetching = None;
         let mut attempt = 0_u64;

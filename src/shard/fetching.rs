@@ -52,7 +52,7 @@ pub(super) fn fetch(
     })
 }
 
-/// Keeps the status of the shard, and tells who listens what goes wrong.
+/// Keeps the status of the shard, and emits events for what goes wrong.
 fn observer(
     tracked: Arc<TrackedStream>,
     lease: Lease,
@@ -154,7 +154,7 @@ fn observer(
         }
         FetchEvent::FellBackToPolling { error } => {
             let reason = with_causes(error);
-            tracing::warn!(%stream, %shard, reason, "enhanced fan-out cannot be had; polling until it works again");
+            tracing::warn!(%stream, %shard, reason, "enhanced fan-out is unavailable; polling until it works again");
             events.emit(Event::FanOutUnavailable {
                 stream: stream.clone(),
                 shard: shard.clone(),

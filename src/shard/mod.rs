@@ -1,4 +1,4 @@
-//! Stop 4 on the data's way: one shard's life on this worker, from taking its lease to giving it up.
+//! One shard's life on this worker, from taking its lease to giving it up.
 
 mod callbacks;
 mod consumer;

@@ -15,7 +15,7 @@ pub(super) struct OutOfRange {
 }
 
 impl OutOfRange {
-    /// So many more were left out.
+    /// This many more were left out.
     pub(super) fn add(&mut self, count: u64) {
         self.count = self.count.saturating_add(count);
     }

@@ -24,11 +24,11 @@ pub enum ShardState {
     Processing,
     /// A callback panicked; the shard waits a little and starts again from its last checkpoint.
     Failed,
-    /// The worker stops, or is not to read the stream any more: the processor is told while the lease is still held.
+    /// The worker stops, or is not to read the stream any more: the processor is notified while the lease is still held.
     ShutdownRequested,
-    /// Every record was delivered: the processor is told, until it has stored the end.
+    /// Every record was delivered: the processor is notified, until it has stored the end.
     ShardEnding,
-    /// The lease is gone: the processor, if there is one, is told.
+    /// The lease is gone: the processor, if there is one, is notified.
     ShuttingDown,
     /// Nothing more will happen.
     Complete,
@@ -45,13 +45,13 @@ pub(crate) enum Input {
     LastRecordDelivered,
     /// A callback panicked.
     Panicked,
-    /// The pause after a panic is over.
+    /// The pause after a panic has passed.
     PauseOver,
     /// The worker stops.
     ShutdownRequested,
     /// The lease is lost or was given back.
     LeaseGone,
-    /// The processor has been told the last thing it will be told.
+    /// The last call of the processor has returned.
     FinalCallbackReturned,
 }
 

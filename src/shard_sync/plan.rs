@@ -309,7 +309,7 @@ impl fmt::Display for CreateReason {
             Self::Open => f.write_str("open, and not traced to a shard with a lease"),
             Self::Vanished => f.write_str("its row was deleted"),
             Self::ParentOf(child) => write!(f, "{child} has to wait for it"),
-            Self::ChildOf(parent) => write!(f, "{parent} is over"),
+            Self::ChildOf(parent) => write!(f, "{parent} has ended"),
         }
     }
 }

@@ -130,7 +130,7 @@ fn the_oldest_ancestor_comes_first() {
 #[test]
 fn what_had_ended_before_is_not_read_again() {
     let shards = "0 1<0 2<0 3*<1 4<2 5*<4";
-    assert_eq!(plans(shards, "3"), ["2@LATEST", "2@TRIM_HORIZON", "2@AT_TIMESTAMP"], "0 is over: 1 ended");
+    assert_eq!(plans(shards, "3"), ["2@LATEST", "2@TRIM_HORIZON", "2@AT_TIMESTAMP"], "0 has ended: 1 did");
     assert_eq!(
         plans(shards, "1"),
         ["0@LATEST", "0@TRIM_HORIZON", "0@AT_TIMESTAMP"],

@@ -140,7 +140,8 @@ async fn identify(context: &Context, wanted: &WantedStream) -> Result<StreamId, 
     let epoch = wanted.creation_epoch.unwrap_or_else(created);
     let found: Option<StreamId> = described.arn.parse().ok();
     let Some(id) = found.and_then(|found| found.created_at(epoch)) else {
-        let message = format!("DescribeStreamSummary says nonsense of stream {}", wanted.id);
+        let message =
+            format!("DescribeStreamSummary returned an unexpected response for stream {}", wanted.id);
         return Err(Error::new(ErrorKind::Data, message));
     };
     if !id.may_be(&wanted.id) {

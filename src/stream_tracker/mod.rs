@@ -84,7 +84,7 @@ impl TrackedStream {
         u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The shards as they were listed when the stream was found, to whoever asks first.
+    /// The shards as they were listed when the stream was found, for the first caller.
     pub(crate) fn take_listed(&self) -> Option<Vec<Shard>> {
         lock(&self.listed).take()
     }

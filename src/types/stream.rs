@@ -91,7 +91,7 @@ impl StreamId {
         }
     }
 
-    /// Whether both may be the same stream, as far as each of them tells.
+    /// Whether both may be the same stream, as far as each of them shows.
     pub(crate) fn may_be(&self, other: &Self) -> bool {
         fn agree(one: Option<&str>, other: Option<&str>) -> bool {
             one.is_none() || other.is_none() || one == other

@@ -76,7 +76,7 @@ pub(crate) fn written_by_counter(held: &Lease, before: &Lease) -> Result<(), Str
     Ok(())
 }
 
-/// So many counts of a row are after `known`; 2 is two or more.
+/// How many counts of a row are after `known`; 2 is two or more.
 pub(crate) fn behind(known: &Lease, present: u64) -> u8 {
     u8::try_from(present.saturating_sub(known.counter)).unwrap_or(2).min(2)
 }
@@ -167,7 +167,7 @@ pub(crate) fn lease_of(lease: usize, row: Row) -> Lease {
     self::lease(lease, 0, row.owner, row.checkpoint)
 }
 
-/// A version of a row, so many before the present one.
+/// A version of a row, this many before the present one.
 pub(crate) fn lease(lease: usize, behind: u64, owner: u8, checkpoint: u8) -> Lease {
     let checkpoint = match checkpoint {
         0 => Checkpoint::TrimHorizon,

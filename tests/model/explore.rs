@@ -16,7 +16,7 @@ pub(crate) trait Model {
 
     /// Recovery takes no more rounds.
     const ROUNDS_MAX: usize;
-    /// So many quiet rounds in a row show that all is well.
+    /// This many quiet rounds in a row show that all is well.
     const REST: usize;
 
     fn start(&self) -> Self::World;
@@ -27,7 +27,7 @@ pub(crate) trait Model {
     /// Lets something happen; an error if it must not have been possible.
     fn apply(&mut self, world: Self::World, action: Self::Action) -> Result<Self::World, String>;
 
-    /// Makes worlds equal that the rules cannot tell apart, or of which one can do all that the other can.
+    /// Makes worlds equal that the rules cannot distinguish, or of which one can do all that the other can.
     fn forget_what_does_not_matter(&self, world: &mut Self::World);
 
     /// The same world, as one of those that differ only in names and in what nobody looks at.
@@ -39,7 +39,7 @@ pub(crate) trait Model {
     /// right alone.
     fn workers(&self) -> (usize, usize);
 
-    /// The end of all faults: whoever is not in `alive` has crashed.
+    /// The end of all faults: workers not in `alive` have crashed.
     fn calm_down(&self, world: &mut Self::World, alive: &[usize]);
 
     /// One round of each of the workers in `alive` without faults, and a tick. Whether all was well and
@@ -78,13 +78,13 @@ pub(crate) fn explore<M: Model>(rules: &mut M, states_max: usize) -> Result<Stri
     while let Some((index, world)) = todo.pop_front() {
         for alive in &survivors {
             if let Err(error) = recovers(rules, world, alive, &mut healing) {
-                return Err(told(rules, &steps, index, None, &error));
+                return Err(describe(rules, &steps, index, None, &error));
             }
         }
         for (number, action) in (0..).zip(rules.actions(&world)) {
             let next = match rules.apply(world, action) {
                 Ok(next) => rules.canonical(next).0,
-                Err(error) => return Err(told(rules, &steps, index, Some(number), &error)),
+                Err(error) => return Err(describe(rules, &steps, index, Some(number), &error)),
             };
             if seen.insert(M::code(&next)) {
                 if steps.len() == states_max {
@@ -141,7 +141,13 @@ fn recovers<M: Model>(
 }
 
 /// The way to what is wrong, with the names everything had at the start.
-fn told<M: Model>(rules: &mut M, steps: &[Step], mut index: u32, last: Option<u16>, error: &str) -> String {
+fn describe<M: Model>(
+    rules: &mut M,
+    steps: &[Step],
+    mut index: u32,
+    last: Option<u16>,
+    error: &str,
+) -> String {
     let mut way: Vec<u16> = last.into_iter().collect();
     while index != 0 {
         let (from, action) = steps[index as usize];

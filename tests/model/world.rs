@@ -159,7 +159,7 @@ impl World {
         (self, Renaming { workers, leases })
     }
 
-    /// Makes worlds equal that the rules cannot tell apart, or of which one can do all that the other can.
+    /// Makes worlds equal that the rules cannot distinguish, or of which one can do all that the other can.
     pub(crate) fn forget_what_does_not_matter(&mut self) {
         let is_past_over = self.stale_left == 0;
         for lease in 0..LEASES {

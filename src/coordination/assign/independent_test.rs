@@ -1,5 +1,5 @@
 //! One letter per lease: its owner; `.` free, a capital whose owner is dead (unchanged for longer than
-//! the failover time), `_` ended. Plans are made as `me` is told, and shown as the letter of the owner a
+//! the failover time), `_` ended. Plans are made for `me`, and shown as the letter of the owner a
 //! lease is taken from, `.` for leases that stay.
 
 use proptest::prelude::*;

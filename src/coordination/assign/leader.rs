@@ -56,7 +56,7 @@ impl LeaderRules {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct LeaderPlan {
     pub(crate) moves: Vec<LeaseAssignment>,
-    /// Workers that have told lately how busy they are.
+    /// Workers that have reported lately how busy they are.
     pub(crate) workers: usize,
     /// Leases of shards that have not ended.
     pub(crate) leases: usize,
@@ -128,7 +128,7 @@ impl Handoffs {
 }
 
 /// Plans one run: leases without a living owner go to the workers that are least busy, then, if asked
-/// for, leases move from busy workers to others. `workers` have told lately how busy they are. `outlook` is
+/// for, leases move from busy workers to others. `workers` have reported lately how busy they are. `outlook` is
 /// taken from plan to plan, and `now` is when the view was last true.
 #[expect(clippy::too_many_arguments, reason = "each is another part of what the leader knows")]
 pub(crate) fn plan_leader_assignment(
@@ -145,13 +145,14 @@ pub(crate) fn plan_leader_assignment(
         view.iter().filter(|observed| !observed.lease.checkpoint.is_shard_end()).collect();
     let expires_after =
         if planted(Bug::TakesTooEarly) { rules.failover_time / 4 } else { rules.failover_time };
-    let is_adrift =
+    let is_unassigned =
         |observed: &&Observed| observed.lease.owner.is_none() || is_expired(observed, expires_after, now);
-    let (mut adrift, held): (Vec<&Observed>, Vec<&Observed>) = running.iter().copied().partition(is_adrift);
+    let (mut unassigned, held): (Vec<&Observed>, Vec<&Observed>) =
+        running.iter().copied().partition(is_unassigned);
     let mut plan = LeaderPlan {
         workers: workers.len(),
         leases: running.len(),
-        expired: adrift.len(),
+        expired: unassigned.len(),
         ..LeaderPlan::default()
     };
     outlook.observe(workers);
@@ -173,8 +174,8 @@ pub(crate) fn plan_leader_assignment(
     }
     fleet.rank(outlook);
     // Those that have waited longest first.
-    adrift.sort_by_key(|observed| observed.changed());
-    for Observed { lease, .. } in adrift {
+    unassigned.sort_by_key(|observed| observed.changed());
+    for Observed { lease, .. } in unassigned {
         let Some(to) = fleet.place(lease) else {
             plan.spillover += 1;
             continue;

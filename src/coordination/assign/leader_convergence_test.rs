@@ -1,7 +1,7 @@
 //! Fleets that do what their leader plans, period after period: they come to rest, in balance, without
 //! moving more than it takes.
 //!
-//! A load moves with its lease. Machines differ in what a load costs them, and tell how busy they are as
+//! A load moves with its lease. Machines differ in what a load costs them, and report how busy they are as
 //! `worker_metrics` does: two samples from one rebalancing to the next, the first partly of the time
 //! before the moves, of which the leader sees a moving average.
 
@@ -37,7 +37,7 @@ struct World {
     rates: Vec<f64>,
     machines: Vec<Machine>,
     rules: LeaderRules,
-    /// Machines tell how busy they are.
+    /// Machines report how busy they are.
     is_measured: bool,
     /// But every second does not.
     is_half_measured: bool,
@@ -67,7 +67,7 @@ fn kib(rate: f64) -> Throughput {
 }
 
 impl World {
-    /// `owners` beyond the machines are workers that are gone; theirs is adrift.
+    /// `owners` beyond the machines are workers that are gone; theirs is unassigned.
     fn new(rates: Vec<f64>, owners: &[Option<usize>], costs: &[f64], seed: u64) -> Self {
         let machine = |(index, cost): (usize, &f64)| Machine {
             stats: WorkerStats::new(name(index)),
@@ -131,7 +131,7 @@ impl World {
         self.machines.iter().zip(self.loads()).map(busy).collect()
     }
 
-    fn tell(&mut self, busy: &[f64]) {
+    fn report(&mut self, busy: &[f64]) {
         if self.is_measured {
             let every = if self.is_half_measured { 2 } else { 1 };
             for (machine, busy) in self.machines.iter_mut().zip(busy).step_by(every) {
@@ -149,7 +149,7 @@ impl World {
         moved
     }
 
-    /// A plan and the time until workers have told the next sample.
+    /// A plan and the time until workers have reported the next sample.
     fn half(&mut self, rebalance: bool) -> Moved {
         for index in 0..self.leases.len() {
             if self.owner(&self.leases[index]).is_none() {
@@ -166,7 +166,7 @@ impl World {
         self.view.observe_scan(self.leases.clone(), self.now);
         let before = self.busy();
         if self.machines.iter().all(|machine| machine.stats.samples.is_empty()) {
-            self.tell(&before);
+            self.report(&before);
         }
         let stats: Vec<WorkerStats> = self.machines.iter().map(|machine| machine.stats.clone()).collect();
         let plan = plan_leader_assignment(
@@ -198,7 +198,7 @@ impl World {
         let after = self.busy();
         let part = self.rng.f64();
         let mixed: Vec<f64> = before.iter().zip(&after).map(|(b, a)| b * part + a * (1.0 - part)).collect();
-        self.tell(&mixed);
+        self.report(&mixed);
         moved
     }
 
@@ -256,7 +256,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Whatever workers have, are worth and cost, wherever leases are and whoever is gone.
+    /// Whatever workers have, are worth and cost, wherever leases are and whichever workers are gone.
     #[test]
     fn any_fleet_comes_to_rest_and_moves_no_more_than_it_must(
         rates in rates(),

@@ -1,5 +1,5 @@
 //! Fleets as texts: `a:3,1 b:2` are workers with the throughput of each of their leases; `-` is everything
-//! adrift. `b!` is a worker that has told nothing lately, `c@80` one whose CPU is at 80 %.
+//! unassigned. `b!` is a worker that has not reported lately, `c@80` one whose CPU is at 80 %.
 
 use std::collections::BTreeMap;
 
@@ -124,7 +124,7 @@ fn gains(plan: &LeaderPlan) -> String {
 }
 
 #[test]
-fn what_is_adrift_goes_to_who_is_least_busy() {
+fn what_is_unassigned_goes_to_who_is_least_busy() {
     for (fleet, expected) in [
         ("", ""),
         ("a b", ""),
@@ -249,7 +249,7 @@ fn leases_are_counted_if_that_is_asked_for() {
     let mut known = Known::of("a:100,1,1,1,1,1,1 b@99 c:1 -:1,1");
     let (moves, _) = known.settle(&by_count, 1);
     assert_eq!(known.counts().into_values().collect::<Vec<_>>(), [4, 3, 3]);
-    assert_eq!(moves, 5, "two that were adrift, three to level");
+    assert_eq!(moves, 5, "two that were unassigned, three to level");
 }
 
 #[test]
@@ -295,7 +295,7 @@ proptest! {
         prop_assert!(most <= average * 1.1 + largest + 1e-6, "{loads:?}");
     }
 
-    /// Whatever CPUs tell, nothing is planned that makes no sense.
+    /// Whatever CPUs report, every plan is consistent.
     #[test]
     fn plans_make_sense(
         cpus in proptest::collection::vec(proptest::option::of(0.0_f64..100.0), 0..6),

@@ -1,4 +1,4 @@
-//! What a leader has learned about workers that one look at what they tell does not show.
+//! What a leader has learned about workers that their last reports alone do not show.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ const SETTLED: f64 = 0.01;
 
 /// What leases cost each worker, and what moves will change about how busy they are.
 ///
-/// KCL's leader knows neither: it takes all machines for alike, and what workers tell for what is. But
-/// what they tell is a moving average, so that its next plan moves once more what the last one moved
+/// KCL's leader knows neither: it assumes that all machines are alike, and that reports show the present. But
+/// a report is a moving average, so that its next plan moves once more what the last one moved
 /// already; and a lease that is too much for a small machine goes round and round.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct LoadForecast(BTreeMap<WorkerId, Worker>);
 
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Worker {
-    /// When the worker last told something, by its clock.
+    /// When the worker last reported, by its clock.
     updated: u64,
-    /// It has told something since the last plan.
+    /// It has reported since the last plan.
     has_news: bool,
     metrics: BTreeMap<String, Metric>,
 }
@@ -34,7 +34,7 @@ struct Metric {
 }
 
 impl LoadForecast {
-    /// Takes note of what workers have told lately. With each new sample the moving average shows half of
+    /// Notes what workers have reported lately. With each new sample the moving average shows half of
     /// what it did not show before.
     pub(crate) fn observe(&mut self, workers: &[WorkerStats]) {
         let mut known = std::mem::take(&mut self.0);
@@ -55,7 +55,7 @@ impl LoadForecast {
         }
     }
 
-    /// Whether a worker has told something since the last plan.
+    /// Whether a worker has reported since the last plan.
     pub(super) fn has_news(&self, worker: &WorkerId) -> bool {
         self.0.get(worker).is_some_and(|worker| worker.has_news)
     }

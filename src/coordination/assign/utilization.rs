@@ -40,7 +40,7 @@ pub(super) struct UtilizationModel<'a> {
     workers: Vec<Candidate<'a>>,
     by_name: BTreeMap<&'a WorkerId, usize>,
     averages: BTreeMap<&'a str, f64>,
-    /// The throughput of a lease that tells none.
+    /// The throughput of a lease without a reported one.
     usual: f64,
     /// Every lease counts as one.
     counts_leases: bool,
@@ -201,10 +201,10 @@ impl<'a> UtilizationModel<'a> {
                 load.cost = known.unwrap_or(usual);
                 let processed = worker.assigned - IDLE * count(worker.leases);
                 if processed > 0.0 && outlook.has_news(worker.name) {
-                    let told = (load.value / processed).clamp(CHEAPEST * usual, DEAREST * usual);
-                    let told = if load.value >= SATURATED { told.max(load.cost) } else { told };
-                    // The more it has, the more it tells.
-                    load.cost += (processed / self.fair).min(1.0) * (told - load.cost);
+                    let reported = (load.value / processed).clamp(CHEAPEST * usual, DEAREST * usual);
+                    let reported = if load.value >= SATURATED { reported.max(load.cost) } else { reported };
+                    // The more it has, the more its report shows.
+                    load.cost += (processed / self.fair).min(1.0) * (reported - load.cost);
                 }
             }
         }
@@ -368,7 +368,7 @@ impl<'a> UtilizationModel<'a> {
         self.workers[index].metrics.iter().find(|load| load.metric == metric)
     }
 
-    /// A worker that does not tell a metric is as good as idle by it.
+    /// A worker that does not report a metric counts as idle by it.
     fn value(&self, index: usize, metric: &str) -> f64 {
         self.load(index, metric).map_or(0.0, |load| load.value)
     }

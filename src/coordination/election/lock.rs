@@ -1,5 +1,5 @@
 //! The leader's lock, by the rules of the lock client that KCL uses (`AmazonDynamoDBLockClient`,
-//! `DynamoDBLockBasedLeaderDecider`): whoever put the row is the leader and gives it a new version with
+//! `DynamoDBLockBasedLeaderDecider`): the worker that put the row is the leader and gives it a new version with
 //! each heartbeat. Another worker may put its own when it has itself seen one version for longer than
 //! the duration the row states. No wall clocks are compared.
 #![cfg_attr(not(feature = "internals"), expect(unreachable_pub, reason = "seen only by the model"))]
@@ -105,7 +105,7 @@ impl LockView {
         self.held_since = Some(sent);
     }
 
-    /// Until when this worker is the leader, if nothing more is heard. Nobody else puts a row before
+    /// Until when this worker is the leader, unless a heartbeat lands. Nobody else puts a row before
     /// that, because others count from when they see the version, which is later.
     #[must_use]
     pub fn leads_until(&self) -> Option<Moment> {
@@ -256,7 +256,7 @@ mod tests {
         assert!(a.leads(at(1)) && !b.leads(at(1)));
         step(&table, &mut a, "a", at(5), 3).await;
         assert_eq!(a.leads_until(), Some(at(25)));
-        // From here on nothing is heard of a.
+        // From here on a is silent.
         for now in [10, 20, 30] {
             step(&table, &mut b, "b", at(now), 4).await;
             assert!(!b.leads(at(now)), "{now}");
@@ -264,7 +264,7 @@ mod tests {
         assert!(!a.leads(at(25)), "it stops by itself before another can start");
         step(&table, &mut b, "b", at(31), 5).await;
         assert!(b.leads(at(31)));
-        // What a still sends is refused and tells it.
+        // What a still sends is refused, which shows it that it leads no longer.
         step(&table, &mut a, "a", at(32), 6).await;
         assert!(!a.leads(at(32)));
         assert_eq!(a.leader(), Some(&"b".into()));

@@ -20,7 +20,7 @@ const TRIES: usize = 10;
 ///
 /// # Errors
 ///
-/// If the row cannot be read or stored, or tells no version this crate knows.
+/// If the row cannot be read or stored, or names a version that this crate does not know.
 pub(crate) async fn initialize(worker: &Worker) -> Result<ClientVersion, StoreError> {
     for _ in 0..TRIES {
         let stored = stored(worker).await?;
@@ -111,7 +111,7 @@ async fn change(
 }
 
 /// Whether this worker leads the fleet by the rules of 2.x and finds it ready to be run by a leader:
-/// the index of owners can be read, and every owner tells how busy it is.
+/// the index of owners can be read, and every owner reports how busy it is.
 async fn is_ready(worker: &Worker) -> Result<bool, StoreError> {
     let scan = worker.context.store.scan().await?;
     // The rows of shards that have ended may name workers that are long gone.
@@ -135,7 +135,7 @@ async fn is_ready(worker: &Worker) -> Result<bool, StoreError> {
     Ok(has_index && report)
 }
 
-/// Whether all of `owners` have told lately how busy they are.
+/// Whether all of `owners` have reported lately how busy they are.
 fn all_report(entities: &[Item], owners: &BTreeSet<&WorkerId>, wall: SystemTime) -> bool {
     let reporting: BTreeSet<WorkerId> = entities
         .iter()

@@ -28,7 +28,7 @@ impl ProtocolCell {
         self.until(|protocol| protocol == Protocol::Led).await;
     }
 
-    /// Waits until workers tell how busy they are.
+    /// Waits until workers report how busy they are.
     pub(crate) async fn until_reporting(&self) {
         self.until(|protocol| protocol != Protocol::Independent).await;
     }

@@ -1,4 +1,4 @@
-//! How far a fleet has come from KCL 2.x to 3.x, as the row `Migration3.0` tells it
+//! How far a fleet has come from KCL 2.x to 3.x, as the row `Migration3.0` says
 //! (`MigrationState`, `MigrationClientVersionStateInitializer`).
 
 use std::fmt;
@@ -22,7 +22,7 @@ pub(crate) enum ClientVersion {
     Init,
     /// As KCL 2.x; somebody has rolled the fleet back.
     V2x,
-    /// As KCL 2.x, while workers tell how busy they are and the index of owners is made.
+    /// As KCL 2.x, while workers report how busy they are and the index of owners is made.
     UpgradeFrom2x,
     /// Run by a leader; may be rolled back.
     V3xWithRollback,
@@ -36,7 +36,7 @@ pub(crate) enum Protocol {
     /// Each worker scans, takes and steals.
     #[default]
     Independent,
-    /// The same; besides, workers tell how busy they are.
+    /// The same, and workers report how busy they are.
     Upgrading,
     /// The leader assigns.
     Led,
@@ -89,7 +89,7 @@ pub(crate) struct MigrationState {
 impl MigrationState {
     /// # Errors
     ///
-    /// If the row tells no version this crate knows; it says what.
+    /// If the row names a version that this crate does not know; the error has it.
     pub(crate) fn from_item(row: Item) -> Result<Self, String> {
         let name = row.get(VERSION).and_then(Attribute::text).unwrap_or_default();
         match ClientVersion::parse(name) {

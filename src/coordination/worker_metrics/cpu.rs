@@ -2,7 +2,7 @@
 //! its task on ECS; by its limit in cgroup v2 or v1, as on EKS), else of the whole machine (`/proc/stat`,
 //! as on EC2).
 //!
-//! ECS is asked first, as by KCL: a cgroup tells of a limit, but not which part of its task's CPU a
+//! ECS is asked first, as by KCL: a cgroup shows a limit, but not which part of its task's CPU a
 //! container's shares give it.
 
 use std::fs::read_to_string;
@@ -19,7 +19,7 @@ const V1_QUOTA: &str = "/sys/fs/cgroup/cpu/cpu.cfs_quota_us";
 const V1_PERIOD: &str = "/sys/fs/cgroup/cpu/cpu.cfs_period_us";
 const MACHINE: &str = "/proc/stat";
 
-/// Tells how busy the CPU was between two looks.
+/// Measures how busy the CPU was between two calls.
 #[derive(Debug)]
 pub(super) enum CpuMeter {
     Ecs(EcsCpu),
@@ -29,7 +29,7 @@ pub(super) enum CpuMeter {
 /// What the kernel counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Source {
-    /// A container that may use so many cores.
+    /// A container that may use this many cores.
     CgroupV2 {
         cores: f64,
     },

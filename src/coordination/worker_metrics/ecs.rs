@@ -1,4 +1,4 @@
-//! How busy the CPU of a container on Amazon ECS is, as the task metadata endpoint (version 4) tells.
+//! How busy the CPU of a container on Amazon ECS is, by the task metadata endpoint (version 4).
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -62,7 +62,7 @@ impl EcsCpu {
         Ok(Self { stats: format!("{endpoint}/stats").parse()?, limit: limit(&task, &container)? })
     }
 
-    /// How much of its part the container used lately, in percent; `None` if that cannot be had.
+    /// How much of its part the container used lately, in percent; `None` if that is unknown.
     pub(super) async fn sample(&self, clock: &Clock) -> Option<f64> {
         match get(clock, &self.stats).await {
             Ok(stats) => percent(&stats, self.limit),

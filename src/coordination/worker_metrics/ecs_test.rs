@@ -38,7 +38,7 @@ fn with(document: &Value, name: &str, value: Value) -> Value {
     document
 }
 
-fn nonsense() -> impl Iterator<Item = Value> {
+fn unexpected() -> impl Iterator<Item = Value> {
     [json!(null), json!("2"), json!(-1), json!({"CPU": true})].into_iter()
 }
 
@@ -53,7 +53,7 @@ fn a_container_has_a_part_of_what_its_task_may_use() {
     assert_eq!(of(&ec2(0, 10), "ea32"), None, "nothing is left for it");
     assert_eq!(of(&with(&fargate(), "/Limits/CPU", json!(0)), "cd18-1"), None);
     for name in ["/Limits", "/Limits/CPU", "/Containers", "/Containers/1/Limits/CPU"] {
-        for value in nonsense() {
+        for value in unexpected() {
             assert_eq!(of(&with(&fargate(), name, value.clone()), "cd18-1"), None, "{name}: {value}");
         }
     }
@@ -76,13 +76,13 @@ fn cpu_time_counts_against_the_part() {
 fn numbers_that_make_no_sense_are_no_sample() {
     for of in ["cpu", "precpu"] {
         for name in ["", "/cpu_usage", "/cpu_usage/total_usage", "/system_cpu_usage"] {
-            for value in nonsense() {
+            for value in unexpected() {
                 let stats = with(&stats(500), &format!("/{of}_stats{name}"), value.clone());
                 assert_eq!(percent(&stats, WHOLE), None, "{of}{name}: {value}");
             }
         }
     }
-    for value in nonsense().chain([json!(0)]) {
+    for value in unexpected().chain([json!(0)]) {
         assert_eq!(percent(&with(&stats(500), "/cpu_stats/online_cpus", value), WHOLE), None);
     }
     let backwards = with(&stats(500), "/cpu_stats/cpu_usage/total_usage", json!(1));

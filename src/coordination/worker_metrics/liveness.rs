@@ -5,7 +5,7 @@ use super::WorkerStats;
 use crate::planted::{Bug, planted};
 use crate::types::{Moment, WorkerId};
 
-/// A worker that has told nothing for longer gets no leases.
+/// A worker that has not reported for longer gets no leases.
 const FRESH: Duration = Duration::from_secs(60);
 
 /// Until when each worker counts as alive, by what was last liveness of it.

@@ -1,4 +1,4 @@
-//! How busy workers are, as they tell the leader in rows of the lease table.
+//! How busy workers are, as they report to the leader in rows of the lease table.
 
 mod agreement;
 mod cpu;

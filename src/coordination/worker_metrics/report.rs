@@ -18,15 +18,15 @@ const FIRST_SAMPLE: Duration = Duration::from_millis(100);
 /// Up to where the CPU may be used; above it, leases are taken away.
 const CPU_LIMIT: f64 = 100.0;
 
-/// Tells the leader how busy this worker is, until it stops, for as long as it is polled and somebody
+/// Reports to the leader how busy this worker is, until it stops, for as long as it is polled and somebody
 /// wants to know (KCL's `WorkerMetricStatsReporter`). The first report is made at once, because a worker
-/// that has told nothing gets no leases.
+/// that has not reported gets no leases.
 pub(crate) async fn run(worker: Arc<Worker>) {
     let _ = worker.context.stopping.run_until_cancelled(report_until_stopped(&worker)).await;
     std::future::pending().await
 }
 
-/// Takes back what a worker that stops has told, because a leader would give it leases for another
+/// Retracts the report of a worker that stops, because a leader would give it leases for another
 /// minute.
 pub(crate) async fn retract(worker: &Worker) {
     if worker.protocol.get() == Protocol::Independent {

@@ -15,11 +15,11 @@ const WITHHOLDS_CPU: &str = "cpuWithheld";
 
 /// KCL's code for the CPU utilisation of a worker in percent (`WorkerMetricType`).
 pub(crate) const CPU: &str = "C";
-/// What stands for a value that could not be had.
+/// Stands for a value that is not available.
 const FAILED: f64 = -1.0;
 /// Samples that are kept (`noOfPersistedMetricsPerWorkerMetrics`).
 const SAMPLES_MAX: usize = 10;
-/// A row that tells nothing new for longer is of a worker that is gone
+/// A row that has not changed for longer is of a worker that is gone
 /// (`staleWorkerMetricsEntryCleanupDuration`).
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 /// How much the latest sample weighs (`workerMetricsEMAAlpha`).
@@ -27,14 +27,14 @@ const ALPHA: f64 = 0.5;
 /// What this crate supports: rows that are no leases in the lease table (KCL 3.5).
 const SUPPORTED: u64 = 1;
 
-/// What one worker tells of itself (KCL's `WorkerMetricStats`).
+/// What one worker reports about itself (KCL's `WorkerMetricStats`).
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct WorkerStats {
     pub(crate) worker: WorkerId,
-    /// When it told so, in seconds of the epoch, by its own clock.
+    /// When it reported, in seconds of the epoch, by its own clock.
     pub(crate) updated: u64,
-    /// The latest values of each metric, oldest first; -1 where one could not be had. A worker may
-    /// tell none: then it is judged by the throughput of its leases alone.
+    /// The latest values of each metric, oldest first; -1 where one was not available. A worker may
+    /// report none: then it is judged by the throughput of its leases alone.
     pub(crate) samples: BTreeMap<String, Vec<f64>>,
     /// Up to where each metric may go, in percent.
     pub(crate) limits: BTreeMap<String, f64>,
@@ -43,7 +43,7 @@ pub(crate) struct WorkerStats {
 }
 
 impl WorkerStats {
-    /// A worker that has told nothing but that it is there.
+    /// A worker that has reported nothing but that it is there.
     pub(crate) fn new(worker: WorkerId) -> Self {
         Self { worker, updated: 0, samples: BTreeMap::new(), limits: BTreeMap::new(), withholds_cpu: false }
     }
@@ -115,7 +115,7 @@ impl WorkerStats {
         LeaseWrite::to_entity("UpdateWorkerMetrics", kind, &self.worker.as_str().into(), Vec::new(), updates)
     }
 
-    /// Adds a value of a metric, or that it could not be had, and its limit in percent.
+    /// Adds a value of a metric, or that it is not available, and its limit in percent.
     pub(crate) fn push(&mut self, metric: &str, value: Option<f64>, limit: f64) {
         let samples = self.samples.entry(metric.to_owned()).or_default();
         samples.push(value.filter(|value| (0.0..=100.0).contains(value)).unwrap_or(FAILED));
@@ -125,7 +125,7 @@ impl WorkerStats {
         self.limits.insert(metric.to_owned(), limit);
     }
 
-    /// How long ago it was told, by the clocks of the worker and of whoever asks.
+    /// How long ago it was reported, by the clocks of the worker and of the caller.
     pub(crate) fn age(&self, wall: SystemTime) -> Duration {
         Duration::from_secs(epoch_seconds(wall).saturating_sub(self.updated))
     }
@@ -145,7 +145,7 @@ impl WorkerStats {
         known.reduce(|average, value| ALPHA * value + (1.0 - ALPHA) * average)
     }
 
-    /// Whether the row of a worker that is gone may be deleted: it has told nothing for a day.
+    /// Whether the row of a worker that is gone may be deleted: it has not reported for a day.
     pub(crate) fn is_abandoned(&self, wall: SystemTime) -> bool {
         self.age(wall) > ABANDONED
     }

@@ -51,7 +51,7 @@ impl Request<'_> {
             StoreErrorKind::TableMissing => "check the table name, region and account; ".to_owned(),
             _ => String::new(),
         };
-        // The causes are in the text; with the failure as source they would be told twice.
+        // The causes are in the text; with the failure as source they would be shown twice.
         self.error(kind).with_detail(format!("{advice}{said}"))
     }
 }

@@ -12,7 +12,7 @@ use crate::lease::{
 };
 use crate::types::{LeaseKey, Moment};
 
-/// The row that tells how far a fleet has moved its rows, and the attribute that tells it.
+/// The row that shows how far a fleet has moved its rows, and the attribute that does.
 const TABLE_MIGRATION: &str = "TableMigration3.5";
 const TABLE_MIGRATION_STATUS: &str = "tm";
 const COORDINATOR_KEY: &str = "key";

@@ -44,7 +44,7 @@ fn key() -> LeaseKey {
     LeaseKey::from("lease")
 }
 
-/// A version of the row, so many counts before the present one.
+/// A version of the row, this many counts before the present one.
 fn lease(behind: u8, (owner, old): Owners) -> Lease {
     let worker = |owner: u8| owner.checked_sub(1).map(|worker| name(worker.into()));
     let mut row = Lease::new(key(), Checkpoint::TrimHorizon);
@@ -94,7 +94,7 @@ fn seen(known: Known, scanned: u8, handoffs: &Handoffs) -> Option<Seen> {
     Some(Seen { behind, owners, age, is_acknowledged, scanned, handoff })
 }
 
-/// What is known after a scan that shows the row so many counts behind.
+/// What is known after a scan that shows the row this many counts behind.
 pub(crate) fn after_scan(before: Option<Seen>, (behind, row): (u8, Owners)) -> Option<Seen> {
     let known = observe_scan(known(before), vec![lease(behind, row)], NOW);
     let begun = handoffs(before.and_then(|seen| seen.handoff));
@@ -142,7 +142,7 @@ pub(crate) fn plan(
     Some(moved)
 }
 
-/// Everything that `leader` might do, whoever is active.
+/// Everything that `leader` might do, whichever workers are active.
 pub(crate) fn plans(
     seen: Seen,
     leader: usize,
@@ -210,7 +210,7 @@ pub(crate) fn carry_out(
         if after.counter != before.counter + 1 {
             return Err(format!("counter: a write made it {} after {}", after.counter, before.counter));
         }
-        // Whoever finishes a handoff goes by the owners.
+        // The end of a handoff goes by the owners.
         let finishes = write == Write::Release && held.checkpoint_owner.is_some();
         if finishes { Ok(()) } else { written_by_counter(held, before) }
     })?;

@@ -54,7 +54,7 @@ pub(crate) enum Action {
     },
 }
 
-/// The row as a scan shows it, so many counts before the present one.
+/// The row as a scan shows it, this many counts before the present one.
 type Shown = (u8, Owners);
 /// What a holder writes, and what becomes of the answer.
 type Attempt = (Held, usize, Write, Answer);
@@ -133,7 +133,7 @@ impl LedRules {
             return Ok(());
         };
         if is_same_counter != moved.is_graceful {
-            return Err(format!("counter: it tells whether to `{moved}` was done"));
+            return Err(format!("counter: it shows whether to `{moved}` was done"));
         }
         let is_held = world.workers.iter().any(|worker| worker.held.is_some_and(|held| !held.is_overruled));
         match moved.reason {

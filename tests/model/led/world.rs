@@ -51,7 +51,7 @@ pub(crate) struct Held {
     /// Who is to follow, once a handoff is known to have begun.
     pub(crate) next: u8,
     /// A leader has given the lease to another on purpose, as the handoff took too long. Nobody acts by
-    /// this; it tells such an overlap from one that must not be.
+    /// this; it distinguishes such an overlap from one that must not be.
     pub(crate) is_overruled: bool,
 }
 
