@@ -3,6 +3,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use aws_config::SdkConfig;
+use serde_core::de::DeserializeOwned;
 
 use crate::config::{
     CoordinationConfig, LeaseConfig, LifecycleConfig, ManagementConfig, ProcessorConfig, Settings,
@@ -12,8 +13,8 @@ use crate::consumer::Consumer;
 use crate::error::{Error, invalid};
 use crate::events::EventSink;
 use crate::handler::{
-    BatchHandler, Batches, BoxError, Concurrency, ErrorPolicy, ForEach, ForEachBatch, Handle, HandlerFactory,
-    RecordHandler, Records,
+    BatchHandler, Batches, BoxError, Concurrency, ErrorPolicy, Filter, ForEach, ForEachBatch, ForEachJson,
+    Handle, HandlerFactory, HandlerOptions, RecordHandler, Records,
 };
 use crate::kinesis::StreamApi;
 use crate::lease::{LeaseStore, LocalLeaseNotifier, TableSpec};
@@ -41,6 +42,7 @@ pub struct ConsumerBuilder {
     factory: Option<MakeFactory>,
     on_error: Option<ErrorPolicy>,
     concurrency: Option<Concurrency>,
+    filter: Option<Filter>,
     management: ManagementConfig,
     lease_config: LeaseConfig,
     coordination: CoordinationConfig,
@@ -59,8 +61,7 @@ pub struct ConsumerBuilder {
 }
 
 /// Makes what makes processors, from what handlers go by.
-type MakeFactory =
-    Box<dyn FnOnce(ErrorPolicy, Concurrency) -> Arc<dyn ShardRecordProcessorFactory> + Send + Sync>;
+type MakeFactory = Box<dyn FnOnce(HandlerOptions) -> Arc<dyn ShardRecordProcessorFactory> + Send + Sync>;
 
 /// What surrounds a worker: the real world, unless a simulation puts its own in.
 #[derive(Debug, Default)]
@@ -163,7 +164,7 @@ impl ConsumerBuilder {
 
     /// What makes the processors: the lowest layer, with KCL's callbacks. Required, unless there is a handler.
     pub fn processor_factory(self, factory: impl ShardRecordProcessorFactory + 'static) -> Self {
-        self.code("processor_factory", move |_, _| Arc::new(factory))
+        self.code("processor_factory", move |_| Arc::new(factory))
     }
 
     /// Code for one record, which may fail: see [`RecordHandler`]. The closure may return any error, or a
@@ -195,6 +196,27 @@ impl ConsumerBuilder {
         self.handlers("for_each", Records(ForEach(handle)))
     }
 
+    /// As [`for_each`](Self::for_each), with what the record holds in JSON. A record that does not hold a `T` is
+    /// [poison](crate::Failure::Poison): it is not tried again.
+    ///
+    /// ```
+    /// use kinesis_consumer::{BoxError, Consumer};
+    ///
+    /// let builder = Consumer::builder().for_each_json(|order: serde_json::Value, record| async move {
+    ///     println!("{}: {}", record.record.partition_key, order["total"]);
+    ///     Ok::<_, BoxError>(())
+    /// });
+    /// ```
+    pub fn for_each_json<T, F, Fut, E>(self, handle: F) -> Self
+    where
+        T: DeserializeOwned + Send + 'static,
+        F: Fn(T, KinesisClientRecord) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send,
+        E: Into<BoxError> + 'static,
+    {
+        self.handlers("for_each_json", Records(ForEachJson::new(handle)))
+    }
+
     /// Code for several records at once, which may fail: see [`BatchHandler`]. The closure may return any error, or
     /// a [`BatchFailure`](crate::BatchFailure) or [`Failure`](crate::Failure) as one.
     pub fn for_each_batch<F, Fut, E>(self, handle: F) -> Self
@@ -223,6 +245,14 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Which records are handled: those for which `keep` returns true. The others count as done (metric
+    /// `RecordsFiltered`). Called for each user record, also of KPL aggregates; if it panics, the shard starts again from
+    /// its last checkpoint.
+    pub fn filter(mut self, keep: impl Fn(&KinesisClientRecord) -> bool + Send + Sync + 'static) -> Self {
+        self.filter = Some(Box::new(keep));
+        self
+    }
+
     /// How many records of a shard a handler of records gets at the same time. Default: one.
     pub fn concurrency(mut self, concurrency: Concurrency) -> Self {
         self.concurrency = Some(concurrency);
@@ -238,10 +268,7 @@ impl ConsumerBuilder {
     fn code(
         mut self,
         call: &'static str,
-        make: impl FnOnce(ErrorPolicy, Concurrency) -> Arc<dyn ShardRecordProcessorFactory>
-        + Send
-        + Sync
-        + 'static,
+        make: impl FnOnce(HandlerOptions) -> Arc<dyn ShardRecordProcessorFactory> + Send + Sync + 'static,
     ) -> Self {
         self.code.push(call);
         self.factory = Some(Box::new(make));
@@ -400,7 +427,8 @@ impl ConsumerBuilder {
         }
         let policy = self.on_error.unwrap_or_default();
         policy.validate()?;
-        if self.concurrency.is_some() && !matches!(self.code[..], ["for_each" | "handler"]) {
+        if self.concurrency.is_some() && !matches!(self.code[..], ["for_each" | "for_each_json" | "handler"])
+        {
             return Err(invalid(
                 "concurrency is for handlers of single records; call for_each(closure) or handler(handler), or handle the \
                  records of a batch at the same time yourself",
@@ -408,7 +436,12 @@ impl ConsumerBuilder {
         }
         let concurrency = self.concurrency.unwrap_or_default();
         concurrency.validate()?;
-        let factory = make_factory(policy, concurrency);
+        if self.filter.is_some() && self.code == ["processor_factory"] {
+            return Err(invalid(
+                "filter is for handlers, and processor_factory was called; a processor filters itself",
+            ));
+        }
+        let factory = make_factory(HandlerOptions { policy, concurrency, filter: self.filter });
         self.management.validate()?;
         self.lease_config.validate(&application)?;
         self.coordination.validate()?;

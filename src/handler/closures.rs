@@ -1,4 +1,7 @@
 use std::future::Future;
+use std::marker::PhantomData;
+
+use serde_core::de::DeserializeOwned;
 
 use super::{Attempt, BatchFailure, BatchHandler, BoxError, Failure, RecordHandler};
 use crate::types::KinesisClientRecord;
@@ -21,6 +24,41 @@ where
     ) -> impl Future<Output = Result<(), Failure>> + Send {
         let handled = (self.0)(record.clone());
         async { handled.await.map_err(Failure::of) }
+    }
+}
+
+/// A closure for what records hold in JSON, as a [`RecordHandler`].
+pub(crate) struct ForEachJson<F, T> {
+    handle: F,
+    parsed: PhantomData<fn() -> T>,
+}
+
+impl<F, T> ForEachJson<F, T> {
+    pub(crate) fn new(handle: F) -> Self {
+        Self { handle, parsed: PhantomData }
+    }
+}
+
+impl<F, Fut, E, T> RecordHandler for ForEachJson<F, T>
+where
+    F: Fn(T, KinesisClientRecord) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), E>> + Send,
+    E: Into<BoxError>,
+    T: DeserializeOwned + Send + 'static,
+{
+    type Error = BoxError;
+
+    fn handle(
+        &self,
+        record: &KinesisClientRecord,
+        _: &Attempt,
+    ) -> impl Future<Output = Result<(), Failure>> + Send {
+        let parsed = serde_json::from_slice(&record.record.data);
+        let handled = parsed.map(|value| (self.handle)(value, record.clone()));
+        async {
+            // What cannot be read once cannot be read later.
+            handled.map_err(Failure::poison)?.await.map_err(Failure::of)
+        }
     }
 }
 

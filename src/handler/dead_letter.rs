@@ -129,7 +129,10 @@ pub trait DeadLetters: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// Any: all letters are sent again after a pause, for as long as it takes. Bound the time of a call, which is not
-    /// interrupted by a shutdown.
+    /// Any: all letters are sent again after a pause, for as long as it takes.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that takes longer than 30 seconds is dropped, and all letters are sent again.
     async fn send(&self, letters: &[DeadLetter]) -> Result<(), BoxError>;
 }

@@ -6,7 +6,7 @@ use futures_util::stream::FuturesUnordered;
 use super::concurrency::Order;
 use super::lanes::Lanes;
 use super::policy::{Failed, FailureKind, Next};
-use super::shard_handler::{Called, Handle, Interrupted, ShardHandler, kind_and_text};
+use super::shard_handler::{Batch, Called, Handle, Interrupted, ShardHandler, kind_and_text};
 use crate::types::{KinesisClientRecord, Moment};
 
 /// While some records of a batch take long, what is done before them is stored this often.
@@ -15,7 +15,7 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// A batch whose records are handled at the same time, except those of the same key.
 pub(super) struct KeyedBatch<'a, H> {
     shard: &'a ShardHandler<H>,
-    records: Vec<KinesisClientRecord>,
+    batch: &'a Batch,
     lanes: Lanes,
     /// How many records the last checkpoint covers, and when the next one is due.
     stored: usize,
@@ -23,7 +23,8 @@ pub(super) struct KeyedBatch<'a, H> {
 }
 
 impl<'a, H: Handle> KeyedBatch<'a, H> {
-    pub(super) fn new(shard: &'a ShardHandler<H>, records: Vec<KinesisClientRecord>) -> Self {
+    pub(super) fn new(shard: &'a ShardHandler<H>, batch: &'a Batch) -> Self {
+        let records = &batch.records;
         let lanes = match shard.concurrency().order {
             Order::Shard => Lanes::new(records.iter().map(|_| ())),
             Order::PartitionKey => Lanes::new(records.iter().map(|record| &record.record.partition_key)),
@@ -31,26 +32,25 @@ impl<'a, H: Handle> KeyedBatch<'a, H> {
             Order::None => Lanes::new(0..records.len()),
         };
         let due = shard.parts().clock.now() + CHECKPOINT_INTERVAL;
-        Self { shard, records, lanes, stored: 0, due }
+        Self { shard, batch, lanes, stored: 0, due }
     }
 
     pub(super) async fn run(mut self) {
-        let records = std::mem::take(&mut self.records);
-        let (shard, tasks) = (self.shard, self.shard.concurrency().tasks);
+        let (shard, batch, tasks) = (self.shard, self.batch, self.shard.concurrency().tasks);
         let mut running = FuturesUnordered::new();
         let mut is_interrupted = false;
         loop {
             while running.len() < tasks && !is_interrupted {
                 is_interrupted = shard.is_interrupted();
                 let Some(index) = self.lanes.start().filter(|_| !is_interrupted) else { break };
-                let record = &records[index..=index];
+                let record = &batch.records[index..=index];
                 running.push(async move { (index, handle(shard, record).await) });
             }
             let handled = tokio::select! {
                 biased;
                 handled = running.next() => handled,
                 () = shard.parts().clock.sleep_until(self.due) => {
-                    self.checkpoint(&records).await;
+                    self.checkpoint().await;
                     self.due = shard.parts().clock.now() + CHECKPOINT_INTERVAL;
                     continue;
                 }
@@ -62,12 +62,15 @@ impl<'a, H: Handle> KeyedBatch<'a, H> {
                 None => break,
             }
         }
-        self.checkpoint(&records).await;
+        self.checkpoint().await;
     }
 
-    async fn checkpoint(&mut self, records: &[KinesisClientRecord]) {
+    async fn checkpoint(&mut self) {
         let done = self.lanes.done();
-        if done > self.stored && self.shard.checkpoint(&records[done - 1]).await {
+        if done > self.stored
+            && let Some(position) = self.batch.position_after(done)
+            && self.shard.checkpoint(position).await
+        {
             self.stored = done;
         }
     }

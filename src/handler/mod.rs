@@ -19,8 +19,8 @@ pub use self::dead_letter::{DeadLetter, DeadLetters, DynamoDbDeadLetters, Kinesi
 pub use self::failure::{BatchFailure, BoxError, Failure};
 pub use self::policy::{ErrorPolicy, Isolate, Pause, Then};
 
-pub(crate) use self::closures::{ForEach, ForEachBatch};
-pub(crate) use self::shard_handler::{Batches, Handle, HandlerFactory, Records};
+pub(crate) use self::closures::{ForEach, ForEachBatch, ForEachJson};
+pub(crate) use self::shard_handler::{Batches, Filter, Handle, HandlerFactory, HandlerOptions, Records};
 
 use std::future::Future;
 

@@ -1,21 +1,20 @@
 use super::batch_work::BatchWork;
 use super::failure::IsFirst;
 use super::policy::{Failed, Next};
-use super::shard_handler::{Called, Handle, Interrupted, ShardHandler, kind_and_text};
-use crate::types::KinesisClientRecord;
+use super::shard_handler::{Batch, Called, Handle, Interrupted, ShardHandler, kind_and_text};
 
 /// A batch whose records are handled in order, several at once or one by one.
 pub(super) struct SerialBatch<'a, H> {
     shard: &'a ShardHandler<H>,
-    records: Vec<KinesisClientRecord>,
+    batch: Batch,
     work: BatchWork,
     /// How many records the last checkpoint covers.
     stored: usize,
 }
 
 impl<'a, H: Handle> SerialBatch<'a, H> {
-    pub(super) fn new(shard: &'a ShardHandler<H>, records: Vec<KinesisClientRecord>) -> Self {
-        Self { shard, work: BatchWork::new(records.len(), H::STEP), records, stored: 0 }
+    pub(super) fn new(shard: &'a ShardHandler<H>, batch: Batch) -> Self {
+        Self { shard, work: BatchWork::new(batch.records.len(), H::STEP), batch, stored: 0 }
     }
 
     pub(super) async fn run(mut self) {
@@ -29,7 +28,7 @@ impl<'a, H: Handle> SerialBatch<'a, H> {
             if self.shard.is_interrupted() {
                 return Err(Interrupted);
             }
-            match self.shard.call(&self.records[range.clone()], self.work.attempt()).await {
+            match self.shard.call(&self.batch.records[range.clone()], self.work.attempt()).await {
                 Called::Done => self.work.complete(),
                 Called::Failed(done, ..) if done > 0 => self.work.complete_before(done),
                 Called::Failed(_, failure, is_first) => {
@@ -48,7 +47,7 @@ impl<'a, H: Handle> SerialBatch<'a, H> {
     /// The next `count` records have failed.
     async fn failed(&mut self, failed: Failed, count: usize, error: &str) -> Result<(), Interrupted> {
         let done = self.work.done();
-        match self.shard.decide(&self.records[done..done + count], failed, error) {
+        match self.shard.decide(&self.batch.records[done..done + count], failed, error) {
             Next::Split => self.work.split(),
             Next::OneByOne => self.work.one_by_one(),
             Next::Retry(pause) => {
@@ -57,7 +56,7 @@ impl<'a, H: Handle> SerialBatch<'a, H> {
             }
             Next::GiveUp(reason) => {
                 self.checkpoint().await;
-                let records = &self.records[done..done + count];
+                let records = &self.batch.records[done..done + count];
                 self.shard.give_up(records, failed, reason, error).await?;
                 self.work.complete();
             }
@@ -67,7 +66,10 @@ impl<'a, H: Handle> SerialBatch<'a, H> {
 
     async fn checkpoint(&mut self) {
         let done = self.work.done();
-        if done > self.stored && self.shard.checkpoint(&self.records[done - 1]).await {
+        if done > self.stored
+            && let Some(position) = self.batch.position_after(done)
+            && self.shard.checkpoint(position).await
+        {
             self.stored = done;
         }
     }

@@ -20,6 +20,9 @@ use crate::metrics::{Metric, Operation, names};
 use crate::processor::{ShardRecordProcessor, ShardRecordProcessorFactory};
 use crate::types::{ExtendedSequenceNumber, KinesisClientRecord};
 
+/// How long a destination for dead letters may take. Then they are sent again.
+const SEND_MAX: Duration = Duration::from_secs(30);
+
 /// A handler of records or of batches.
 pub(crate) trait Handle: Send + Sync + 'static {
     /// How many records a call gets.
@@ -70,13 +73,23 @@ impl<H: BatchHandler> Handle for Batches<H> {
 /// Makes a [`ShardHandler`] for every lease.
 pub(crate) struct HandlerFactory<H> {
     handler: Arc<H>,
-    policy: Arc<ErrorPolicy>,
-    concurrency: Concurrency,
+    options: Arc<HandlerOptions>,
 }
 
+/// What handlers go by.
+#[derive(Default)]
+pub(crate) struct HandlerOptions {
+    pub(crate) policy: ErrorPolicy,
+    pub(crate) concurrency: Concurrency,
+    pub(crate) filter: Option<Filter>,
+}
+
+/// Which records are handled.
+pub(crate) type Filter = Box<dyn Fn(&KinesisClientRecord) -> bool + Send + Sync>;
+
 impl<H: Handle> HandlerFactory<H> {
-    pub(crate) fn new(handler: H, policy: ErrorPolicy, concurrency: Concurrency) -> Self {
-        Self { handler: Arc::new(handler), policy: Arc::new(policy), concurrency }
+    pub(crate) fn new(handler: H, options: HandlerOptions) -> Self {
+        Self { handler: Arc::new(handler), options: Arc::new(options) }
     }
 }
 
@@ -86,8 +99,7 @@ impl<H: Handle> ShardRecordProcessorFactory for HandlerFactory<H> {
         checkpointer.parts().stopped.set(None);
         Box::new(ShardHandler {
             handler: Arc::clone(&self.handler),
-            policy: Arc::clone(&self.policy),
-            concurrency: self.concurrency,
+            options: Arc::clone(&self.options),
             rng: Mutex::new(fastrand::Rng::with_seed(checkpointer.parts().seed)),
             checkpointer,
         })
@@ -98,10 +110,25 @@ impl<H: Handle> ShardRecordProcessorFactory for HandlerFactory<H> {
 /// decided by [`BatchWork`], and what to do after a failure by [`ErrorPolicy`].
 pub(super) struct ShardHandler<H> {
     handler: Arc<H>,
-    policy: Arc<ErrorPolicy>,
-    concurrency: Concurrency,
+    options: Arc<HandlerOptions>,
     checkpointer: Checkpointer,
     rng: Mutex<fastrand::Rng>,
+}
+
+/// Records to be handled, and the position of the last one that was delivered with them.
+pub(super) struct Batch {
+    pub(super) records: Vec<KinesisClientRecord>,
+    end: ExtendedSequenceNumber,
+}
+
+impl Batch {
+    /// What may be stored when this many of the records are done.
+    pub(super) fn position_after(&self, done: usize) -> Option<ExtendedSequenceNumber> {
+        if done == self.records.len() {
+            return Some(self.end.clone());
+        }
+        Some(self.records.get(done.checked_sub(1)?)?.extended_sequence_number())
+    }
 }
 
 /// The processor is to stop what it is doing: the lease is lost, or to be given back.
@@ -110,10 +137,14 @@ pub(super) struct Interrupted;
 #[async_trait]
 impl<H: Handle> ShardRecordProcessor for ShardHandler<H> {
     async fn process_records(&self, records: Vec<KinesisClientRecord>, _: i64) {
-        if H::STEP > 1 || self.concurrency.is_serial() {
-            SerialBatch::new(self, records).run().await;
+        let Some(end) = records.last().map(KinesisClientRecord::extended_sequence_number) else { return };
+        let batch = Batch { records: self.filtered(records), end };
+        if batch.records.is_empty() {
+            self.checkpoint(batch.end).await;
+        } else if H::STEP > 1 || self.options.concurrency.is_serial() {
+            SerialBatch::new(self, batch).run().await;
         } else {
-            KeyedBatch::new(self, records).run().await;
+            KeyedBatch::new(self, &batch).run().await;
         }
     }
 
@@ -127,7 +158,7 @@ impl<H: Handle> ShardRecordProcessor for ShardHandler<H> {
 /// What a call of a handler came to.
 pub(super) enum Called {
     Done,
-    /// So many records are done, and why others are not.
+    /// How many records are done, and why others are not.
     Failed(usize, Failure, IsFirst),
 }
 
@@ -139,7 +170,10 @@ impl<H: Handle> ShardHandler<H> {
         let call = AssertUnwindSafe(async { self.handler.call(records, &attempt).await });
         match call.catch_unwind().await {
             Ok(Ok(())) => Called::Done,
-            Ok(Err((done, failure, is_first))) => Called::Failed(done, failure, is_first),
+            // An index beyond the records means the last one.
+            Ok(Err((done, failure, is_first))) => {
+                Called::Failed(done.min(records.len().saturating_sub(1)), failure, is_first)
+            }
             // What it panicked with was printed by the panic hook; it may hold record data.
             Err(_) => {
                 Called::Failed(0, Failure::Failed("the handler panicked".into()), IsFirst(records.len() == 1))
@@ -150,7 +184,16 @@ impl<H: Handle> ShardHandler<H> {
 
 impl<H> ShardHandler<H> {
     pub(super) fn concurrency(&self) -> Concurrency {
-        self.concurrency
+        self.options.concurrency
+    }
+
+    /// Those of `records` that are handled.
+    fn filtered(&self, mut records: Vec<KinesisClientRecord>) -> Vec<KinesisClientRecord> {
+        let Some(filter) = &self.options.filter else { return records };
+        let delivered = records.len();
+        records.retain(|record| filter(record));
+        self.count(names::RECORDS_FILTERED, delivered - records.len());
+        records
     }
 
     pub(super) fn is_interrupted(&self) -> bool {
@@ -161,7 +204,7 @@ impl<H> ShardHandler<H> {
     pub(super) fn decide(&self, records: &[KinesisClientRecord], failed: Failed, error: &str) -> Next {
         let Some(first) = records.first() else { return Next::Split };
         let age = age(first, self.parts().clock.wall());
-        let next = self.policy.next(failed, records.len(), age, self.jitter());
+        let next = self.options.policy.next(failed, records.len(), age, self.jitter());
         self.report_failure(&first.extended_sequence_number(), failed, next, error);
         next
     }
@@ -174,7 +217,7 @@ impl<H> ShardHandler<H> {
         reason: GiveUp,
         error: &str,
     ) -> Result<(), Interrupted> {
-        match &self.policy.then {
+        match &self.options.policy.then {
             Then::DeadLetter(destination) => {
                 let attempts = failed.failures.saturating_add(failed.transient);
                 let place = self.place();
@@ -198,10 +241,10 @@ impl<H> ShardHandler<H> {
         }
     }
 
-    /// Stores that everything up to `last` is done. Whether that is stored: a failure is in an event already, and
-    /// the next checkpoint covers this one.
-    pub(super) async fn checkpoint(&self, last: &KinesisClientRecord) -> bool {
-        match self.checkpointer.checkpoint(last).await {
+    /// Stores that everything up to `position` is done. Whether that is stored: a failure is in an event already,
+    /// and the next checkpoint covers this one.
+    pub(super) async fn checkpoint(&self, position: ExtendedSequenceNumber) -> bool {
+        match self.checkpointer.checkpoint(position).await {
             Ok(()) => true,
             Err(error) => {
                 tracing::debug!(%error, "not checkpointed; the next checkpoint covers it");
@@ -243,14 +286,15 @@ impl<H> ShardHandler<H> {
     async fn send(&self, destination: &dyn DeadLetters, letters: &[DeadLetter]) -> Result<(), Interrupted> {
         let mut failures = 0_u32;
         loop {
-            let sent = AssertUnwindSafe(destination.send(letters)).catch_unwind().await;
-            let error = match sent {
-                Ok(Ok(())) => break,
-                Ok(Err(error)) => with_causes(&*error),
-                Err(_) => "the destination panicked".to_owned(),
+            let send = AssertUnwindSafe(destination.send(letters)).catch_unwind();
+            let error = match self.parts().clock.timeout(SEND_MAX, send).await {
+                Ok(Ok(Ok(()))) => break,
+                Ok(Ok(Err(error))) => with_causes(&*error),
+                Ok(Err(_)) => "the destination panicked".to_owned(),
+                Err(_) => format!("no answer within {SEND_MAX:?}"),
             };
             failures = failures.saturating_add(1);
-            let retry_in = self.policy.pause.after(failures, self.jitter());
+            let retry_in = self.options.policy.pause.after(failures, self.jitter());
             tracing::error!(shard = %self.checkpointer.shard_id(), error, "a dead letter cannot be sent; trying again");
             self.count(names::DEAD_LETTERS_FAILED, letters.len());
             self.parts().events.emit(Event::DeadLetterFailed {

@@ -163,6 +163,8 @@ pub(crate) const RECORDS_DEAD_LETTERED: Metric = Metric::summary("RecordsDeadLet
 pub(crate) const DEAD_LETTERS_FAILED: Metric = Metric::summary("DeadLettersFailed", Unit::Count);
 /// ProcessTask: records that the error policy passed over.
 pub(crate) const RECORDS_SKIPPED: Metric = Metric::summary("RecordsSkipped", Unit::Count);
+/// ProcessTask: records that a filter left out.
+pub(crate) const RECORDS_FILTERED: Metric = Metric::summary("RecordsFiltered", Unit::Count);
 /// ProcessTask: records that looked like KPL aggregates and were delivered whole, being damaged.
 pub(crate) const MALFORMED_AGGREGATES: Metric = Metric::summary("MalformedAggregates", Unit::Count);
 /// ProcessTask: user records of KPL aggregates left out because their hash keys lie outside the shard's.

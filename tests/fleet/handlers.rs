@@ -372,6 +372,53 @@ async fn a_key_that_fails_holds_up_itself_and_the_checkpoint_only() {
     handle.shutdown().await.expect("stopped");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_filter_leaves_out_is_done_and_what_is_no_json_is_set_aside() {
+    let world = world(&["{\"total\": 1}", "# a comment", "{\"total\": 3}", "total: 4", "# another"]);
+    let (totals, letters) = (Arc::new(Mutex::new(Vec::new())), Letters::default());
+    let log = Arc::clone(&totals);
+    let handle = start(
+        worker(&world)
+            .filter(|record| !record.record.data.starts_with(b"#"))
+            .for_each_json(move |order: serde_json::Value, record| {
+                log.lock().expect("not poisoned").push((order["total"].as_u64(), text(&record)));
+                async { Ok::<_, BoxError>(()) }
+            })
+            .on_error(ErrorPolicy::default().dead_letter(letters.clone())),
+    )
+    .await;
+    until(MINUTE, || world.checkpoint(0) == world.last_position(), || format!("{:?}", world.checkpoint(0)))
+        .await;
+    let expected = [(Some(1), "{\"total\": 1}".to_owned()), (Some(3), "{\"total\": 3}".to_owned())];
+    assert_eq!(*totals.lock().expect("not poisoned"), expected);
+    assert_eq!(letters.kept(), ["total: 4"]);
+    assert_eq!(letters.kept.lock().expect("not poisoned")[0].attempts, 1);
+    handle.shutdown().await.expect("stopped");
+}
+
+/// Claims for every batch that all but an index beyond it is done.
+struct Beyond(Arc<AtomicUsize>);
+
+impl BatchHandler for Beyond {
+    type Error = BoxError;
+
+    async fn handle(&self, _: &[KinesisClientRecord], _: &Attempt) -> Result<(), BatchFailure> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Err(BatchFailure::From { index: 1000, error: "the last one".into() })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_never_gets_further_is_tried_with_pauses() {
+    let world = world(&["1", "2", "3"]);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let handle = start(worker(&world).batch_handler(Beyond(Arc::clone(&calls)))).await;
+    tokio::time::sleep(10 * MINUTE).await;
+    let calls = calls.load(Ordering::Relaxed);
+    assert!((20..=80).contains(&calls), "{calls} calls in ten minutes");
+    handle.shutdown().await.expect("stopped");
+}
+
 #[test]
 fn code_for_records_is_given_once_and_what_does_not_fit_is_refused() {
     let none = |record: KinesisClientRecord| async move {
