@@ -413,7 +413,11 @@ impl LeaseCoordinator {
             // A scan shows them all.
             self.next_round = self.next_round.min(self.next_plan.max(now));
         }
-        news.retain(|lease| self.reads(lease));
+        // A round may have gone past what was published in it.
+        let is_old = |lease: &Lease| {
+            self.view.get(&lease.key).is_some_and(|known| lease.counter < known.lease.counter)
+        };
+        news.retain(|lease| self.reads(lease) && !is_old(lease));
         for lease in news {
             is_something_free |= lease.owner.is_none() || lease.checkpoint.is_shard_end();
             is_something_free |= lease.owner.as_ref() == Some(&self.worker.context.id)

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
-use super::Worker;
 use super::assign::leader::{LeaderPlan, LeaderRules, LeaseAssignment};
+use super::command::PlannedWrite;
 use super::coordinator::{CONCURRENT_WRITES, LeaseCoordinator};
 use super::election::resign;
+use super::executor::{WriteAnswer, write};
 use super::leader_state::LeaderState;
 use super::view::View;
 use crate::context::Context;
-use crate::lease::{EntityKind, Item, Lease, WriteOutcome};
+use crate::lease::{EntityKind, Item, Lease};
 use crate::metrics::{Operation, names};
 use crate::types::Moment;
 
@@ -96,17 +97,23 @@ impl LeaseCoordinator {
             .add(names::LEASE_SPILLOVER, plan.spillover as u64)
             .add(names::LEASE_REASSIGNMENTS, plan.moves.len() as u64);
         let (planned, mut failed) = (plan.moves.len(), 0);
-        let moves: Vec<_> =
-            plan.moves.into_iter().map(|moved| (self.latest_since(&moved.lease), moved)).collect();
+        let moves: Vec<_> = plan
+            .moves
+            .into_iter()
+            .map(|moved| (PlannedWrite::assign(&moved, self.latest_since(&moved.lease)), moved))
+            .collect();
         let mut written = stream::iter(moves)
-            .map(|(latest_since, moved)| write(&worker, moved, latest_since))
+            .map(|(planned, moved)| {
+                let worker = Arc::clone(&worker);
+                async move { (write(&worker, &planned).await, moved) }
+            })
             .buffered(CONCURRENT_WRITES);
-        while let Some(outcome) = written.next().await {
-            match outcome {
-                Written::Landed { moved, lease, sent } => self.moved(&moved, *lease, sent),
-                Written::Refused(Some(lease)) => self.learn(*lease, worker.context.clock.now()),
-                Written::Refused(None) | Written::NotLeader => {}
-                Written::Failed => failed += 1,
+        while let Some((answer, moved)) = written.next().await {
+            match answer {
+                WriteAnswer::Applied { lease, sent } => self.moved(&moved, *lease, sent),
+                WriteAnswer::Refused(Some(lease)) => self.learn(*lease, worker.context.clock.now()),
+                WriteAnswer::Refused(None) | WriteAnswer::NotLeader => {}
+                WriteAnswer::Failed => failed += 1,
             }
         }
         report.add(names::FAILED_ASSIGNMENTS, failed as u64);
@@ -129,7 +136,6 @@ impl LeaseCoordinator {
     /// A lease was assigned or a handoff begun.
     fn moved(&mut self, moved: &LeaseAssignment, lease: Lease, sent: Moment) {
         let worker = Arc::clone(&self.worker);
-        tracing::info!(lease = %lease.key, to = %moved.to, reason = %moved.reason, graceful = moved.is_graceful, "lease assigned");
         // However long the request took: the row is as it was when it landed, and the old owner can only
         // know of a handoff since.
         let now = worker.context.clock.now();
@@ -137,43 +143,11 @@ impl LeaseCoordinator {
             self.leading.handoff_began(lease.key.clone(), now + self.handoff_time());
         }
         self.learn(lease.clone(), now);
-        worker.context.notifier.publish(lease.clone());
         let is_ours = lease.owner.as_ref() == Some(&worker.context.id) && !lease.checkpoint.is_shard_end();
         if !moved.is_graceful && is_ours && !self.is_held(&lease.key) {
             // The write that assigned it is as good as one that takes it.
             self.view.acknowledge(&lease.key);
             self.start_consumer(lease, moved.lease.clone(), sent);
-        }
-    }
-}
-
-/// What became of an attempt to assign a lease.
-enum Written {
-    Landed {
-        moved: Box<LeaseAssignment>,
-        lease: Box<Lease>,
-        sent: Moment,
-    },
-    /// The owners have changed; with the row as it is now.
-    Refused(Option<Box<Lease>>),
-    /// Another worker is leader by now, and plans.
-    NotLeader,
-    Failed,
-}
-
-async fn write(worker: &Worker, moved: LeaseAssignment, latest_since: u64) -> Written {
-    let sent = worker.context.clock.now();
-    if !worker.election.may_assign(sent) {
-        return Written::NotLeader;
-    }
-    let write = moved.to_write().with_latest_since(&moved.lease, latest_since);
-    match worker.context.store.apply(&write).await {
-        Ok(WriteOutcome::Applied(lease)) => Written::Landed { moved: Box::new(moved), lease, sent },
-        Ok(WriteOutcome::Refused(lease)) => Written::Refused(lease),
-        Err(error) => {
-            tracing::warn!(lease = %moved.lease.key, %error, "cannot assign a lease; trying again");
-            worker.context.coordination_failed("AssignLease", &error);
-            Written::Failed
         }
     }
 }

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
-use super::Worker;
-use crate::coordination::Purpose;
-use crate::coordination::coordinator::{CONCURRENT_WRITES, LeaseCoordinator};
-use crate::coordination::migration::Protocol;
-use crate::error::with_causes;
-use crate::lease::{Lease, LeaseWrite, StoreError, WriteOutcome};
+use super::Purpose;
+use super::command::{PlannedWrite, WriteReason};
+use super::coordinator::{CONCURRENT_WRITES, LeaseCoordinator};
+use super::executor::{WriteAnswer, write};
+use super::migration::Protocol;
+use crate::lease::{Lease, StoreError};
 use crate::metrics::{Operation, names};
 use crate::planted::{Bug, planted};
-use crate::types::{LeaseKey, Moment, WorkerId};
+use crate::types::{LeaseKey, WorkerId};
 
 impl LeaseCoordinator {
     /// Looks into the index of owners and takes up what names this worker.
@@ -125,16 +125,18 @@ impl LeaseCoordinator {
             worker.health.answered(Purpose::Renewing);
         }
         ours.iter().for_each(|lease| self.duplicate_worker.note_indeterminate(lease, now));
-        let ours: Vec<_> = ours.into_iter().map(|lease| (self.latest_since(&lease), lease)).collect();
+        let ours: Vec<PlannedWrite> =
+            ours.into_iter().map(|lease| PlannedWrite::accept(&lease, self.latest_since(&lease))).collect();
         let mut renewed = stream::iter(ours)
-            .map(|(latest_since, lease)| {
+            .map(|planned| {
                 let worker = Arc::clone(&worker);
-                async move { renew(&worker, lease, latest_since).await }
+                async move { (write(&worker, &planned).await, planned.row) }
             })
             .buffered(CONCURRENT_WRITES);
         let mut started = 0;
-        while let Some(outcome) = renewed.next().await {
-            let Some((previous, lease, sent)) = outcome else { continue };
+        while let Some((answer, previous)) = renewed.next().await {
+            let WriteAnswer::Applied { lease, sent } = answer else { continue };
+            let lease = *lease;
             self.learn(lease.clone(), sent);
             if !self.is_held(&lease.key) && !worker.context.stopping.is_cancelled() {
                 started += 1;
@@ -160,10 +162,9 @@ impl LeaseCoordinator {
             is_given_to(&worker.context.id, lease) && self.reads(lease) && !barred.contains(&lease.key)
         };
         for lease in leases.iter().filter(is_unfound) {
-            match worker.context.store.apply(&LeaseWrite::release(lease, &worker.context.id)).await {
-                Ok(WriteOutcome::Applied(lease)) => worker.context.notifier.publish(*lease),
-                Ok(WriteOutcome::Refused(_)) => {}
-                Err(error) => return worker.context.coordination_failed("ReleaseLease", &error),
+            let planned = PlannedWrite::give_back(lease, &worker.context.id, WriteReason::Stopping);
+            if write(&worker, &planned).await == WriteAnswer::Failed {
+                return;
             }
         }
     }
@@ -174,16 +175,9 @@ impl LeaseCoordinator {
         let worker = &self.worker;
         let is_multi = worker.streams.is_multi();
         for lease in leases.iter().filter(|lease| lease.stream_name.is_some() == is_multi) {
-            match worker.context.store.apply(&LeaseWrite::release(lease, &worker.context.id)).await {
-                Ok(WriteOutcome::Applied(lease)) => {
-                    tracing::warn!(lease = %lease.key, "the leader assigned a lease of a stream that this worker does not read; it is given back");
-                    worker.context.notifier.publish(*lease);
-                }
-                Ok(WriteOutcome::Refused(_)) => {}
-                Err(error) => {
-                    worker.context.coordination_failed("ReleaseLease", &error);
-                    break;
-                }
+            let planned = PlannedWrite::give_back(lease, &worker.context.id, WriteReason::NotRead);
+            if write(worker, &planned).await == WriteAnswer::Failed {
+                break;
             }
         }
     }
@@ -197,27 +191,4 @@ impl LeaseCoordinator {
 pub(crate) fn is_given_to(worker: &WorkerId, lease: &Lease) -> bool {
     let is_free = lease.checkpoint_owner.is_none() || planted(Bug::TakesUpBeforeHandoff);
     lease.owner.as_ref() == Some(worker) && is_free && !lease.checkpoint.is_shard_end()
-}
-
-async fn renew(worker: &Worker, lease: Lease, latest_since: u64) -> Option<(Lease, Lease, Moment)> {
-    let sent = worker.context.clock.now();
-    let write = LeaseWrite::renew(&lease, None).with_latest_since(&lease, latest_since);
-    worker.health.sent(Purpose::Renewing, sent);
-    let outcome = worker.context.store.apply(&write).await;
-    match &outcome {
-        Ok(_) => worker.health.answered(Purpose::Renewing),
-        Err(error) => worker.health.failed(Purpose::Renewing, with_causes(error)),
-    }
-    match outcome {
-        Ok(WriteOutcome::Applied(renewed)) => Some((lease, *renewed, sent)),
-        Ok(WriteOutcome::Refused(_)) => {
-            worker.context.metrics.operation(Operation::LeaseDiscovery).add(names::OWNER_MISMATCH, 1_u32);
-            None
-        }
-        Err(error) => {
-            tracing::warn!(lease = %lease.key, %error, "cannot take up a lease; trying again");
-            worker.context.coordination_failed("TakeUpLease", &error);
-            None
-        }
-    }
 }

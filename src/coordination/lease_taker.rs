@@ -8,10 +8,11 @@ use futures_util::{StreamExt, stream};
 use super::Worker;
 use super::assign::claim_attempts::{AfterClaim, ClaimAttempts};
 use super::assign::independent::{AssignmentPlan, LeaseClaim, Rules, plan_assignment};
+use super::command::PlannedWrite;
 use super::coordinator::{CONCURRENT_WRITES, LeaseCoordinator};
+use super::executor::{WriteAnswer, write_until};
 use super::health::Purpose;
-use crate::error::with_causes;
-use crate::lease::{Lease, StoreErrorKind};
+use crate::lease::{Lease, WriteOutcome};
 use crate::metrics::{Operation, names};
 use crate::types::{LeaseKey, Moment};
 
@@ -90,10 +91,6 @@ impl LeaseCoordinator {
                 Taken::Won { lease, previous, sent } => {
                     won += 1;
                     self.learn(Lease::clone(&lease), sent);
-                    if previous.owner.is_some() {
-                        // If the previous owner lives in this process, it need not find out by itself.
-                        worker.context.notifier.publish(Lease::clone(&lease));
-                    }
                     self.start_consumer(*lease, *previous, sent);
                 }
                 Taken::Lost(Some(lease)) if self.reads(&lease) => {
@@ -127,48 +124,18 @@ async fn take(worker: &Worker, wanted: LeaseClaim, latest_since: u64) -> Taken {
     let mut attempts = ClaimAttempts::new(wanted);
     let until = worker.context.clock.now() + worker.context.coordination.failover_time / 4;
     loop {
-        if worker.context.write_pacer.is_throttled() {
-            // Among the renewals, if that is not for long.
-            let left = until.since(worker.context.clock.now());
-            let _ = worker.context.clock.timeout(left, worker.context.write_pacer.turn(until)).await;
-        }
-        let sent = worker.context.clock.now();
-        let write = attempts.next_write(&worker.context.id).with_latest_since(attempts.row(), latest_since);
-        worker.health.sent(Purpose::Renewing, sent);
-        let outcome = worker.context.store.apply(&write).await;
-        let took = worker.context.clock.now().since(sent);
-        worker.context.metrics.operation(Operation::TakeLeases).outcome(
-            names::TAKE_LEASE,
-            outcome.is_ok(),
-            took,
-        );
-        match &outcome {
-            Ok(_) => {
-                worker.context.write_pacer.accepted();
-                worker.health.answered(Purpose::Renewing);
+        let planned = PlannedWrite::claim(&attempts, &worker.context.id, latest_since);
+        let (outcome, sent) = match write_until(worker, &planned, until).await {
+            WriteAnswer::Applied { lease, sent } => (WriteOutcome::Applied(lease), sent),
+            WriteAnswer::Refused(row) => (WriteOutcome::Refused(row), until),
+            WriteAnswer::NotLeader | WriteAnswer::Failed => return Taken::Lost(None),
+        };
+        match attempts.on_outcome(outcome) {
+            AfterClaim::Won(lease) => {
+                return Taken::Won { lease, previous: Box::new(attempts.row().clone()), sent };
             }
-            Err(error) => worker.health.failed(Purpose::Renewing, with_causes(error)),
-        }
-        match outcome {
-            Ok(outcome) => match attempts.on_outcome(outcome) {
-                AfterClaim::Won(lease) => {
-                    tracing::info!(lease = %lease.key, reason = %attempts.claim().reason, "lease taken");
-                    return Taken::Won { lease, previous: Box::new(attempts.row().clone()), sent };
-                }
-                AfterClaim::Again => {}
-                AfterClaim::Lost(lease) => {
-                    tracing::debug!(lease = %attempts.row().key, "another worker was faster");
-                    return Taken::Lost(lease);
-                }
-            },
-            Err(error) if error.kind() == StoreErrorKind::Throttled && sent < until => {
-                worker.context.write_pacer.refused(&error);
-            }
-            Err(error) => {
-                tracing::warn!(lease = %attempts.row().key, %error, "cannot take a lease; trying again in the next round");
-                worker.context.coordination_failed("TakeLease", &error);
-                return Taken::Lost(None);
-            }
+            AfterClaim::Again => {}
+            AfterClaim::Lost(lease) => return Taken::Lost(lease),
         }
     }
 }

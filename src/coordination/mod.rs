@@ -2,9 +2,11 @@
 //! plan out with conditional writes; a lost race just means that the next round plans again.
 
 pub(crate) mod assign;
+mod command;
 mod coordinator;
 mod duplicate_worker;
 pub(crate) mod election;
+mod executor;
 mod health;
 mod leader;
 pub(crate) mod leader_state;

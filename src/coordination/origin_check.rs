@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use super::command::PlannedWrite;
 use super::coordinator::LeaseCoordinator;
+use super::executor::{WriteAnswer, write};
 use super::shard_syncer::SyncedStream;
 use crate::config::OnRecreatedStream;
 use crate::events::Event;
 use crate::kinesis::Shard;
+use crate::lease::Lease;
 use crate::lease::origin::{Shards, foreign_stream, lease_of, mismatch};
-use crate::lease::{Lease, LeaseWrite, StoreError, WriteOutcome};
 use crate::shard_sync::{ForeignLease, Origins, describe};
 use crate::stream_tracker::TrackedStream;
 use crate::types::Checkpoint;
@@ -82,8 +84,7 @@ impl LeaseCoordinator {
         }
         if worker.context.coordination.on_recreated_stream == OnRecreatedStream::StartOver {
             for foreign in foreign {
-                if let Err(error) = self.start_over(stream, &index, foreign).await {
-                    worker.context.coordination_failed("ResetLease", &error);
+                if !self.start_over(stream, &index, foreign).await {
                     break;
                 }
             }
@@ -91,13 +92,13 @@ impl LeaseCoordinator {
     }
 
     /// Puts a lease of an earlier stream to the start of the shard that now has its name; if there is none,
-    /// its row is deleted.
+    /// its row is deleted. Whether the table can be written to.
     async fn start_over(
         &mut self,
         stream: &TrackedStream,
         shards: &Shards<'_>,
         foreign: ForeignLease,
-    ) -> Result<(), StoreError> {
+    ) -> bool {
         let worker = Arc::clone(&self.worker);
         let key = foreign.lease.key.clone();
         let fresh = match shards.get(&foreign.lease.shard_id) {
@@ -106,32 +107,32 @@ impl LeaseCoordinator {
         };
         let mut row = foreign.lease;
         for _ in 0..2 {
-            match worker.context.store.apply(&LeaseWrite::reset(&row, &fresh)).await? {
-                WriteOutcome::Applied(reset) => {
-                    tracing::warn!(lease = %key, checkpoint = %fresh.checkpoint, "lease of an earlier stream reset");
+            match write(&worker, &PlannedWrite::start_over(&row, &fresh)).await {
+                WriteAnswer::Applied { lease: reset, .. } => {
                     // Its holder finds out by the next renewal; this worker at once.
                     worker.held_leases.lose(&reset);
                     if fresh.checkpoint.is_shard_end() {
-                        worker.context.store.delete_ended(&key).await?;
+                        if let Err(error) = worker.context.store.delete_ended(&key).await {
+                            worker.context.coordination_failed("ResetLease", &error);
+                            return false;
+                        }
                         self.view.forget(&key);
                     } else {
-                        worker
-                            .context
-                            .events
-                            .emit(Event::LeaseReset { lease: key, checkpoint: row.checkpoint });
-                        self.learn(Lease::clone(&reset), worker.context.clock.now());
-                        worker.context.notifier.publish(*reset);
+                        let event = Event::LeaseReset { lease: key, checkpoint: row.checkpoint };
+                        worker.context.events.emit(event);
+                        self.learn(*reset, worker.context.clock.now());
                     }
-                    return Ok(());
+                    return true;
                 }
                 // Renewed meanwhile, or reset by another worker.
-                WriteOutcome::Refused(Some(current)) if mismatch(&current, &stream.id, shards).is_some() => {
+                WriteAnswer::Refused(Some(current)) if mismatch(&current, &stream.id, shards).is_some() => {
                     row = *current;
                 }
-                WriteOutcome::Refused(_) => return Ok(()),
+                WriteAnswer::Refused(_) | WriteAnswer::NotLeader => return true,
+                WriteAnswer::Failed => return false,
             }
         }
-        Ok(())
+        true
     }
 
     /// Stores where leases come from whose rows do not say it: those that other libraries made, and of
@@ -149,10 +150,10 @@ impl LeaseCoordinator {
         for lease in silent {
             let Some(shard) = shards.get(&lease.shard_id) else { continue };
             let origin = lease_of(shard, lease.checkpoint.clone()).in_stream(&stream.id);
-            match worker.context.store.apply(&LeaseWrite::update_origin(&lease.key, &origin)).await {
-                Ok(WriteOutcome::Applied(lease)) => self.learn(*lease, worker.context.clock.now()),
-                Ok(WriteOutcome::Refused(_)) => {}
-                Err(error) => return worker.context.coordination_failed("UpdateLease", &error),
+            match write(&worker, &PlannedWrite::store_origin(&lease, &origin)).await {
+                WriteAnswer::Applied { lease, .. } => self.learn(*lease, worker.context.clock.now()),
+                WriteAnswer::Refused(_) | WriteAnswer::NotLeader => {}
+                WriteAnswer::Failed => return,
             }
         }
     }
