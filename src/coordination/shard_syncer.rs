@@ -7,18 +7,19 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 
 use super::Worker;
+use super::command::PlannedWrite;
 use super::coordinator::{CONCURRENT_WRITES, LeaseCoordinator};
+use super::executor::{WriteAnswer, write};
 use crate::config::CoordinationConfig;
 use crate::context::Context;
 use crate::error::with_causes;
-use crate::events::Event;
 use crate::kinesis::list::list_shards;
 use crate::kinesis::{Shard, StreamError, StreamErrorKind};
-use crate::lease::{Created, Lease, LeaseWrite, WriteOutcome};
+use crate::lease::{Created, Lease};
 use crate::metrics::{Operation, names};
 use crate::shard_sync::{
-    Audit, CreateReason, NewLease, ShardSyncPlan, StreamSync, SyncRequest, SyncRules, initial_filter,
-    plan_shard_sync,
+    Audit, CreateReason, NewLease, ShardSyncPlan, StreamSync, SyncRequest, SyncRules, create_lease,
+    initial_filter, plan_shard_sync,
 };
 use crate::stream_tracker::TrackedStream;
 use crate::types::{HashKeyRange, Moment, ShardId, StartStrategy};
@@ -218,14 +219,10 @@ impl LeaseCoordinator {
                 sync.note_range_lookup(&lease.key);
             }
             let Some(range) = ranges.get(&lease.shard_id) else { continue };
-            let write = LeaseWrite::update_hash_range(&lease.key, *range);
-            match worker.context.store.apply(&write).await {
-                Ok(WriteOutcome::Applied(lease)) => self.learn(*lease, worker.context.clock.now()),
-                Ok(WriteOutcome::Refused(_)) => {}
-                Err(error) => {
-                    worker.context.coordination_failed("UpdateHashRange", &error);
-                    break;
-                }
+            match write(&worker, &PlannedWrite::fill_in_range(lease, *range)).await {
+                WriteAnswer::Applied { lease, .. } => self.learn(*lease, worker.context.clock.now()),
+                WriteAnswer::Refused(_) | WriteAnswer::NotLeader => {}
+                WriteAnswer::Failed => break,
             }
         }
     }
@@ -268,11 +265,13 @@ impl LeaseCoordinator {
         let mut rest = VecDeque::from(plan.new_leases);
         let mut outcomes = stream::iter(rest.clone())
             .map(|new| {
-                tracing::debug!(%new, "creating a lease");
-                let is_again = new.reason == CreateReason::Vanished;
+                let NewLease { lease, reason } = new;
                 // What this worker holds goes on under the same counter, as if nothing had happened.
-                let held = if is_again { worker.held_leases.row(&new.lease.key) } else { None };
-                create(&worker, held.unwrap_or(new.lease), is_again)
+                let held = match reason {
+                    CreateReason::Vanished => worker.held_leases.row(&lease.key),
+                    _ => None,
+                };
+                create(&worker, held.unwrap_or(lease), reason)
             })
             .buffered(concurrent);
         let mut failed = Vec::new();
@@ -325,37 +324,20 @@ async fn list(
     })
 }
 
-/// Puts a lease. Returns the row if it is there now, even if another worker put it.
-async fn create(worker: &Worker, lease: Lease, is_again: bool) -> Option<Lease> {
-    let since = worker.context.clock.now();
-    let created = worker.context.store.create(&lease).await;
-    let took = worker.context.clock.now().since(since);
-    let mut report = worker.context.metrics.operation(Operation::ShardSyncTask);
-    report
-        .outcome(names::CREATE_LEASE, created.is_ok(), took)
-        .add(names::create_lease_success(&lease.checkpoint), u32::from(created.is_ok()));
-    match created {
-        Ok(Created::Now) => {
-            let (key, checkpoint) = (lease.key.clone(), lease.checkpoint.clone());
-            if is_again {
-                tracing::warn!(lease = %key, %checkpoint, "the row of a lease was deleted; it is created again");
-                worker.context.events.emit(Event::LeaseRecreated { lease: key, checkpoint });
-            } else {
-                tracing::info!(lease = %key, %checkpoint, "lease created");
-                worker.context.events.emit(Event::LeaseCreated { lease: key, checkpoint });
-            }
-            Some(lease)
-        }
+/// Creates a lease. Returns the row if it is there now, even if another worker created it.
+async fn create(worker: &Worker, lease: Lease, reason: CreateReason) -> Option<Lease> {
+    let Context { store, metrics, .. } = &*worker.context;
+    match create_lease(&worker.context, metrics.operation(Operation::ShardSyncTask), &lease, &reason).await {
         // A scan may have been too old to show it: it is as it was, and perhaps held.
-        Ok(Created::Already) if is_again => {
-            worker.context.store.lease(&lease.key).await.unwrap_or_else(|error| {
+        Ok(Created::Already) if reason == CreateReason::Vanished => {
+            store.lease(&lease.key).await.unwrap_or_else(|error| {
                 tracing::warn!(lease = %lease.key, %error, "cannot read a lease; trying again");
                 worker.context.coordination_failed("GetLease", &error);
                 None
             })
         }
         // As new as it gets; should it be owned already, taking it fails and shows by whom.
-        Ok(Created::Already) => Some(lease),
+        Ok(Created::Now | Created::Already) => Some(lease),
         Err(error) => {
             tracing::warn!(lease = %lease.key, %error, "cannot create a lease; trying again");
             worker.context.coordination_failed("CreateLease", &error);

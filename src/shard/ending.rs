@@ -10,9 +10,9 @@ use crate::context::Context;
 use crate::events::Event;
 use crate::kinesis::StreamError;
 use crate::kinesis::list::list_shards;
-use crate::lease::{Created, Lease, StoreError};
+use crate::lease::{Lease, StoreError};
 use crate::metrics::{Operation, names};
-use crate::shard_sync::ChildError;
+use crate::shard_sync::{ChildError, CreateReason, create_lease};
 use crate::types::ShardId;
 
 impl ShardConsumer {
@@ -107,17 +107,9 @@ impl ShardConsumer {
 
     async fn create_lease(&self, lease: Lease) -> Result<(), StoreError> {
         let lease = lease.in_stream(&self.stream.id);
-        let since = self.environment.context.clock.now();
-        let created = self.environment.context.store.create(&lease).await;
-        let took = self.environment.context.clock.now().since(since);
-        self.report(Operation::ShutdownTask)
-            .outcome(names::CREATE_LEASE, created.is_ok(), took)
-            .add(names::create_lease_success(&lease.checkpoint), u32::from(created.is_ok()));
-        if created? == Created::Now {
-            let (key, checkpoint) = (lease.key.clone(), lease.checkpoint.clone());
-            self.environment.context.events.emit(Event::LeaseCreated { lease: key, checkpoint });
-            self.environment.context.notifier.publish(lease);
-        }
+        let reason = CreateReason::ChildOf(self.held.shard_id().clone());
+        let report = self.report(Operation::ShutdownTask);
+        create_lease(&self.environment.context, report, &lease, &reason).await?;
         Ok(())
     }
 
