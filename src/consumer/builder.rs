@@ -260,9 +260,7 @@ impl ConsumerBuilder {
     }
 
     fn handlers<H: Handle>(self, call: &'static str, handler: H) -> Self {
-        self.code(call, move |policy, concurrency| {
-            Arc::new(HandlerFactory::new(handler, policy, concurrency))
-        })
+        self.code(call, move |options| Arc::new(HandlerFactory::new(handler, options)))
     }
 
     fn code(
