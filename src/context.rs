@@ -49,6 +49,33 @@ impl Context {
     }
 }
 
+#[cfg(test)]
+impl Context {
+    /// A worker on its own, with this lease table and no streams.
+    pub(crate) fn in_memory(store: crate::lease::MemoryLeaseStore) -> Self {
+        let (id, clock, events) = (WorkerId::from("us"), Clock::system(), EventSink::new());
+        let coordination = CoordinationConfig::default();
+        let pacer = WritePacer::new(clock.clone(), coordination.failover_time, events.clone(), &id);
+        Self {
+            id,
+            application: "application".into(),
+            management: ManagementConfig::default(),
+            coordination,
+            lifecycle: LifecycleConfig::default(),
+            lease_config: LeaseConfig::default(),
+            store: Arc::new(store),
+            write_pacer: Arc::new(pacer),
+            notifier: LocalLeaseNotifier::isolated(),
+            api: Arc::new(crate::testing::SimulatedKinesis::default()),
+            clock,
+            seeds: Seeds::from_seed(1),
+            metrics: Metrics::disabled(),
+            events,
+            stopping: CancellationToken::new(),
+        }
+    }
+}
+
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context")

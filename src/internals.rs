@@ -311,7 +311,7 @@ pub fn item_after(write: &LeaseWrite, row: Option<&Item>) -> Result<Option<Item>
 /// Whether `worker` takes up a lease that it finds in the table.
 #[must_use]
 pub fn is_given_to(worker: &WorkerId, lease: &Lease) -> bool {
-    crate::coordination::lease_discoverer::is_given_to(worker, lease)
+    crate::coordination::roles::is_given_to(worker, lease)
 }
 
 /// Whether a child may start as far as this parent of it goes, whose row was just read consistently.

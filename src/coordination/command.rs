@@ -3,11 +3,85 @@
 use std::fmt;
 
 use super::assign::claim_attempts::ClaimAttempts;
-use super::assign::independent::ClaimReason;
-use super::assign::leader::{AssignReason, LeaseAssignment};
+use super::assign::independent::AssignmentPlan;
+use super::assign::leader::{AssignReason, LeaderPlan, LeaseAssignment};
+use super::worker_metrics::WorkerStats;
+use crate::events::Event;
 use crate::lease::{Lease, LeaseWrite};
 use crate::metrics::{Metric, Operation, Outcome, names};
-use crate::types::{HashKeyRange, WorkerId};
+use crate::types::{HashKeyRange, LeaseKey, Moment, WorkerId};
+
+/// One thing that the coordinator wants done. The executor carries commands out in their order, except that
+/// writes are under way together.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Command {
+    /// Read the whole table.
+    Scan,
+    /// Read the rows that name this worker, and that it does not hold.
+    ReadOwned,
+    /// Write to a lease of the stream of this generation.
+    Write(Box<PlannedWrite>, u64),
+    /// Go on with this when all that was commanded before is answered.
+    Then(Step),
+    /// Process the shard of a lease that is this worker's by a request that was sent at `sent`.
+    StartConsumer {
+        lease: Box<Lease>,
+        previous_owner: Option<WorkerId>,
+        sent: Moment,
+    },
+    /// Stop the consumer of a lease that this row shows to be another worker's.
+    StopConsumer(Box<Lease>),
+    /// Start no consumer for the stream of this generation any more.
+    CloseStream(u64),
+    /// Delete the row of a shard that has ended.
+    DeleteRow(LeaseKey),
+    /// Delete the row of a worker that is long gone, if it is still as it was read.
+    DeleteWorkerRow(Box<WorkerStats>),
+    /// Let another worker lead.
+    Resign,
+    /// Report what was planned.
+    Report(PlanReport),
+    /// Report what is known of the health of the fleet.
+    Note(Note),
+    Emit(Event),
+}
+
+/// What a round does once the table has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Compare the leases with the shards, and create those that are missing.
+    SyncShards,
+    /// Start consumers for leases that were assigned to this worker.
+    AcceptAssignments,
+    /// Plan who should hold what.
+    Plan,
+    /// Delete the rows of shards that have ended.
+    CleanUp,
+    /// A leader has done all that its run consists of.
+    EndRun,
+}
+
+/// The numbers behind a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum PlanReport {
+    /// Of a worker that takes for itself.
+    Claims(AssignmentPlan),
+    /// Of a leader.
+    Assignments(LeaderPlan),
+}
+
+/// Something for the health of the worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Note {
+    /// So many leases are not renewed by anybody, this one among them.
+    Unread { count: usize, example: Option<LeaseKey> },
+    /// There is no lease that this worker could renew.
+    NothingToRenew,
+    /// Whether another worker has this one's name.
+    NameTaken(bool),
+    /// A round begins whose worker needs no other to lead it.
+    Led,
+}
 
 /// A conditional write to a lease, and why.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,7 +96,7 @@ pub(super) struct PlannedWrite {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum WriteReason {
     /// This worker takes it.
-    Claim(ClaimReason),
+    Claim(ClaimAttempts),
     /// The leader assigned it to this worker.
     Accept,
     /// This worker is the leader.
@@ -42,7 +116,7 @@ pub(super) enum WriteReason {
 impl PlannedWrite {
     pub(super) fn claim(attempts: &ClaimAttempts, worker: &WorkerId, latest_since: u64) -> Self {
         let write = attempts.next_write(worker).with_latest_since(attempts.row(), latest_since);
-        Self { row: attempts.row().clone(), write, why: WriteReason::Claim(attempts.claim().reason.clone()) }
+        Self { row: attempts.row().clone(), write, why: WriteReason::Claim(attempts.clone()) }
     }
 
     /// A renewal, because only a write shows that a lease is still this worker's.
@@ -136,10 +210,58 @@ impl fmt::Display for PlannedWrite {
     }
 }
 
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scan => f.write_str("scan"),
+            Self::ReadOwned => f.write_str("read what is owned"),
+            Self::Write(planned, _) => planned.fmt(f),
+            Self::Then(step) => write!(f, "then {step}"),
+            Self::StartConsumer { lease, .. } => write!(f, "start {}", lease.key),
+            Self::StopConsumer(lease) => write!(f, "stop {}", lease.key),
+            Self::CloseStream(generation) => write!(f, "close stream {generation}"),
+            Self::DeleteRow(key) => write!(f, "delete {key}"),
+            Self::DeleteWorkerRow(stats) => write!(f, "delete worker {}", stats.worker),
+            Self::Resign => f.write_str("resign"),
+            Self::Report(PlanReport::Claims(plan)) => {
+                write!(f, "report {} of {} leases wanted", plan.needed, plan.leases)
+            }
+            Self::Report(PlanReport::Assignments(plan)) => {
+                write!(f, "report {} leases of {} workers", plan.leases, plan.workers)
+            }
+            Self::Note(note) => note.fmt(f),
+            Self::Emit(event) => write!(f, "emit {event:?}"),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SyncShards => "sync shards",
+            Self::AcceptAssignments => "accept assignments",
+            Self::Plan => "plan",
+            Self::CleanUp => "clean up",
+            Self::EndRun => "end the run",
+        })
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unread { count, .. } => write!(f, "note {count} unread"),
+            Self::NothingToRenew => f.write_str("note nothing to renew"),
+            Self::NameTaken(is_taken) => write!(f, "note name taken: {is_taken}"),
+            Self::Led => f.write_str("note led"),
+        }
+    }
+}
+
 impl fmt::Display for WriteReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Claim(reason) => reason.fmt(f),
+            Self::Claim(attempts) => attempts.claim().reason.fmt(f),
             Self::Accept => f.write_str("assigned to this worker"),
             Self::Assign { to, reason, is_graceful: false } => write!(f, "to {to}, {reason}"),
             Self::Assign { to, reason, is_graceful: true } => write!(f, "to {to} by handoff, {reason}"),
@@ -154,7 +276,7 @@ impl fmt::Display for WriteReason {
 
 #[cfg(test)]
 mod tests {
-    use super::super::assign::independent::LeaseClaim;
+    use super::super::assign::independent::{ClaimReason, LeaseClaim};
     use super::*;
     use crate::types::Checkpoint;
 

@@ -3,36 +3,20 @@
 use super::Worker;
 use super::command::{PlannedWrite, WriteReason};
 use super::health::Purpose;
+use super::state::Written;
 use crate::error::with_causes;
-use crate::lease::{Lease, StoreErrorKind, WriteOutcome};
+use crate::lease::{Lease, StoreError, StoreErrorKind, WriteOutcome};
 use crate::types::Moment;
 
-/// What became of a planned write.
-#[derive(Debug, PartialEq)]
-#[must_use]
-pub(super) enum WriteAnswer {
-    /// The row is this now, by a request that was sent at `sent`.
-    Applied { lease: Box<Lease>, sent: Moment },
-    /// The row has changed since the write was planned; as it is now, if it is there and can be read.
-    Refused(Option<Box<Lease>>),
-    /// It was not sent: another worker may lead by now, and plans.
-    NotLeader,
-    /// It was not answered, or with an error; it may have happened. That was logged and emitted.
-    Failed,
-}
-
-/// Sends a write, once. Reports what became of it to metrics, health, the log and, if it was applied, the other
-/// workers of this process.
+/// Sends a write, and reports what became of it to metrics, health, the log and, if it was applied, the other
+/// workers of this process. If the table throttles, a write that is paced waits for its turn among the renewals and is
+/// sent again, for a quarter of the failover time.
 ///
 /// # Cancel safety
 ///
 /// A write that was dropped may have happened.
-pub(super) async fn write(worker: &Worker, planned: &PlannedWrite) -> WriteAnswer {
-    write_until(worker, planned, worker.context.clock.now()).await
-}
-
-/// The same. If the table throttles, it waits for its turn among the renewals, and is sent again, until `until`.
-pub(super) async fn write_until(worker: &Worker, planned: &PlannedWrite, until: Moment) -> WriteAnswer {
+pub(super) async fn write(worker: &Worker, planned: &PlannedWrite) -> Written {
+    let until = worker.context.clock.now() + worker.context.coordination.failover_time / 4;
     loop {
         if planned.why.is_paced() && worker.context.write_pacer.is_throttled() {
             // Among the renewals, if that is not for long.
@@ -41,7 +25,7 @@ pub(super) async fn write_until(worker: &Worker, planned: &PlannedWrite, until: 
         }
         let sent = worker.context.clock.now();
         if planned.why.needs_leadership() && !worker.election.may_assign(sent) {
-            return WriteAnswer::NotLeader;
+            return Written::NotLeader;
         }
         match send(worker, planned, sent).await {
             Ok(WriteOutcome::Applied(lease)) => {
@@ -49,14 +33,14 @@ pub(super) async fn write_until(worker: &Worker, planned: &PlannedWrite, until: 
                 if planned.is_news(&lease) {
                     worker.context.notifier.publish(Lease::clone(&lease));
                 }
-                return WriteAnswer::Applied { lease, sent };
+                return Written::Applied { lease, sent };
             }
             Ok(WriteOutcome::Refused(row)) => {
                 tracing::debug!(%planned, "another worker was faster");
                 if let Some((operation, metric)) = planned.why.refusal_metric() {
                     worker.context.metrics.operation(operation).add(metric, 1_u32);
                 }
-                return WriteAnswer::Refused(row);
+                return Written::Refused(row);
             }
             Err(error)
                 if planned.why.is_paced() && error.kind() == StoreErrorKind::Throttled && sent < until =>
@@ -66,17 +50,13 @@ pub(super) async fn write_until(worker: &Worker, planned: &PlannedWrite, until: 
             Err(error) => {
                 tracing::warn!(%planned, %error, "cannot write to a lease; trying again");
                 worker.context.coordination_failed(planned.why.step(), &error);
-                return WriteAnswer::Failed;
+                return Written::Failed;
             }
         }
     }
 }
 
-async fn send(
-    worker: &Worker,
-    planned: &PlannedWrite,
-    sent: Moment,
-) -> Result<WriteOutcome, crate::lease::StoreError> {
+async fn send(worker: &Worker, planned: &PlannedWrite, sent: Moment) -> Result<WriteOutcome, StoreError> {
     let shows_that_leases_can_be_renewed = planned.why.is_like_a_renewal();
     if shows_that_leases_can_be_renewed {
         worker.health.sent(Purpose::Renewing, sent);
@@ -100,7 +80,9 @@ async fn send(
 
 fn log_applied(planned: &PlannedWrite, lease: &Lease) {
     match &planned.why {
-        WriteReason::Claim(reason) => tracing::info!(lease = %lease.key, %reason, "lease taken"),
+        WriteReason::Claim(attempts) => {
+            tracing::info!(lease = %lease.key, reason = %attempts.claim().reason, "lease taken");
+        }
         WriteReason::Assign { to, reason, is_graceful } => {
             tracing::info!(lease = %lease.key, %to, %reason, graceful = is_graceful, "lease assigned");
         }

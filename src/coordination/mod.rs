@@ -3,21 +3,25 @@
 
 pub(crate) mod assign;
 mod command;
+mod consumers;
 mod coordinator;
 mod duplicate_worker;
 pub(crate) mod election;
 mod executor;
 mod health;
-mod leader;
 pub(crate) mod leader_state;
 mod lease_cleanup;
-pub(crate) mod lease_discoverer;
-mod lease_taker;
 pub(crate) mod migration;
 mod origin_check;
+mod owned;
 pub(crate) mod renewer;
+mod reports;
+pub(crate) mod roles;
+mod scan;
 mod shard_syncer;
+mod state;
 mod table;
+mod tracked;
 pub(crate) mod view;
 mod worker;
 pub(crate) mod worker_metrics;

@@ -1,16 +1,16 @@
-//! The rounds' synced for where leases come from: those of another stream are reported, or start over.
+//! Where leases come from: those of another stream are reported, or start over.
 
 use std::sync::Arc;
 
 use super::command::PlannedWrite;
 use super::coordinator::LeaseCoordinator;
-use super::executor::{WriteAnswer, write};
-use super::shard_syncer::SyncedStream;
+use super::executor::write;
+use super::state::Written;
 use crate::config::OnRecreatedStream;
 use crate::events::Event;
 use crate::kinesis::Shard;
 use crate::lease::Lease;
-use crate::lease::origin::{Shards, foreign_stream, lease_of, mismatch};
+use crate::lease::origin::{Shards, lease_of, mismatch};
 use crate::shard_sync::{ForeignLease, Origins, describe};
 use crate::stream_tracker::TrackedStream;
 use crate::types::Checkpoint;
@@ -19,19 +19,11 @@ use crate::types::Checkpoint;
 const ORIGINS_AT_ONCE: usize = 100;
 
 impl LeaseCoordinator {
-    /// Whether the row is a lease of a stream this worker reads.
-    pub(super) fn reads(&self, lease: &Lease) -> bool {
-        self.streams
-            .get(&lease.stream_name)
-            .is_some_and(|synced| foreign_stream(lease, &synced.stream.id).is_none())
-    }
-
     /// Two consumers that each read a single stream must not share a table: reports rows that name
     /// another stream.
     pub(super) fn report_shared_table(&self, others: &[Lease]) {
-        for synced in self.streams.values() {
-            let of_others =
-                others.iter().find(|lease| lease.stream_name.is_none() && synced.stream.has(lease));
+        for stream in self.tracked.iter() {
+            let of_others = others.iter().find(|lease| lease.stream_name.is_none() && stream.has(lease));
             let problem = of_others.and_then(|lease| {
                 let other = lease.source_stream.as_deref()?;
                 Some(format!(
@@ -40,10 +32,10 @@ impl LeaseCoordinator {
                     lease.key
                 ))
             });
-            if synced.stream.set_shared_table(problem.clone())
+            if stream.set_shared_table(problem.clone())
                 && let Some(problem) = problem
             {
-                self.report_foreign(&synced.stream, problem);
+                self.report_foreign(stream, problem);
             }
         }
     }
@@ -67,9 +59,9 @@ impl LeaseCoordinator {
         let worker = Arc::clone(&self.worker);
         let now = worker.context.clock.now();
         let index = Shards::new(shards);
-        let Some(SyncedStream { sync, .. }) = self.streams.get_mut(&stream.lease_name()) else { return };
-        let leases = self.view.leases().filter(|lease| stream.has(lease));
-        let origins = sync.check_origins(leases, &stream.id, &index, is_older, now);
+        let Some(known) = self.state.streams.get_mut(&stream.lease_name()) else { return };
+        let leases = self.state.view.leases().filter(|lease| stream.has(lease));
+        let origins = known.sync.check_origins(leases, &stream.id, &index, is_older, now);
         let foreign = match origins {
             Origins::Foreign(foreign) => foreign,
             Origins::Fit => {
@@ -108,7 +100,7 @@ impl LeaseCoordinator {
         let mut row = foreign.lease;
         for _ in 0..2 {
             match write(&worker, &PlannedWrite::start_over(&row, &fresh)).await {
-                WriteAnswer::Applied { lease: reset, .. } => {
+                Written::Applied { lease: reset, .. } => {
                     // Its holder finds out by the next renewal; this worker at once.
                     worker.held_leases.lose(&reset);
                     if fresh.checkpoint.is_shard_end() {
@@ -116,20 +108,20 @@ impl LeaseCoordinator {
                             worker.context.coordination_failed("ResetLease", &error);
                             return false;
                         }
-                        self.view.forget(&key);
+                        self.state.view.forget(&key);
                     } else {
                         let event = Event::LeaseReset { lease: key, checkpoint: row.checkpoint };
                         worker.context.events.emit(event);
-                        self.learn(*reset, worker.context.clock.now());
+                        self.learn_row(*reset);
                     }
                     return true;
                 }
                 // Renewed meanwhile, or reset by another worker.
-                WriteAnswer::Refused(Some(current)) if mismatch(&current, &stream.id, shards).is_some() => {
+                Written::Refused(Some(current)) if mismatch(&current, &stream.id, shards).is_some() => {
                     row = *current;
                 }
-                WriteAnswer::Refused(_) | WriteAnswer::NotLeader => return true,
-                WriteAnswer::Failed => return false,
+                Written::Refused(_) | Written::NotLeader => return true,
+                Written::Failed => return false,
             }
         }
         true
@@ -146,14 +138,14 @@ impl LeaseCoordinator {
                 && lease.checkpoint <= Checkpoint::Latest
         };
         let silent: Vec<Lease> =
-            self.view.leases().filter(is_silent).take(ORIGINS_AT_ONCE).cloned().collect();
+            self.state.view.leases().filter(is_silent).take(ORIGINS_AT_ONCE).cloned().collect();
         for lease in silent {
             let Some(shard) = shards.get(&lease.shard_id) else { continue };
             let origin = lease_of(shard, lease.checkpoint.clone()).in_stream(&stream.id);
             match write(&worker, &PlannedWrite::store_origin(&lease, &origin)).await {
-                WriteAnswer::Applied { lease, .. } => self.learn(*lease, worker.context.clock.now()),
-                WriteAnswer::Refused(_) | WriteAnswer::NotLeader => {}
-                WriteAnswer::Failed => return,
+                Written::Applied { lease, .. } => self.learn_row(*lease),
+                Written::Refused(_) | Written::NotLeader => {}
+                Written::Failed => return,
             }
         }
     }

@@ -9,8 +9,8 @@ use futures_util::{StreamExt, stream};
 use super::Worker;
 use super::command::PlannedWrite;
 use super::coordinator::{CONCURRENT_WRITES, LeaseCoordinator};
-use super::executor::{WriteAnswer, write};
-use crate::config::CoordinationConfig;
+use super::executor::write;
+use super::state::{Coordinator, KnownStream, Written};
 use crate::context::Context;
 use crate::error::with_causes;
 use crate::kinesis::list::list_shards;
@@ -18,8 +18,7 @@ use crate::kinesis::{Shard, StreamError, StreamErrorKind};
 use crate::lease::{Created, Lease};
 use crate::metrics::{Operation, names};
 use crate::shard_sync::{
-    Audit, CreateReason, NewLease, ShardSyncPlan, StreamSync, SyncRequest, SyncRules, create_lease,
-    initial_filter, plan_shard_sync,
+    Audit, CreateReason, NewLease, ShardSyncPlan, SyncRequest, create_lease, initial_filter, plan_shard_sync,
 };
 use crate::stream_tracker::TrackedStream;
 use crate::types::{HashKeyRange, Moment, ShardId, StartStrategy};
@@ -28,30 +27,6 @@ use crate::types::{HashKeyRange, Moment, ShardId, StartStrategy};
 const LISTING_MIN: Duration = Duration::from_secs(2);
 /// Streams whose shards are listed at once.
 const CONCURRENT_LISTINGS: usize = 8;
-
-/// A stream that this worker reads, and what is known of its leases.
-pub(super) struct SyncedStream {
-    pub(super) stream: Arc<TrackedStream>,
-    pub(super) sync: StreamSync,
-}
-
-impl SyncedStream {
-    pub(super) fn new(
-        stream: Arc<TrackedStream>,
-        coordination: &CoordinationConfig,
-        is_multi: bool,
-        now: Moment,
-    ) -> Self {
-        let rules = SyncRules {
-            audit_interval: coordination.audit_interval,
-            audit_confidence_threshold: coordination.audit_confidence_threshold,
-            failover_time: coordination.failover_time,
-            is_multi,
-        };
-        let sync = StreamSync::new(rules, stream.start_strategy, stream.take_listed(), now);
-        Self { stream, sync }
-    }
-}
 
 impl LeaseCoordinator {
     /// Creates leases for streams that have none, and for hash keys that have not been covered for a
@@ -63,24 +38,29 @@ impl LeaseCoordinator {
         let worker = Arc::clone(&self.worker);
         let now = worker.context.clock.now();
         let requests = self.find_requests(now);
+        let worker = &worker;
         let mut listings = stream::iter(requests)
-            .map(|(stream, mut request)| async {
+            .map(|(generation, stream, mut request)| async move {
                 let listed = request.take_listed();
                 let is_older = listed.is_some();
                 let shards = match listed {
                     Some(shards) => Ok(shards),
-                    None => list(&worker, &stream, &request).await,
+                    None => list(worker, &stream, &request).await,
                 };
-                (stream, request, shards, is_older)
+                (generation, stream, request, shards, is_older)
             })
             .buffer_unordered(CONCURRENT_LISTINGS);
-        while let Some((stream, request, shards, is_older)) = listings.next().await {
-            self.carry_out(&stream, request, shards, is_older, now).await;
+        while let Some((generation, stream, request, shards, is_older)) = listings.next().await {
+            self.catch_up_with_streams();
+            if !self.state.is_read(generation) {
+                continue;
+            }
+            self.carry_out_request(&stream, request, shards, is_older, now).await;
         }
     }
 
     /// Carries out a request, whose listing was sent at `since` unless the list is older than the scan.
-    async fn carry_out(
+    async fn carry_out_request(
         &mut self,
         stream: &Arc<TrackedStream>,
         request: SyncRequest,
@@ -113,16 +93,20 @@ impl LeaseCoordinator {
     }
 
     /// Looks through the leases, stream by stream.
-    fn find_requests(&mut self, now: Moment) -> Vec<(Arc<TrackedStream>, SyncRequest)> {
-        let Self { worker, view, streams, .. } = self;
+    fn find_requests(&mut self, now: Moment) -> Vec<(u64, Arc<TrackedStream>, SyncRequest)> {
+        let Self { worker, state, tracked, .. } = self;
+        let Coordinator { view, streams, .. } = state;
         let by_stream = view.by_stream();
         let mut requests = Vec::new();
         let mut audits = Vec::new();
-        for (name, SyncedStream { stream, sync }) in &mut *streams {
+        for (name, KnownStream { generation, sync, .. }) in &mut *streams {
+            let Some(stream) = tracked.get(name.as_deref()) else { continue };
             let leases = by_stream.get(&name.as_deref()).map_or(&[][..], Vec::as_slice);
             let vanished = view.vanished().filter(|lease| stream.has(lease));
             let steps = sync.handle_scan(leases, vanished, stream.shares_table(), now);
-            requests.extend(steps.requests.into_iter().map(|request| (Arc::clone(stream), request)));
+            requests.extend(
+                steps.requests.into_iter().map(|request| (*generation, Arc::clone(&stream), request)),
+            );
             audits.extend(steps.audit);
             if steps.audit.is_some_and(Audit::is_without_hole) {
                 stream.set_problem(None);
@@ -175,13 +159,13 @@ impl LeaseCoordinator {
         // If this worker was held up since the scan, rows may have been created, finished and deleted
         // meanwhile, and would be created again.
         let is_fresh =
-            worker.context.clock.now().since(self.scanned) < worker.context.coordination.failover_time;
+            worker.context.clock.now().since(self.state.scanned) < worker.context.coordination.failover_time;
         let not_created = || Some("its leases could not be created".to_owned());
         let (outcome, problem) = match planned {
             Ok(plan) if is_fresh => {
                 let rest = self.create(plan, is_empty).await;
                 if rest.is_empty() {
-                    self.view.forget_vanished(|lease| stream.has(lease));
+                    self.state.view.forget_vanished(|lease| stream.has(lease));
                     (Ok(()), None)
                 } else {
                     (Err(rest), not_created())
@@ -197,10 +181,11 @@ impl LeaseCoordinator {
             .operation(Operation::ShardSyncTask)
             .add(names::SYNC_SHARDS_SUCCESS, u64::from(problem.is_none()))
             .outcome(names::RUN, problem.is_none(), now.since(since));
-        if let Some(SyncedStream { sync, .. }) = self.streams.get_mut(&stream.lease_name())
-            && let Some(retry) = sync.handle_created(outcome, self.scanned, now)
+        let scanned = self.state.scanned;
+        if let Some(known) = self.state.streams.get_mut(&stream.lease_name())
+            && let Some(retry) = known.sync.handle_created(outcome, scanned, now)
         {
-            self.next_round = self.next_round.min(retry);
+            self.state.wake(retry);
         }
         stream.set_problem(problem);
     }
@@ -215,14 +200,14 @@ impl LeaseCoordinator {
             .map(|shard| (&shard.id, shard.hash_key_range))
             .collect();
         for lease in &lacking {
-            if let Some(SyncedStream { sync, .. }) = self.streams.get_mut(&lease.stream_name) {
-                sync.note_range_lookup(&lease.key);
+            if let Some(known) = self.state.streams.get_mut(&lease.stream_name) {
+                known.sync.note_range_lookup(&lease.key);
             }
             let Some(range) = ranges.get(&lease.shard_id) else { continue };
             match write(&worker, &PlannedWrite::fill_in_range(lease, *range)).await {
-                WriteAnswer::Applied { lease, .. } => self.learn(*lease, worker.context.clock.now()),
-                WriteAnswer::Refused(_) | WriteAnswer::NotLeader => {}
-                WriteAnswer::Failed => break,
+                Written::Applied { lease, .. } => self.learn_row(*lease),
+                Written::Refused(_) | Written::NotLeader => {}
+                Written::Failed => break,
             }
         }
     }
@@ -233,12 +218,12 @@ impl LeaseCoordinator {
         strategy: StartStrategy,
         shards: &[Shard],
     ) -> Result<ShardSyncPlan, String> {
-        let leases: Vec<&Lease> = self.view.leases().filter(|lease| stream.has(lease)).collect();
+        let leases: Vec<&Lease> = self.state.view.leases().filter(|lease| stream.has(lease)).collect();
         let ignore = self.worker.context.coordination.ignore_unexpected_child_shards;
         plan_shard_sync(shards, &leases, strategy, ignore)
             .map(|plan| plan.in_stream(&stream.id, stream.latest_since()))
             .map(|mut plan| {
-                let vanished = self.view.vanished().filter(|lease| stream.has(lease));
+                let vanished = self.state.view.vanished().filter(|lease| stream.has(lease));
                 plan.put_back(vanished, &leases, shards);
                 plan
             })
@@ -278,7 +263,7 @@ impl LeaseCoordinator {
         while let Some(outcome) = outcomes.next().await {
             let new = rest.pop_front();
             match outcome {
-                Some(lease) => self.learn(lease, self.worker.context.clock.now()),
+                Some(lease) => self.learn_row(lease),
                 None => failed.extend(new),
             }
             if !failed.is_empty() && concurrent == 1 {

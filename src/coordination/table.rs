@@ -24,9 +24,7 @@ impl LeaseCoordinator {
             tracing::error!(%error, "the lease table does not exist; creating it again");
             worker.context.events.emit(Event::LeaseTableMissing);
         }
-        let now = worker.context.clock.now();
-        if now >= self.next_table {
-            self.next_table = now + worker.context.coordination.assignment_interval(self.workers);
+        if self.state.is_table_due(worker.context.clock.now()) {
             self.create_table_again().await;
         }
     }
@@ -53,7 +51,7 @@ impl LeaseCoordinator {
         }
         tracing::info!("the lease table is there again");
         self.has_owner_index = false;
-        self.next_round = worker.context.clock.now();
+        self.state.wake(worker.context.clock.now());
         if worker.context.coordination.mode == CoordinationMode::Leader
             && let Err(error) = migration::initialize(&worker).await
         {

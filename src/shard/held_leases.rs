@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -43,18 +43,10 @@ impl HeldLeases {
         self.lock().contains_key(key)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
     /// The row of a lease as this worker last wrote it, if it holds it still.
     pub(crate) fn row(&self, key: &LeaseKey) -> Option<Lease> {
         let holding = self.lock().get(key).cloned()?;
         holding.held.is_valid().then(|| holding.held.lease())
-    }
-
-    pub(crate) fn keys(&self) -> BTreeSet<LeaseKey> {
-        self.lock().keys().cloned().collect()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<HeldLeaseEntry>> {

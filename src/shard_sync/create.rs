@@ -37,3 +37,31 @@ pub(crate) async fn create_lease(
     }
     created
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::MemoryLeaseStore;
+    use crate::metrics::Operation;
+    use crate::types::Checkpoint;
+
+    #[tokio::test]
+    async fn one_of_those_who_create_a_lease_reports_and_notifies() {
+        let context = Context::in_memory(MemoryLeaseStore::default());
+        let (mut events, mut news) = (context.events.listen(), context.notifier.listen());
+        for (id, reason) in [("0", CreateReason::Open), ("1", CreateReason::Vanished)] {
+            let lease = Lease::new(id, Checkpoint::TrimHorizon);
+            for expected in [Created::Now, Created::Already] {
+                let report = context.metrics.operation(Operation::ShardSyncTask);
+                let created = create_lease(&context, report, &lease, &reason).await;
+                assert_eq!(created.ok(), Some(expected));
+            }
+            assert_eq!(news.try_recv().map(|lease| lease.key), Ok(id.into()));
+            assert!(news.try_recv().is_err(), "what is there already is no news");
+        }
+        let (key, checkpoint) = ("0".into(), Checkpoint::TrimHorizon);
+        assert_eq!(events.next().await, Some(Event::LeaseCreated { lease: key, checkpoint }));
+        let (key, checkpoint) = ("1".into(), Checkpoint::TrimHorizon);
+        assert_eq!(events.next().await, Some(Event::LeaseRecreated { lease: key, checkpoint }));
+    }
+}
