@@ -11,7 +11,6 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::ReusableBoxFuture;
 
-use crate::consumer::StopReason;
 use crate::error::ErrorKind;
 use crate::types::{
     Checkpoint, ExtendedSequenceNumber, LeaseKey, SequenceNumber, ShardId, StreamId, WorkerId,
@@ -19,6 +18,20 @@ use crate::types::{
 
 /// How many events a slow listener may be behind before it misses some.
 const CAPACITY: usize = 4096;
+
+/// Why a consumer stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum StopReason {
+    /// [`ConsumerHandle::shutdown`](crate::ConsumerHandle::shutdown) was called.
+    Shutdown,
+    /// A loop of the consumer panicked. Seen in [`Event::Stopped`];
+    /// [`ConsumerHandle::wait`](crate::ConsumerHandle::wait) returns an error instead.
+    Failed,
+    /// The last clone of the handle was dropped. Seen in [`Event::Stopped`].
+    HandleDropped,
+}
 
 /// Something that happened in a consumer.
 ///

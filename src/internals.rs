@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::Client;
 use bytes::Bytes;
 
 use crate::config::CoordinationConfig;
-use crate::consumer::{ConsumerBuilder, World};
+use crate::consumer::{ConsumerBuilder, Environment};
 use crate::coordination::assign::independent::{Rules, plan_assignment};
 use crate::coordination::assign::leader::{LeaderRules, plan_leader_assignment};
 use crate::coordination::assign::load_forecast::LoadForecast;
@@ -68,7 +68,7 @@ pub fn dynamodb_lease_store(
 /// `rate`, and everything it does at random follows from `seed`. Coordination runs on the current
 /// runtime, and other workers of the process are as far away as if they were on other machines.
 pub fn in_simulation(builder: ConsumerBuilder, wall: SystemTime, rate: f64, seed: u64) -> ConsumerBuilder {
-    builder.world(World {
+    builder.world(Environment {
         clock: Some(Clock::simulated(wall, rate)),
         seed: Some(seed),
         notifier: Some(LocalLeaseNotifier::isolated()),

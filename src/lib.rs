@@ -159,9 +159,9 @@ pub use crate::config::{
     AssignmentStrategy, CoordinationConfig, CoordinationMode, FanOutConsumer, LeaderConfig, LeaseConfig,
     LifecycleConfig, ManagementConfig, OnRecreatedStream, ProcessorConfig, Settings, StreamConfig,
 };
-pub use crate::consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Health, Status, StopReason};
+pub use crate::consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Health, Status};
 pub use crate::error::{Error, ErrorKind};
-pub use crate::events::{Event, Events};
+pub use crate::events::{Event, Events, StopReason};
 pub use crate::handler::{
     Attempt, BatchFailure, BatchHandler, BoxError, Concurrency, DeadLetter, DeadLetters, DynamoDbDeadLetters,
     ErrorPolicy, Failure, Isolate, KinesisDeadLetters, Order, Pause, RecordHandler, Then,

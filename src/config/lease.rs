@@ -128,7 +128,7 @@ impl LeaseConfig {
         }
     }
 
-    /// How long fan-out may fail before a shard is polled; `None` for ever.
+    /// How long fan-out may fail before a shard is polled; `None`: never.
     pub(crate) fn fall_back_to_polling_after(&self) -> Option<Duration> {
         match self {
             Self::PollingConfig { .. } => None,

@@ -16,5 +16,5 @@ pub use self::lease::{FanOutConsumer, LeaseConfig, ManagementConfig};
 pub use self::processing::{LifecycleConfig, ProcessorConfig};
 pub(crate) use self::range::{check, check_duration};
 pub use self::stream::StreamConfig;
-pub(crate) use self::stream::WantedStream;
+pub(crate) use self::stream::StreamSpec;
 pub(crate) use self::with::with_settings;

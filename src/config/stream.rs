@@ -71,7 +71,7 @@ impl StreamConfig {
         start_strategy: StartStrategy,
         lease_config: &LeaseConfig,
         application: &str,
-    ) -> Result<WantedStream, Error> {
+    ) -> Result<StreamSpec, Error> {
         let id = self.id()?;
         if self.creation_epoch.is_some_and(|epoch| epoch == 0 || i64::try_from(epoch).is_err()) {
             return Err(invalid(format!("the creation epoch of stream {id} must be between 1 and 2^63 - 1")));
@@ -106,13 +106,13 @@ impl StreamConfig {
             }
         }
         let start_strategy = self.start_strategy.unwrap_or(start_strategy);
-        Ok(WantedStream { id, creation_epoch, start_strategy, consumer })
+        Ok(StreamSpec { id, creation_epoch, start_strategy, consumer })
     }
 }
 
 /// A stream that is to be read, with all its settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct WantedStream {
+pub(crate) struct StreamSpec {
     /// As it was given: in multi-stream mode there is more to learn about it.
     pub(crate) id: StreamId,
     pub(crate) creation_epoch: Option<u64>,
@@ -150,7 +150,7 @@ mod tests {
 
     const OF_ORDERS: &str = "arn:aws:kinesis:us-east-1:123456789012:stream/orders/consumer/fraud:1700000000";
 
-    fn complete(stream: StreamConfig, lease_config: &LeaseConfig) -> Result<WantedStream, Error> {
+    fn complete(stream: StreamConfig, lease_config: &LeaseConfig) -> Result<StreamSpec, Error> {
         stream.complete(true, StartStrategy::Latest, lease_config, "app")
     }
 

@@ -7,7 +7,7 @@ use serde_core::de::DeserializeOwned;
 
 use crate::config::{
     CoordinationConfig, LeaseConfig, LifecycleConfig, ManagementConfig, ProcessorConfig, Settings,
-    StreamConfig, WantedStream,
+    StreamConfig, StreamSpec,
 };
 use crate::consumer::Consumer;
 use crate::error::{Error, invalid};
@@ -57,7 +57,7 @@ pub struct ConsumerBuilder {
     cloudwatch: Option<aws_sdk_cloudwatch::Client>,
     stream_api: Option<Arc<dyn StreamApi>>,
     lease_store: Option<Arc<dyn LeaseStore>>,
-    world: World,
+    world: Environment,
 }
 
 /// Makes what makes processors, from what handlers go by.
@@ -65,7 +65,7 @@ type MakeFactory = Box<dyn FnOnce(HandlerOptions) -> Arc<dyn ShardRecordProcesso
 
 /// What surrounds a worker: the real world, unless a simulation puts its own in.
 #[derive(Debug, Default)]
-pub(crate) struct World {
+pub(crate) struct Environment {
     pub(crate) clock: Option<Clock>,
     pub(crate) seed: Option<u64>,
     pub(crate) notifier: Option<LocalLeaseNotifier>,
@@ -74,8 +74,8 @@ pub(crate) struct World {
 }
 
 /// A builder's settings, checked and complete.
-pub(crate) struct Parts {
-    pub(crate) streams: Vec<WantedStream>,
+pub(crate) struct ValidatedConfig {
+    pub(crate) streams: Vec<StreamSpec>,
     pub(crate) is_multi: bool,
     pub(crate) application: String,
     pub(crate) table_name: String,
@@ -238,7 +238,7 @@ impl ConsumerBuilder {
         self.handlers("batch_handler", Batches(handler))
     }
 
-    /// What to do when a handler fails. Default: try again, for ever. Processors do not fail; they panic, and start
+    /// What to do when a handler fails. Default: retry indefinitely. Processors do not fail; they panic, and start
     /// again from the last checkpoint.
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
         self.on_error = Some(policy);
@@ -376,7 +376,7 @@ impl ConsumerBuilder {
     }
 
     #[cfg(feature = "internals")]
-    pub(crate) fn world(mut self, world: World) -> Self {
+    pub(crate) fn world(mut self, world: Environment) -> Self {
         self.world = world;
         self
     }
@@ -450,7 +450,7 @@ impl ConsumerBuilder {
         let complete = |stream: StreamConfig| {
             stream.complete(is_multi, self.management.start_strategy, &self.lease_config, &application)
         };
-        let streams: Vec<WantedStream> = self.streams.into_iter().map(complete).collect::<Result<_, _>>()?;
+        let streams: Vec<StreamSpec> = self.streams.into_iter().map(complete).collect::<Result<_, _>>()?;
         for (index, stream) in streams.iter().enumerate() {
             if streams[..index].iter().any(|earlier| earlier.id.may_be(&stream.id)) {
                 return Err(invalid(format!("stream {} is given more than once", stream.id)));
@@ -470,7 +470,7 @@ impl ConsumerBuilder {
                 return Err(missing("a DynamoDB client", "aws_config(&config) or dynamodb_client(client)"));
             }
         };
-        Ok(Consumer(Parts {
+        Ok(Consumer(ValidatedConfig {
             streams,
             is_multi,
             notifier: self.world.notifier.unwrap_or_default(),
@@ -533,9 +533,9 @@ impl fmt::Debug for ConsumerBuilder {
     }
 }
 
-impl fmt::Debug for Parts {
+impl fmt::Debug for ValidatedConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts")
+        f.debug_struct("ValidatedConfig")
             .field("streams", &self.streams)
             .field("application", &self.application)
             .field("table_name", &self.table_name)

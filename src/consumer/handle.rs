@@ -44,20 +44,6 @@ pub(super) struct Finished {
     pub(super) left_behind: usize,
 }
 
-/// Why a consumer stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub enum StopReason {
-    /// [`ConsumerHandle::shutdown`] was called.
-    Shutdown,
-    /// A loop of the consumer panicked. Seen in [`Event::Stopped`](crate::Event::Stopped);
-    /// [`ConsumerHandle::wait`] returns an error instead.
-    Failed,
-    /// The last clone of the handle was dropped. Seen in [`Event::Stopped`](crate::Event::Stopped).
-    HandleDropped,
-}
-
 /// How a consumer is doing, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -8,11 +8,11 @@ mod start;
 
 pub use self::builder::ConsumerBuilder;
 #[cfg(feature = "internals")]
-pub(crate) use self::builder::World;
-pub use self::handle::{ConsumerHandle, Status, StopReason};
+pub(crate) use self::builder::Environment;
+pub use self::handle::{ConsumerHandle, Status};
 pub use self::health::Health;
 
-use self::builder::Parts;
+use self::builder::ValidatedConfig;
 use crate::error::{Error, invalid};
 use crate::events::Events;
 
@@ -37,7 +37,7 @@ use crate::events::Events;
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct Consumer(Parts);
+pub struct Consumer(ValidatedConfig);
 
 impl Consumer {
     /// The settings of a new consumer.

@@ -6,18 +6,18 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::builder::{LeaseSource, Parts, StreamSource};
-use super::handle::{ConsumerHandle, Finished, Running, StopReason};
-use crate::config::{CoordinationMode, WantedStream};
+use super::builder::{LeaseSource, StreamSource, ValidatedConfig};
+use super::handle::{ConsumerHandle, Finished, Running};
+use crate::config::{CoordinationMode, StreamSpec};
 use crate::context::Context;
 use crate::coordination::election::{self, Election};
 use crate::coordination::migration::{self, ClientVersion, ProtocolCell};
 use crate::coordination::{CoordinationHealth, LeaseCoordinator, Worker, renewer, worker_metrics};
 use crate::error::{Error, ErrorKind, invalid, with_causes};
-use crate::events::{Event, EventSink};
+use crate::events::{Event, EventSink, StopReason};
 use crate::kinesis::{AwsStream, StreamApi};
 use crate::lease::OpenLeases;
-use crate::lease::{DynamoDbLeaseStore, LeaseStore, RelayedStore, StoreError, TableSpec, WritePacer};
+use crate::lease::{DynamoDbLeaseStore, LeaseStore, RuntimeBoundStore, StoreError, TableSpec, WritePacer};
 use crate::metrics::{Metrics, Operation, names};
 use crate::retrieval::{RetrievalConfig, WorkerBudget};
 use crate::runtime::{Backoff, Coordination};
@@ -31,7 +31,7 @@ const TABLE_TRIES: usize = 5;
 const CONCURRENT_REGISTRATIONS: usize = 4;
 
 /// Makes the parts, checks that stream and table are there, and starts the loops.
-pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
+pub(super) async fn start(parts: ValidatedConfig) -> Result<ConsumerHandle, Error> {
     let started = parts.clock.wall();
     let user_runtime = Handle::try_current().map_err(|error| {
         let message = "start() was not called on a tokio runtime, which a consumer needs; await it in \
@@ -59,7 +59,7 @@ pub(super) async fn start(parts: Parts) -> Result<ConsumerHandle, Error> {
                 .with_request_timeout(parts.coordination.store_timeout())
                 .with_scan_segments(parts.coordination.scan_total_segments)
                 .with_legacy_tables_of(&parts.application);
-            Arc::new(RelayedStore::new(Arc::new(store), coordination.handle().clone()))
+            Arc::new(RuntimeBoundStore::new(Arc::new(store), coordination.handle().clone()))
         }
         LeaseSource::Given(store) => store,
     };
@@ -225,7 +225,7 @@ async fn check_table(worker: &Worker) -> Result<(), Error> {
 /// Looks for the streams. One that cannot be found fails the start if it is the only one; of several,
 /// the others are read while it is looked for again. While none of several can be found, those that may
 /// be there soon are looked for as long as one alone would be.
-async fn find_streams(worker: &Arc<Worker>, mut wanted: Vec<WantedStream>) -> Result<(), Error> {
+async fn find_streams(worker: &Arc<Worker>, mut wanted: Vec<StreamSpec>) -> Result<(), Error> {
     let deadline = worker.context.clock.now() + CREATING_PATIENCE;
     loop {
         let mut failure = None;

@@ -73,7 +73,7 @@ pub(super) enum PlanReport {
 /// Something for the health of the worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Note {
-    /// So many leases are not renewed by anybody, this one among them.
+    /// The number of leases that nobody renews, with one of them as an example.
     Unread { count: usize, example: Option<LeaseKey> },
     /// There is no lease that this worker could renew.
     NothingToRenew,

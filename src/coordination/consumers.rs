@@ -7,11 +7,11 @@ use tokio::task;
 use super::coordinator::LeaseCoordinator;
 use super::reports;
 use crate::lease::{HeldLease, Lease};
-use crate::shard::{Ending, HeldLeaseEntry, ShardConsumer, StatusCell};
+use crate::shard::{HeldLeaseEntry, ShardConsumer, ShardOutcome, StatusCell};
 use crate::types::{Moment, WorkerId};
 
 impl LeaseCoordinator {
-    pub(super) fn consumer_ended(&mut self, ended: Result<(task::Id, Ending), task::JoinError>) {
+    pub(super) fn consumer_ended(&mut self, ended: Result<(task::Id, ShardOutcome), task::JoinError>) {
         let id = ended.as_ref().map_or_else(task::JoinError::id, |(id, _)| *id);
         let Some(key) = self.consumer_keys.remove(&id) else { return };
         let held = self.worker.held_leases.remove(&key).map(|entry| Arc::clone(&entry.held));

@@ -21,7 +21,7 @@ use super::view::Observed;
 use super::worker_metrics::retract;
 use crate::lease::{EntityKind, Item, Lease};
 use crate::metrics::{Operation, names};
-use crate::shard::{Ending, ShardEnvironment};
+use crate::shard::{ShardEnvironment, ShardOutcome};
 use crate::types::{LeaseKey, Moment};
 
 /// Conditional writes under way at once.
@@ -46,7 +46,7 @@ pub(crate) struct LeaseCoordinator {
     pub(super) state: Coordinator,
     pub(super) tracked: Tracked,
     news: broadcast::Receiver<Lease>,
-    pub(super) consumers: JoinSet<Ending>,
+    pub(super) consumers: JoinSet<ShardOutcome>,
     pub(super) consumer_keys: HashMap<task::Id, LeaseKey>,
     /// Whether the index from owners to leases can be read.
     pub(super) has_owner_index: bool,

@@ -9,13 +9,6 @@ use crate::events::Event;
 use crate::lease::Lease;
 use crate::types::Moment;
 
-/// What was reported once, and is not reported again.
-#[derive(Debug, Default)]
-pub(super) struct Reported {
-    unreadable: BTreeSet<String>,
-    has_other_mode: bool,
-}
-
 impl Coordinator {
     /// A scan showed rows that are not leases of this worker's streams: `others`, and some that are not readable.
     pub(super) fn handle_other_rows(

@@ -8,7 +8,6 @@ use super::duplicate_worker::DuplicateWorkerDetector;
 use super::leader_state::LeaderState;
 use super::migration::leads;
 use super::roles::{Role, Run};
-use super::scan::Reported;
 use super::view::View;
 use crate::config::{CoordinationConfig, ManagementConfig};
 use crate::events::Event;
@@ -74,6 +73,13 @@ pub(super) struct KnownStream {
     /// What `LATEST` means for leases that do not say it, in milliseconds of the epoch.
     pub(super) latest_since: u64,
     pub(super) sync: StreamSync,
+}
+
+/// What was reported once, and is not reported again.
+#[derive(Debug, Default)]
+pub(super) struct Reported {
+    pub(super) unreadable: BTreeSet<String>,
+    pub(super) has_other_mode: bool,
 }
 
 /// What became of a write.
@@ -247,8 +253,8 @@ impl Coordinator {
         }
     }
 
-    /// All that was commanded before this step is answered. `room` gives how many leases this worker can renew
-    /// beside so many that it holds.
+    /// All that was commanded before this step is answered. `room` returns how many more leases this worker can
+    /// renew, given the number that it holds.
     pub(super) fn handle_step(
         &mut self,
         step: Step,

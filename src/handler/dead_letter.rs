@@ -40,7 +40,7 @@ pub struct DeadLetter {
     pub error: String,
     /// Why it was not tried again.
     pub reason: String,
-    /// How often it was tried in vain under this lease.
+    /// The number of failed attempts under this lease.
     pub attempts: u32,
 }
 

@@ -4,9 +4,10 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::concurrency::Order;
+use super::handle::Handle;
 use super::lanes::Lanes;
 use super::policy::{Failed, FailureKind, Next};
-use super::shard_handler::{Batch, Called, Handle, Interrupted, ShardHandler, kind_and_text};
+use super::shard_handler::{Batch, Called, Interrupted, ShardHandler, kind_and_text};
 use crate::types::{KinesisClientRecord, Moment};
 
 /// While some records of a batch take long, what is done before them is stored this often.

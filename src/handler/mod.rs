@@ -8,9 +8,11 @@ mod closures;
 mod concurrency;
 mod dead_letter;
 mod failure;
+mod handle;
 mod keyed_batch;
 mod lanes;
 mod policy;
+mod processor;
 mod serial_batch;
 mod shard_handler;
 
@@ -20,7 +22,9 @@ pub use self::failure::{BatchFailure, BoxError, Failure};
 pub use self::policy::{ErrorPolicy, Isolate, Pause, Then};
 
 pub(crate) use self::closures::{ForEach, ForEachBatch, ForEachJson};
-pub(crate) use self::shard_handler::{Batches, Filter, Handle, HandlerFactory, HandlerOptions, Records};
+pub(crate) use self::handle::{Batches, Handle, Records};
+pub(crate) use self::processor::HandlerFactory;
+pub(crate) use self::shard_handler::{Filter, HandlerOptions};
 
 use std::future::Future;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::dead_letter::DeadLetters;
 use crate::error::{Error, invalid};
 
-/// What to do when a handler fails. By default records are tried again for ever, so that none is passed over: the
+/// What to do when a handler fails. By default records are retried indefinitely, so that none is passed over: the
 /// shard waits for a record that cannot be handled.
 ///
 /// ```
@@ -65,7 +65,7 @@ pub enum Then {
     #[default]
     RetryForever,
     /// It is sent to a destination, and passed over as soon as it is durable there. If the destination fails, it
-    /// is tried again, for ever.
+    /// is retried indefinitely.
     DeadLetter(Arc<dyn DeadLetters>),
     /// It is passed over: counted (metric `RecordsSkipped`) and reported
     /// ([`Event::RecordSkipped`](crate::Event::RecordSkipped)).

@@ -1,7 +1,8 @@
 use super::batch_work::BatchWork;
 use super::failure::IsFirst;
+use super::handle::Handle;
 use super::policy::{Failed, Next};
-use super::shard_handler::{Batch, Called, Handle, Interrupted, ShardHandler, kind_and_text};
+use super::shard_handler::{Batch, Called, Interrupted, ShardHandler, kind_and_text};
 
 /// A batch whose records are handled in order, several at once or one by one.
 pub(super) struct SerialBatch<'a, H> {

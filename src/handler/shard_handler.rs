@@ -3,78 +3,22 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
 use futures_util::FutureExt;
 
 use super::concurrency::Concurrency;
 use super::dead_letter::{DeadLetter, DeadLetters, Place};
 use super::failure::IsFirst;
-use super::keyed_batch::KeyedBatch;
+use super::handle::Handle;
 use super::policy::{ErrorPolicy, Failed, FailureKind, GiveUp, Next, Then};
-use super::serial_batch::SerialBatch;
-use super::{Attempt, BatchHandler, Failure, RecordHandler};
+use super::{Attempt, Failure};
 use crate::checkpoint::{Checkpointer, CheckpointerParts};
 use crate::error::with_causes;
 use crate::events::Event;
 use crate::metrics::{Metric, Operation, names};
-use crate::processor::{ShardRecordProcessor, ShardRecordProcessorFactory};
 use crate::types::{ExtendedSequenceNumber, KinesisClientRecord};
 
 /// How long a destination for dead letters may take. Then they are sent again.
 const SEND_MAX: Duration = Duration::from_secs(30);
-
-/// A handler of records or of batches.
-pub(crate) trait Handle: Send + Sync + 'static {
-    /// How many records a call gets.
-    const STEP: usize;
-
-    /// Fails with how many records are handled, and why others are not.
-    fn call(
-        &self,
-        records: &[KinesisClientRecord],
-        attempt: &Attempt,
-    ) -> impl Future<Output = Result<(), (usize, Failure, IsFirst)>> + Send;
-}
-
-/// A handler of records.
-pub(crate) struct Records<H>(pub(crate) H);
-
-impl<H: RecordHandler> Handle for Records<H> {
-    const STEP: usize = 1;
-
-    async fn call(
-        &self,
-        records: &[KinesisClientRecord],
-        attempt: &Attempt,
-    ) -> Result<(), (usize, Failure, IsFirst)> {
-        for (index, record) in records.iter().enumerate() {
-            let handled = self.0.handle(record, attempt).await;
-            handled.map_err(|failure| (index, failure.boxed(), IsFirst(true)))?;
-        }
-        Ok(())
-    }
-}
-
-/// A handler of batches.
-pub(crate) struct Batches<H>(pub(crate) H);
-
-impl<H: BatchHandler> Handle for Batches<H> {
-    const STEP: usize = usize::MAX;
-
-    async fn call(
-        &self,
-        records: &[KinesisClientRecord],
-        attempt: &Attempt,
-    ) -> Result<(), (usize, Failure, IsFirst)> {
-        self.0.handle(records, attempt).await.map_err(super::BatchFailure::boxed)
-    }
-}
-
-/// Makes a [`ShardHandler`] for every lease.
-pub(crate) struct HandlerFactory<H> {
-    handler: Arc<H>,
-    options: Arc<HandlerOptions>,
-}
 
 /// What handlers go by.
 #[derive(Default)]
@@ -87,27 +31,7 @@ pub(crate) struct HandlerOptions {
 /// Which records are handled.
 pub(crate) type Filter = Box<dyn Fn(&KinesisClientRecord) -> bool + Send + Sync>;
 
-impl<H: Handle> HandlerFactory<H> {
-    pub(crate) fn new(handler: H, options: HandlerOptions) -> Self {
-        Self { handler: Arc::new(handler), options: Arc::new(options) }
-    }
-}
-
-#[async_trait]
-impl<H: Handle> ShardRecordProcessorFactory for HandlerFactory<H> {
-    async fn initialize(&self, checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor> {
-        checkpointer.parts().stopped.set(None);
-        Box::new(ShardHandler {
-            handler: Arc::clone(&self.handler),
-            options: Arc::clone(&self.options),
-            rng: Mutex::new(fastrand::Rng::with_seed(checkpointer.parts().seed)),
-            checkpointer,
-        })
-    }
-}
-
-/// Runs a handler for one shard: calls it, and does as the policy says when it fails. Which records come next is
-/// decided by [`BatchWork`], and what to do after a failure by [`ErrorPolicy`].
+/// Calls a handler for the records of one shard, and does as the policy says when it fails.
 pub(super) struct ShardHandler<H> {
     handler: Arc<H>,
     options: Arc<HandlerOptions>,
@@ -115,10 +39,17 @@ pub(super) struct ShardHandler<H> {
     rng: Mutex<fastrand::Rng>,
 }
 
+impl<H> ShardHandler<H> {
+    pub(super) fn new(handler: Arc<H>, options: Arc<HandlerOptions>, checkpointer: Checkpointer) -> Self {
+        let seed = checkpointer.parts().seed;
+        Self { handler, options, checkpointer, rng: Mutex::new(fastrand::Rng::with_seed(seed)) }
+    }
+}
+
 /// Records to be handled, and the position of the last one that was delivered with them.
 pub(super) struct Batch {
     pub(super) records: Vec<KinesisClientRecord>,
-    end: ExtendedSequenceNumber,
+    pub(super) end: ExtendedSequenceNumber,
 }
 
 impl Batch {
@@ -133,27 +64,6 @@ impl Batch {
 
 /// The processor is to stop what it is doing: the lease is lost, or to be given back.
 pub(super) struct Interrupted;
-
-#[async_trait]
-impl<H: Handle> ShardRecordProcessor for ShardHandler<H> {
-    async fn process_records(&self, records: Vec<KinesisClientRecord>, _: i64) {
-        let Some(end) = records.last().map(KinesisClientRecord::extended_sequence_number) else { return };
-        let batch = Batch { records: self.filtered(records), end };
-        if batch.records.is_empty() {
-            self.checkpoint(batch.end).await;
-        } else if H::STEP > 1 || self.options.concurrency.is_serial() {
-            SerialBatch::new(self, batch).run().await;
-        } else {
-            KeyedBatch::new(self, &batch).run().await;
-        }
-    }
-
-    async fn shard_ended(&self) {
-        if let Err(error) = self.checkpointer.end().await {
-            tracing::debug!(%error, "the end of the shard is not stored yet; trying again");
-        }
-    }
-}
 
 /// What a call of a handler came to.
 pub(super) enum Called {
@@ -187,8 +97,15 @@ impl<H> ShardHandler<H> {
         self.options.concurrency
     }
 
+    /// Stores that the whole shard is done.
+    pub(super) async fn end(&self) {
+        if let Err(error) = self.checkpointer.end().await {
+            tracing::debug!(%error, "the end of the shard is not stored yet; trying again");
+        }
+    }
+
     /// Those of `records` that are handled.
-    fn filtered(&self, mut records: Vec<KinesisClientRecord>) -> Vec<KinesisClientRecord> {
+    pub(super) fn filtered(&self, mut records: Vec<KinesisClientRecord>) -> Vec<KinesisClientRecord> {
         let Some(filter) = &self.options.filter else { return records };
         let delivered = records.len();
         records.retain(|record| filter(record));
@@ -231,7 +148,7 @@ impl<H> ShardHandler<H> {
                 self.skipped(records, reason, error);
                 Ok(())
             }
-            // A policy that tries again for ever gives up nothing.
+            // A policy that retries indefinitely gives up nothing.
             Then::StopShard | Then::RetryForever => {
                 if let Some(first) = records.first() {
                     self.stop(first, reason, error).await;

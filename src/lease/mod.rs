@@ -37,7 +37,7 @@ pub use self::memory::MemoryLeaseStore;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use self::memory::row_after;
 pub(crate) use self::open_leases::OpenLeases;
-pub(crate) use self::relay::RelayedStore;
+pub(crate) use self::relay::RuntimeBoundStore;
 pub use self::row::{Lease, PendingCheckpoint, Throughput, UnreadableRow};
 pub use self::store::{BillingMode, Created, LeaseScan, LeaseStore, TableSpec, WriteOutcome};
 pub use self::write::{Condition, LeaseWrite, Update};

@@ -14,12 +14,12 @@ use crate::types::{LeaseKey, WorkerId};
 
 /// A store whose requests all run on one runtime, wherever they are made: a pooled connection is driven by
 /// the runtime that opened it, and must not be driven by one that user code may block.
-pub(crate) struct RelayedStore {
+pub(crate) struct RuntimeBoundStore {
     store: Arc<dyn LeaseStore>,
     runtime: Handle,
 }
 
-impl RelayedStore {
+impl RuntimeBoundStore {
     pub(crate) fn new(store: Arc<dyn LeaseStore>, runtime: Handle) -> Self {
         Self { store, runtime }
     }
@@ -41,14 +41,14 @@ impl RelayedStore {
     }
 }
 
-impl fmt::Debug for RelayedStore {
+impl fmt::Debug for RuntimeBoundStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RelayedStore").field(&self.store).finish()
+        f.debug_tuple("RuntimeBoundStore").field(&self.store).finish()
     }
 }
 
 #[async_trait]
-impl LeaseStore for RelayedStore {
+impl LeaseStore for RuntimeBoundStore {
     async fn ensure_table(&self, spec: &TableSpec) -> Result<(), StoreError> {
         let spec = spec.clone();
         self.relay("CreateTable", |store| async move { store.ensure_table(&spec).await }).await

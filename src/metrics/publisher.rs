@@ -62,10 +62,10 @@ pub(crate) struct Buffer {
 /// then counted twice.
 #[derive(Debug)]
 #[must_use = "nothing is sent until it runs"]
-pub(crate) struct Publisher(Option<Outlet>);
+pub(crate) struct Publisher(Option<ActivePublisher>);
 
 #[derive(Debug)]
-struct Outlet {
+struct ActivePublisher {
     buffer: Arc<Buffer>,
     cloudwatch: Box<dyn PutMetricData>,
     namespace: String,
@@ -86,7 +86,7 @@ impl Publisher {
             crowded_at: config.max_queue_size / 2,
             crowded: Notify::new(),
         });
-        let outlet = Outlet {
+        let outlet = ActivePublisher {
             buffer: Arc::clone(&buffer),
             cloudwatch: Box::new(cloudwatch),
             namespace: config.namespace.as_deref().unwrap_or(application).to_owned(),
@@ -118,7 +118,7 @@ impl Publisher {
     }
 }
 
-impl Outlet {
+impl ActivePublisher {
     async fn publish_until(&self, stop: &CancellationToken) {
         let mut failures = 0;
         loop {

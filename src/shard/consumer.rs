@@ -53,7 +53,7 @@ pub(crate) struct ShardConsumer {
     out_of_range: OutOfRange,
 }
 
-/// A processor, and what belongs to its life.
+/// A processor and its state.
 pub(super) struct Running {
     pub(super) processor: Box<dyn ShardRecordProcessor>,
     pub(super) checkpointer: Checkpointer,
@@ -64,12 +64,12 @@ pub(super) struct Running {
 
 /// How the life of a shard on this worker ended.
 #[derive(Debug)]
-pub(crate) enum Ending {
+pub(crate) enum ShardOutcome {
     /// Everything in the shard is processed.
     Ended,
     /// The lease was given back.
     Released,
-    /// The lease is somebody else's, or nobody's.
+    /// The lease is owned by another worker, or has no owner.
     Lost,
 }
 
@@ -103,8 +103,8 @@ impl ShardConsumer {
         }
     }
 
-    /// Lives the shard's life to its end.
-    pub(crate) async fn run(mut self) -> Ending {
+    /// Runs until the shard ends, or the lease is released or lost.
+    pub(crate) async fn run(mut self) -> ShardOutcome {
         let span = tracing::info_span!(
             "shard",
             worker = %self.environment.context.id,
@@ -114,7 +114,7 @@ impl ShardConsumer {
         self.live().instrument(span).await
     }
 
-    async fn live(&mut self) -> Ending {
+    async fn live(&mut self) -> ShardOutcome {
         let mut state = ShardState::WaitingOnParentShards;
         loop {
             self.status.update(|status| status.state = state);
@@ -131,11 +131,11 @@ impl ShardConsumer {
             state = state.next(input);
         }
         if self.held.lease().checkpoint.is_shard_end() {
-            Ending::Ended
+            ShardOutcome::Ended
         } else if self.released {
-            Ending::Released
+            ShardOutcome::Released
         } else {
-            Ending::Lost
+            ShardOutcome::Lost
         }
     }
 

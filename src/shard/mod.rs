@@ -11,7 +11,7 @@ mod out_of_range;
 mod state;
 mod status;
 
-pub(crate) use self::consumer::{Ending, ShardConsumer};
+pub(crate) use self::consumer::{ShardConsumer, ShardOutcome};
 pub(crate) use self::environment::ShardEnvironment;
 pub(crate) use self::held_leases::{HeldLeaseEntry, HeldLeases};
 pub use self::state::ShardState;

@@ -5,7 +5,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio_util::task::TaskTracker;
 
 use super::{Streams, TrackedStream};
-use crate::config::{FanOutConsumer, WantedStream};
+use crate::config::{FanOutConsumer, StreamSpec};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, with_causes};
 use crate::kinesis::list::list_shards;
@@ -39,7 +39,7 @@ const DESCRIBE_PAUSE_MAX: Duration = Duration::from_secs(2);
 pub(crate) async fn find(
     context: &Arc<Context>,
     is_multi: bool,
-    wanted: &WantedStream,
+    wanted: &StreamSpec,
     since: Option<SystemTime>,
 ) -> Result<TrackedStream, Error> {
     let found = async {
@@ -70,7 +70,7 @@ pub(crate) async fn find(
 /// is not.
 async fn list_once_created(
     context: &Context,
-    wanted: &WantedStream,
+    wanted: &StreamSpec,
     id: &StreamId,
     since: Option<SystemTime>,
 ) -> Result<Vec<Shard>, StreamError> {
@@ -114,10 +114,10 @@ pub(crate) async fn find_waiting(context: &Arc<Context>, streams: &Streams, star
 pub(crate) fn search(
     context: &Arc<Context>,
     is_multi: bool,
-    wanted: Vec<WantedStream>,
+    wanted: Vec<StreamSpec>,
     since: Option<SystemTime>,
-) -> impl Stream<Item = (WantedStream, Result<TrackedStream, Error>)> + Unpin {
-    let search = move |wanted: WantedStream| {
+) -> impl Stream<Item = (StreamSpec, Result<TrackedStream, Error>)> + Unpin {
+    let search = move |wanted: StreamSpec| {
         let context = Arc::clone(context);
         async move {
             let outcome = find(&context, is_multi, &wanted, since).await;
@@ -128,7 +128,7 @@ pub(crate) fn search(
 }
 
 /// What the stream is called in the lease table, and its ARN.
-async fn identify(context: &Context, wanted: &WantedStream) -> Result<StreamId, Error> {
+async fn identify(context: &Context, wanted: &StreamSpec) -> Result<StreamId, Error> {
     if let Some(id) = wanted.creation_epoch.and_then(|epoch| wanted.id.created_at(epoch)) {
         return Ok(id);
     }

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use self::admission::admit;
 pub(crate) use self::find::{CREATING_PATIENCE, CREATING_PAUSE, find, find_waiting, search};
-use crate::config::WantedStream;
+use crate::config::StreamSpec;
 use crate::kinesis::Shard;
 use crate::lease::Lease;
 use crate::retrieval::FanOut;
@@ -148,7 +148,7 @@ struct State {
 /// A stream that could not be found yet.
 #[derive(Debug)]
 struct Waiting {
-    wanted: WantedStream,
+    wanted: StreamSpec,
     problem: String,
 }
 
@@ -184,7 +184,7 @@ impl Streams {
     }
 
     /// Reads a stream that was looked for at the start, whether or not it had to be waited for.
-    pub(crate) fn first_found(&self, wanted: &WantedStream, stream: TrackedStream) {
+    pub(crate) fn first_found(&self, wanted: &StreamSpec, stream: TrackedStream) {
         let is_waited_for = self.state().waiting.iter().any(|waiting| waiting.wanted == *wanted);
         if is_waited_for {
             self.found(wanted, Ok(stream));
@@ -199,19 +199,19 @@ impl Streams {
     }
 
     /// Notes a stream that cannot be found for the time being.
-    pub(crate) fn wait_for(&self, wanted: WantedStream, problem: String) {
+    pub(crate) fn wait_for(&self, wanted: StreamSpec, problem: String) {
         let mut state = self.state();
         state.waiting.retain(|waiting| waiting.wanted != wanted);
         state.waiting.push(Waiting { wanted, problem });
     }
 
     /// The streams that could not be found yet.
-    fn waiting(&self) -> Vec<WantedStream> {
+    fn waiting(&self) -> Vec<StreamSpec> {
         self.state().waiting.iter().map(|waiting| waiting.wanted.clone()).collect()
     }
 
     /// What became of the search for a stream that was waited for, if it still is.
-    fn found(&self, wanted: &WantedStream, outcome: Result<TrackedStream, String>) {
+    fn found(&self, wanted: &StreamSpec, outcome: Result<TrackedStream, String>) {
         let mut state = self.state();
         let Some(index) = state.waiting.iter().position(|waiting| waiting.wanted == *wanted) else { return };
         match outcome {
