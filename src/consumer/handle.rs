@@ -10,7 +10,7 @@ use crate::config::StreamConfig;
 use crate::coordination::Measure;
 use crate::coordination::Worker;
 use crate::error::{Error, ErrorKind, invalid};
-use crate::events::Events;
+use crate::events::{Events, StopReason};
 use crate::runtime::Coordination;
 use crate::shard::ShardStatus;
 use crate::stream_tracker::{Removed, StreamStatus, find};

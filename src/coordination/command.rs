@@ -94,6 +94,7 @@ pub(super) struct PlannedWrite {
 
 /// Why coordination writes to a lease.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "commands hold planned writes in boxes")]
 pub(super) enum WriteReason {
     /// This worker takes it.
     Claim(ClaimAttempts),
