@@ -6,7 +6,6 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
 use std::collections::BTreeSet;
-use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -79,7 +78,7 @@ impl BatchHandler for Sum {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), BoxError> {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
@@ -132,7 +131,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Connects to AWS, or starts local endpoints with a stream of numbers, some of which are none.
-async fn open(arguments: &Arguments) -> Result<(SdkConfig, Option<LocalAws>), Box<dyn Error>> {
+async fn open(arguments: &Arguments) -> Result<(SdkConfig, Option<LocalAws>), BoxError> {
     if !arguments.local {
         return Ok((aws_config::load_defaults(BehaviorVersion::latest()).await, None));
     }
@@ -146,7 +145,7 @@ async fn open(arguments: &Arguments) -> Result<(SdkConfig, Option<LocalAws>), Bo
     Ok((local.sdk_config(), Some(local)))
 }
 
-async fn create_table(items: &aws_sdk_dynamodb::Client, table: &str) -> Result<(), Box<dyn Error>> {
+async fn create_table(items: &aws_sdk_dynamodb::Client, table: &str) -> Result<(), BoxError> {
     if items.describe_table().table_name(table).send().await.is_ok() {
         return Ok(());
     }
@@ -187,7 +186,7 @@ async fn redrive(
     items: &aws_sdk_dynamodb::Client,
     arguments: &Arguments,
     sum: &Sum,
-) -> Result<usize, Box<dyn Error>> {
+) -> Result<usize, BoxError> {
     let letters = letters(items, arguments).await?;
     for (id, payload) in &letters {
         sum.insert([payload.trim_end_matches('?').to_owned()]);

@@ -125,7 +125,7 @@ impl fmt::Debug for DeadLetter {
 /// ```
 #[async_trait]
 pub trait DeadLetters: Send + Sync + fmt::Debug {
-    /// Makes all of `letters`, at least one, durable before it returns `Ok`. A letter may be sent more than once.
+    /// Makes all of `letters`, 1 to 100, durable before it returns `Ok`. A letter may be sent more than once.
     ///
     /// # Errors
     ///
@@ -133,6 +133,7 @@ pub trait DeadLetters: Send + Sync + fmt::Debug {
     ///
     /// # Cancel safety
     ///
-    /// A call that takes longer than 30 seconds is dropped, and all letters are sent again.
+    /// A call that takes longer than 30 seconds is dropped, and all letters are sent again. It is also dropped when the
+    /// lease is lost or to be given back; the next owner of the lease handles the record again.
     async fn send(&self, letters: &[DeadLetter]) -> Result<(), BoxError>;
 }

@@ -1,26 +1,19 @@
-use std::time::Duration;
-
-use futures_util::StreamExt;
+use futures_util::future::{Fuse, FusedFuture};
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 
 use super::concurrency::Order;
 use super::handle::Handle;
 use super::lanes::Lanes;
 use super::policy::{Failed, FailureKind, Next};
-use super::shard_handler::{Batch, Called, Interrupted, ShardHandler, kind_and_text};
-use crate::types::{KinesisClientRecord, Moment};
-
-/// While some records of a batch take long, what is done before them is stored this often.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+use super::shard_handler::{Batch, CHECKPOINT_INTERVAL, Called, Interrupted, ShardHandler, kind_and_text};
+use crate::types::KinesisClientRecord;
 
 /// A batch whose records are handled at the same time, except those of the same key.
 pub(super) struct KeyedBatch<'a, H> {
     shard: &'a ShardHandler<H>,
     batch: &'a Batch,
     lanes: Lanes,
-    /// How many records the last checkpoint covers, and when the next one is due.
-    stored: usize,
-    due: Moment,
 }
 
 impl<'a, H: Handle> KeyedBatch<'a, H> {
@@ -32,14 +25,16 @@ impl<'a, H: Handle> KeyedBatch<'a, H> {
             Order::Key(key) => Lanes::new(records.iter().map(key)),
             Order::None => Lanes::new(0..records.len()),
         };
-        let due = shard.parts().clock.now() + CHECKPOINT_INTERVAL;
-        Self { shard, batch, lanes, stored: 0, due }
+        Self { shard, batch, lanes }
     }
 
     pub(super) async fn run(mut self) {
         let (shard, batch, tasks) = (self.shard, self.batch, self.shard.concurrency().tasks);
         let mut running = FuturesUnordered::new();
         let mut is_interrupted = false;
+        // The handlers go on while a checkpoint is stored.
+        let mut storing = Fuse::terminated();
+        let (mut stored, mut due) = (0, shard.parts().clock.now() + CHECKPOINT_INTERVAL);
         loop {
             while running.len() < tasks && !is_interrupted {
                 is_interrupted = shard.is_interrupted();
@@ -47,34 +42,38 @@ impl<'a, H: Handle> KeyedBatch<'a, H> {
                 let record = &batch.records[index..=index];
                 running.push(async move { (index, handle(shard, record).await) });
             }
-            let handled = tokio::select! {
+            tokio::select! {
                 biased;
-                handled = running.next() => handled,
-                () = shard.parts().clock.sleep_until(self.due) => {
-                    self.checkpoint().await;
-                    self.due = shard.parts().clock.now() + CHECKPOINT_INTERVAL;
-                    continue;
+                handled = running.next() => match handled {
+                    Some((index, Ok(()))) => self.lanes.complete(index),
+                    // Nothing new is started. What runs comes to its end.
+                    Some((_, Err(Interrupted))) => is_interrupted = true,
+                    None => break,
+                },
+                up_to = &mut storing => {
+                    stored = up_to;
+                    due = shard.parts().clock.now() + CHECKPOINT_INTERVAL;
                 }
-            };
-            match handled {
-                Some((index, Ok(()))) => self.lanes.complete(index),
-                // Nothing new is started. What runs comes to its end.
-                Some((_, Err(Interrupted))) => is_interrupted = true,
-                None => break,
+                () = shard.parts().clock.sleep_until(due), if storing.is_terminated() => {
+                    due = shard.parts().clock.now() + CHECKPOINT_INTERVAL;
+                    let done = self.lanes.done();
+                    if done > stored {
+                        storing = Box::pin(store(shard, batch, done, stored)).fuse();
+                    }
+                }
             }
         }
-        self.checkpoint().await;
-    }
-
-    async fn checkpoint(&mut self) {
-        let done = self.lanes.done();
-        if done > self.stored
-            && let Some(position) = self.batch.position_after(done)
-            && self.shard.checkpoint(position).await
-        {
-            self.stored = done;
+        if !storing.is_terminated() {
+            stored = storing.await;
         }
+        store(shard, batch, self.lanes.done(), stored).await;
     }
+}
+
+/// Stores that this many records are done, unless that is `stored` already. How many are stored now.
+async fn store<H: Handle>(shard: &ShardHandler<H>, batch: &Batch, done: usize, stored: usize) -> usize {
+    let Some(position) = batch.position_after(done).filter(|_| done > stored) else { return stored };
+    if shard.checkpoint(position).await { done } else { stored }
 }
 
 /// Handles one record until it is done with.

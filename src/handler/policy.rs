@@ -52,8 +52,8 @@ pub enum Isolate {
     /// A batch that fails is tried again as it is. When its attempts are used up, each of its records is
     /// handled by itself, with attempts of its own.
     OneByOne,
-    /// A batch that fails is tried again as it is. When its attempts are used up, none of its records is tried
-    /// again.
+    /// A batch that fails is tried again as it is. When its attempts are used up, or its first record is too old, none of
+    /// its records is tried again.
     Off,
 }
 
@@ -70,7 +70,8 @@ pub enum Then {
     /// It is passed over: counted (metric `RecordsSkipped`) and reported
     /// ([`Event::RecordSkipped`](crate::Event::RecordSkipped)).
     Skip,
-    /// The shard stops before it. The lease is kept, so that no other worker fails at it too; other shards go on.
+    /// The shard stops before it; with [`Concurrency`](crate::Concurrency), records of other keys that were fetched with it
+    /// are still handled. The lease is kept, so that no other worker fails at it too; other shards go on.
     /// [`ShardStatus::stopped`](crate::ShardStatus::stopped) says why. A restart of the worker tries again.
     StopShard,
 }

@@ -2,20 +2,23 @@ use super::batch_work::BatchWork;
 use super::failure::IsFirst;
 use super::handle::Handle;
 use super::policy::{Failed, Next};
-use super::shard_handler::{Batch, Called, Interrupted, ShardHandler, kind_and_text};
+use super::shard_handler::{Batch, CHECKPOINT_INTERVAL, Called, Interrupted, ShardHandler, kind_and_text};
+use crate::types::Moment;
 
 /// A batch whose records are handled in order, several at once or one by one.
 pub(super) struct SerialBatch<'a, H> {
     shard: &'a ShardHandler<H>,
     batch: Batch,
     work: BatchWork,
-    /// How many records the last checkpoint covers.
+    /// How many records the last checkpoint covers, and when the next one is due.
     stored: usize,
+    due: Moment,
 }
 
 impl<'a, H: Handle> SerialBatch<'a, H> {
     pub(super) fn new(shard: &'a ShardHandler<H>, batch: Batch) -> Self {
-        Self { shard, work: BatchWork::new(batch.records.len(), H::STEP), batch, stored: 0 }
+        let due = shard.parts().clock.now() + CHECKPOINT_INTERVAL;
+        Self { shard, work: BatchWork::new(batch.records.len(), H::STEP), batch, stored: 0, due }
     }
 
     pub(super) async fn run(mut self) {
@@ -30,7 +33,12 @@ impl<'a, H: Handle> SerialBatch<'a, H> {
                 return Err(Interrupted);
             }
             match self.shard.call(&self.batch.records[range.clone()], self.work.attempt()).await {
-                Called::Done => self.work.complete(),
+                Called::Done => {
+                    self.work.complete();
+                    if self.shard.parts().clock.now() >= self.due {
+                        self.checkpoint().await;
+                    }
+                }
                 Called::Failed(done, ..) if done > 0 => self.work.complete_before(done),
                 Called::Failed(_, failure, is_first) => {
                     let (kind, error) = kind_and_text(failure);
@@ -66,6 +74,7 @@ impl<'a, H: Handle> SerialBatch<'a, H> {
     }
 
     async fn checkpoint(&mut self) {
+        self.due = self.shard.parts().clock.now() + CHECKPOINT_INTERVAL;
         let done = self.work.done();
         if done > self.stored
             && let Some(position) = self.batch.position_after(done)

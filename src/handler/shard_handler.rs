@@ -18,6 +18,10 @@ use crate::types::{ExtendedSequenceNumber, KinesisClientRecord};
 
 /// How long a destination for dead letters may take. Then they are sent again.
 const SEND_MAX: Duration = Duration::from_secs(30);
+/// While a batch takes long, what is done of it is stored this often.
+pub(super) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+/// The most letters that a destination gets at once.
+const LETTERS_MAX: usize = 100;
 
 /// What handlers go by.
 #[derive(Default)]
@@ -141,7 +145,11 @@ impl<H> ShardHandler<H> {
                     .iter()
                     .map(|record| DeadLetter::new(record, &place, error, reason.to_string(), attempts))
                     .collect();
-                self.send(&**destination, &letters).await
+                // In parts, so that a call ends in time and what is durable is not sent again.
+                for letters in letters.chunks(LETTERS_MAX) {
+                    self.send(&**destination, letters).await?;
+                }
+                Ok(())
             }
             Then::Skip => {
                 self.skipped(records, reason, error);
@@ -203,7 +211,12 @@ impl<H> ShardHandler<H> {
         let mut failures = 0_u32;
         loop {
             let send = AssertUnwindSafe(destination.send(letters)).catch_unwind();
-            let error = match self.parts().clock.timeout(SEND_MAX, send).await {
+            let sent = tokio::select! {
+                biased;
+                _ = self.checkpointer.interrupted() => return Err(Interrupted),
+                sent = self.parts().clock.timeout(SEND_MAX, send) => sent,
+            };
+            let error = match sent {
                 Ok(Ok(Ok(()))) => break,
                 Ok(Ok(Err(error))) => with_causes(&*error),
                 Ok(Err(_)) => "the destination panicked".to_owned(),

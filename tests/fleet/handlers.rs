@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kinesis_consumer::{
     Attempt, BatchFailure, BatchHandler, BoxError, Checkpoint, Concurrency, ConsumerBuilder, DeadLetter,
-    DeadLetters, ErrorPolicy, Event, Events, Failure, Health, KinesisClientRecord, ShardId,
+    DeadLetters, ErrorPolicy, Event, Events, Failure, Health, Isolate, KinesisClientRecord, ShardId,
 };
 
 use crate::world::{FAILOVER, STREAM, World, start, until};
@@ -416,6 +416,70 @@ async fn a_batch_that_never_gets_further_is_tried_with_pauses() {
     tokio::time::sleep(10 * MINUTE).await;
     let calls = calls.load(Ordering::Relaxed);
     assert!((20..=80).contains(&calls), "{calls} calls in ten minutes");
+    handle.shutdown().await.expect("stopped");
+}
+
+/// Keeps letters one by one, at a pace that does not allow for a whole batch in one call.
+#[derive(Debug, Clone, Default)]
+struct Slow(Letters);
+
+#[async_trait]
+impl DeadLetters for Slow {
+    async fn send(&self, letters: &[DeadLetter]) -> Result<(), BoxError> {
+        for letter in letters {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            self.0.send(std::slice::from_ref(letter)).await?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_destination_gets_a_large_batch_in_parts() {
+    const RECORDS: usize = 5000;
+    let world = World::new(1);
+    for number in 0..RECORDS {
+        world.kinesis.put(STREAM, "key", number.to_string()).expect("written");
+    }
+    let slow = Slow::default();
+    let policy = ErrorPolicy::attempts(1).isolate(Isolate::Off).dead_letter(slow.clone());
+    let builder = worker(&world).for_each_batch(|records| async move {
+        drop(records);
+        Err::<(), BoxError>("none of them".into())
+    });
+    let handle = start(builder.on_error(policy)).await;
+    until(
+        2 * MINUTE,
+        || world.checkpoint(0) == world.last_position(),
+        || format!("{} kept", slow.0.kept().len()),
+    )
+    .await;
+    let expected: Vec<String> = (0..RECORDS).map(|number| number.to_string()).collect();
+    assert!(slow.0.kept() == expected, "each once and in order; {} kept", slow.0.kept().len());
+    handle.shutdown().await.expect("stopped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_done_of_a_batch_that_takes_long_is_stored_meanwhile() {
+    let world = World::new(1);
+    for number in 0..100_u32 {
+        world.kinesis.put(STREAM, "key", number.to_string()).expect("written");
+    }
+    let seen = Calls::default();
+    let log = Arc::clone(&seen);
+    let handle = start(worker(&world).for_each(move |record| {
+        let log = Arc::clone(&log);
+        async move {
+            tokio::time::sleep(SECOND).await;
+            log.lock().expect("not poisoned").push(text(&record));
+            Ok::<_, BoxError>(())
+        }
+    }))
+    .await;
+    until(MINUTE, || calls(&seen).len() == 20, || format!("{:?}", calls(&seen))).await;
+    let stored = world.checkpoint(0);
+    assert_ne!(stored, Some(Checkpoint::TrimHorizon), "nothing is stored after 20 seconds");
+    assert_ne!(stored, world.last_position(), "nothing is stored that is not done");
     handle.shutdown().await.expect("stopped");
 }
 
