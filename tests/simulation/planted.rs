@@ -32,10 +32,9 @@ fn expected(bug: Bug) -> Option<&'static [&'static str]> {
         // If the shard ends before its next record, its end is stored without what was skipped.
         Bug::FallbackForgetsPosition => &["order", "checkpoints"],
         Bug::PanicSkipsBatch => &["callbacks"],
-        Bug::AllowsBackwards
-        | Bug::AllowsUndelivered
-        | Bug::AllowsEarlyEnd
-        | Bug::EmptyPageEndsShard => &["checkpoints"],
+        Bug::AllowsBackwards | Bug::AllowsUndelivered | Bug::AllowsEarlyEnd | Bug::EmptyPageEndsShard => {
+            &["checkpoints"]
+        }
         // An end that names no children leaves their hash keys without leases.
         Bug::TrustsAnyShardEnd => &["checkpoints", "coverage"],
         // Nobody reads a hole that nobody looks for.
