@@ -2,6 +2,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 
 use serde_core::de::DeserializeOwned;
+use serde_json::error::Category;
 
 use super::{Attempt, BatchFailure, BatchHandler, BoxError, Failure, RecordHandler};
 use crate::types::KinesisClientRecord;
@@ -57,8 +58,18 @@ where
         let handled = parsed.map(|value| (self.handle)(value, record.clone()));
         async {
             // What cannot be read once cannot be read later.
-            handled.map_err(Failure::poison)?.await.map_err(Failure::of)
+            handled.map_err(|error| Failure::poison(without_data(&error)))?.await.map_err(Failure::of)
         }
+    }
+}
+
+/// What is wrong with a payload. The text of the error itself may quote it.
+fn without_data(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    match error.classify() {
+        Category::Data => format!("JSON that does not fit the type, at line {line}, column {column}"),
+        Category::Eof => "JSON that ends too early".to_owned(),
+        Category::Syntax | Category::Io => format!("no JSON, at line {line}, column {column}"),
     }
 }
 

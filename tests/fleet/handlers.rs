@@ -392,7 +392,8 @@ async fn what_a_filter_leaves_out_is_done_and_what_is_no_json_is_set_aside() {
     let expected = [(Some(1), "{\"total\": 1}".to_owned()), (Some(3), "{\"total\": 3}".to_owned())];
     assert_eq!(*totals.lock().expect("not poisoned"), expected);
     assert_eq!(letters.kept(), ["total: 4"]);
-    assert_eq!(letters.kept.lock().expect("not poisoned")[0].attempts, 1);
+    let letter = letters.kept.lock().expect("not poisoned")[0].clone();
+    assert_eq!((letter.attempts, letter.error.as_str()), (1, "no JSON, at line 1, column 2"));
     handle.shutdown().await.expect("stopped");
 }
 
