@@ -4,6 +4,7 @@ mod follower;
 mod independent;
 mod leader;
 
+#[cfg(feature = "internals")]
 pub(crate) use self::follower::is_given_to;
 pub(super) use self::leader::Run;
 
