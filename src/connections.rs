@@ -6,12 +6,13 @@
 //! other client has use connections of their own.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_kinesis::error::SdkError;
 use aws_smithy_types::timeout::TimeoutConfig;
+use parking_lot::Mutex;
 
 use crate::runtime::Clock;
 use crate::types::Moment;
@@ -63,13 +64,13 @@ impl<C: Clone> Connections<C> {
 
     /// The clients for the next request.
     pub(crate) fn clients(&self) -> C {
-        self.current().1.clone()
+        self.current.lock().1.clone()
     }
 
     /// Watches over a request that is sent now and given up after `timeout`.
     pub(crate) fn watch(&self, timeout: Duration) -> InFlight<C> {
         InFlight {
-            number: self.current().0,
+            number: self.current.lock().0,
             suspicious: self.clock.now() + SUSPICIOUS.min(timeout / 2),
             connections: self.clone(),
             is_answered: false,
@@ -78,17 +79,12 @@ impl<C: Clone> Connections<C> {
 
     /// Opens new connections for the requests from now on, unless those of `number` are out of use already.
     fn discard(&self, number: PoolNumber) {
-        let mut current = self.current();
+        let mut current = self.current.lock();
         if current.0 == number {
             let next = PoolNumber::next();
             tracing::debug!("a request got no response; the next one goes over a new connection");
             *current = (next, (self.open)(next));
         }
-    }
-
-    fn current(&self) -> MutexGuard<'_, (PoolNumber, C)> {
-        // Nothing panics while holding it but the SDK.
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use futures_util::Stream;
+use parking_lot::RwLock;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::ReusableBoxFuture;
@@ -433,7 +434,7 @@ impl EventSink {
 
     /// Reports an event, unless the sink is closed.
     pub(crate) fn emit(&self, event: Event) {
-        if let Some(sender) = &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(sender) = &*self.0.read() {
             // No listener is no failure.
             let _ = sender.send(event);
         }
@@ -442,13 +443,13 @@ impl EventSink {
     /// Reports `last` and nothing after it: listeners get what is left, then `None`. Only the first
     /// call counts.
     pub(crate) fn close(&self, last: Event) {
-        if let Some(sender) = self.0.write().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(sender) = self.0.write().take() {
             let _ = sender.send(last);
         }
     }
 
     pub(crate) fn listen(&self) -> Events {
-        let sink = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let sink = self.0.read();
         // Of a consumer that has stopped there are none: the sender is gone at once.
         let receiver =
             sink.as_ref().map_or_else(|| broadcast::Sender::new(1).subscribe(), broadcast::Sender::subscribe);

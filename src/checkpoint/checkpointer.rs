@@ -1,8 +1,9 @@
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use tokio_util::sync::CancellationToken;
 
@@ -110,7 +111,7 @@ impl Checkpointer {
     ///
     /// See [`Checkpointer`].
     pub async fn checkpoint_delivered(&self) -> Result<(), Error> {
-        let delivered = self.tracker().delivered();
+        let delivered = self.0.tracker.lock().delivered();
         self.store(|tracker| Ok(tracker.decide_delivered(&delivered))).await
     }
 
@@ -156,7 +157,8 @@ impl Checkpointer {
         let position = position.into();
         let _storing = self.0.storing.lock().await;
         self.check_open()?;
-        let decision = self.tracker().decide(position.clone()).map_err(|refusal| self.refused(refusal))?;
+        let decision =
+            self.0.tracker.lock().decide(position.clone()).map_err(|refusal| self.refused(refusal))?;
         if let Decision::Store(checkpoint) = decision {
             let pending = PendingCheckpoint::new(checkpoint, state);
             self.timed(self.0.parts.held.prepare(&pending)).await?;
@@ -233,15 +235,15 @@ impl Checkpointer {
     /// What is stored now, as far as this processor knows.
     #[must_use]
     pub fn stored_checkpoint(&self) -> Checkpoint {
-        self.tracker().stored().clone()
+        self.0.tracker.lock().stored().clone()
     }
 
     pub(crate) fn deliver(&self, position: ExtendedSequenceNumber) {
-        self.tracker().deliver(position);
+        self.0.tracker.lock().deliver(position);
     }
 
     pub(crate) fn reach_end(&self) {
-        self.tracker().reach_end();
+        self.0.tracker.lock().reach_end();
     }
 
     /// Refuses every further checkpoint and waits for the one being written.
@@ -253,7 +255,7 @@ impl Checkpointer {
     }
 
     async fn store(&self, decide: impl Fn(&Tracker) -> Result<Decision, Refusal>) -> Result<(), Error> {
-        let wanted = match decide(&self.tracker()) {
+        let wanted = match decide(&self.0.tracker.lock()) {
             Ok(Decision::Store(checkpoint)) => Some(checkpoint),
             Ok(Decision::AlreadyStored) | Err(_) => None,
         };
@@ -263,15 +265,15 @@ impl Checkpointer {
         }
         let _storing = self.0.storing.lock().await;
         self.check_open()?;
-        if wanted.is_some_and(|wanted| wanted <= *self.tracker().stored()) {
+        if wanted.is_some_and(|wanted| wanted <= *self.0.tracker.lock().stored()) {
             return Ok(());
         }
-        let decision = decide(&self.tracker()).map_err(|refusal| self.refused(refusal))?;
+        let decision = decide(&self.0.tracker.lock()).map_err(|refusal| self.refused(refusal))?;
         let Decision::Store(checkpoint) = decision else { return Ok(()) };
         self.timed(self.0.parts.held.checkpoint(&checkpoint)).await?;
         // Or a later one.
         let checkpoint = checkpoint.max(self.0.parts.held.lease().checkpoint);
-        self.tracker().store(checkpoint.clone());
+        self.0.tracker.lock().store(checkpoint.clone());
         self.0.parts.events.emit(Event::Checkpointed {
             stream: self.stream().clone(),
             shard: self.shard_id().clone(),
@@ -329,11 +331,6 @@ impl Checkpointer {
 
     fn place(&self) -> String {
         format!("shard {} of stream {} (application {})", self.shard_id(), self.stream(), self.application())
-    }
-
-    fn tracker(&self) -> MutexGuard<'_, Tracker> {
-        // Nothing panics while holding it.
-        self.0.tracker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

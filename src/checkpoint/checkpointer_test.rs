@@ -23,9 +23,8 @@ async fn fixture(throttled: usize) -> (MemoryLeaseStore, Checkpointer) {
     let outcome = table.apply(&LeaseWrite::take(&fresh, &"me".into())).await.unwrap();
     let WriteOutcome::Applied(lease) = outcome else { panic!("{outcome:?}") };
     let faults = Mutex::new(VecDeque::from(vec![Fault::refused(StoreErrorKind::Throttled); throttled]));
-    let hook = Arc::new(move |_: &'static str, _: Option<&LeaseKey>| {
-        faults.lock().unwrap().pop_front().unwrap_or_default()
-    });
+    let hook =
+        Arc::new(move |_: &'static str, _: Option<&LeaseKey>| faults.lock().pop_front().unwrap_or_default());
     let events = EventSink::new();
     let pacer = Arc::new(WritePacer::new(clock.clone(), FAILOVER, events.clone(), &"me".into()));
     let store = Arc::new(FaultyLeaseStore::new(table.clone(), hook));

@@ -1,7 +1,8 @@
 //! What the loops of coordination have found out that a user should know, and in which words.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::types::{LeaseKey, Moment, WorkerId};
 
@@ -68,12 +69,12 @@ pub(crate) struct Measure<'a> {
 impl CoordinationHealth {
     /// A request is sent.
     pub(crate) fn sent(&self, purpose: Purpose, now: Moment) {
-        self.facts().requests[purpose as usize].unanswered_since.get_or_insert(now);
+        self.0.lock().requests[purpose as usize].unanswered_since.get_or_insert(now);
     }
 
     /// A request was answered, whatever the answer.
     pub(crate) fn answered(&self, purpose: Purpose) {
-        let mut facts = self.facts();
+        let mut facts = self.0.lock();
         facts.requests[purpose as usize] = Requests::default();
         if purpose == Purpose::Reading {
             facts.is_table_missing = false;
@@ -82,7 +83,7 @@ impl CoordinationHealth {
 
     /// A write that was sent at `sent` is known to have landed.
     pub(crate) fn landed(&self, sent: Moment) {
-        let mut facts = self.facts();
+        let mut facts = self.0.lock();
         let renewals = &mut facts.requests[Purpose::Renewing as usize];
         if renewals.unanswered_since.is_some_and(|since| since < sent) {
             *renewals = Requests::default();
@@ -91,24 +92,24 @@ impl CoordinationHealth {
 
     /// A request failed.
     pub(crate) fn failed(&self, purpose: Purpose, reason: String) {
-        self.facts().requests[purpose as usize].failure = Some(reason);
+        self.0.lock().requests[purpose as usize].failure = Some(reason);
     }
 
     /// A read was answered that there is no table. Whether that is new.
     pub(crate) fn table_missing(&self) -> bool {
-        !std::mem::replace(&mut self.facts().is_table_missing, true)
+        !std::mem::replace(&mut self.0.lock().is_table_missing, true)
     }
 
     /// A scan showed this many leases that nobody renews.
     pub(crate) fn scanned(&self, count: usize, example: Option<LeaseKey>, now: Moment) {
-        let mut facts = self.facts();
+        let mut facts = self.0.lock();
         let since = facts.unread.as_ref().map_or(now, |unread| unread.since);
         facts.unread = example.map(|example| Unread { since, count, example });
     }
 
     /// Whether this worker knows who leads it, if it is to be led.
     pub(crate) fn led(&self, has_leader: bool, now: Moment) {
-        let mut facts = self.facts();
+        let mut facts = self.0.lock();
         if has_leader {
             facts.leaderless_since = None;
         } else {
@@ -118,17 +119,12 @@ impl CoordinationHealth {
 
     /// Whether another worker has this one's name.
     pub(crate) fn set_name_taken(&self, is_taken: bool) {
-        self.facts().is_name_taken = is_taken;
+        self.0.lock().is_name_taken = is_taken;
     }
 
     /// What is wrong at `now`, and what to do about it.
     pub(crate) fn problems(&self, measure: Measure<'_>, now: Moment) -> Vec<String> {
-        self.facts().problems(measure, now)
-    }
-
-    fn facts(&self) -> MutexGuard<'_, Facts> {
-        // Nothing panics while holding it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().problems(measure, now)
     }
 }
 

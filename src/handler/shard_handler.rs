@@ -1,8 +1,9 @@
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 
 use super::concurrency::Concurrency;
 use super::dead_letter::{DeadLetter, DeadLetters, Place};
@@ -191,11 +192,7 @@ impl<H> ShardHandler<H> {
     }
 
     fn jitter(&self) -> f64 {
-        self.rng().f64()
-    }
-
-    fn rng(&self) -> MutexGuard<'_, fastrand::Rng> {
-        self.rng.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rng.lock().f64()
     }
 
     pub(super) async fn pause(&self, pause: Duration) -> Result<(), Interrupted> {

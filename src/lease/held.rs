@@ -1,7 +1,8 @@
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::hold::{AfterFailure, AfterWrite, LeaseLoss, NextWrite, WriteRequest};
@@ -96,22 +97,22 @@ impl HeldLease {
 
     /// The row as this worker last wrote it or, once lost, as it was last seen.
     pub(crate) fn lease(&self) -> Lease {
-        self.hold().lease.clone()
+        self.hold.lock().lease.clone()
     }
 
     /// Its counter.
     pub(crate) fn counter(&self) -> u64 {
-        self.hold().lease.counter
+        self.hold.lock().lease.counter
     }
 
     /// Its checkpoint in the table.
     pub(crate) fn checkpoint_stored(&self) -> Checkpoint {
-        self.hold().lease.checkpoint.clone()
+        self.hold.lock().lease.checkpoint.clone()
     }
 
     /// The start of the last write that is known to have landed.
     pub(crate) fn renewed(&self) -> Moment {
-        self.hold().renewed
+        self.hold.lock().renewed
     }
 
     /// Cancelled when the lease is lost or given up.
@@ -127,12 +128,12 @@ impl HeldLease {
 
     /// When that became known.
     pub(crate) fn handoff_since(&self) -> Option<Moment> {
-        self.hold().handoff_since()
+        self.hold.lock().handoff_since()
     }
 
     /// Whether it was lost because somebody else has written to the row under this worker's name.
     pub(crate) fn is_lost_to_namesake(&self) -> bool {
-        self.hold().loss() == Some(LeaseLoss::ToNamesake)
+        self.hold.lock().loss() == Some(LeaseLoss::ToNamesake)
     }
 
     /// Whether this worker may still act on the lease. Notices expiry by itself, however long the
@@ -144,21 +145,21 @@ impl HeldLease {
     /// Bumps the counter, so that other workers see that this one is alive. A write that began since the
     /// call, or a checkpoint that waits, does the same.
     pub(crate) async fn renew(&self, throughput: Option<Throughput>) -> Result<(), HeldError> {
-        let request = self.hold().ask_to_renew(throughput, self.clock.now());
+        let request = self.hold.lock().ask_to_renew(throughput, self.clock.now());
         self.write(request).await
     }
 
     /// Stores a checkpoint, or a newer one that is [wanted](Self::want) meanwhile, and discards a pending
     /// one.
     pub(crate) async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), HeldError> {
-        let request = self.hold().ask_for_checkpoint(checkpoint, self.clock.now());
+        let request = self.hold.lock().ask_for_checkpoint(checkpoint, self.clock.now());
         let _wish = Wish(self);
         self.write(request).await
     }
 
     /// If a checkpoint is waiting to be written, this newer one is written instead.
     pub(crate) fn want(&self, newer: &Checkpoint) {
-        self.hold().want(newer);
+        self.hold.lock().want(newer);
     }
 
     /// Waits for the write under way.
@@ -168,26 +169,26 @@ impl HeldLease {
 
     /// Stores a pending checkpoint beside the present one.
     pub(crate) async fn prepare(&self, pending: &PendingCheckpoint) -> Result<(), HeldError> {
-        let request = self.hold().ask_to_prepare(pending, self.clock.now());
+        let request = self.hold.lock().ask_to_prepare(pending, self.clock.now());
         self.write(request).await
     }
 
     /// Notes which shards follow this one; stored with the next checkpoint.
     pub(crate) fn note_children(&self, children: BTreeSet<ShardId>) {
-        self.hold().note_children(children);
+        self.hold.lock().note_children(children);
     }
 
     /// Gives the lease back, so that any worker can take it at once or, in a handoff, the one it is
     /// for. It counts as lost afterwards, whatever the outcome.
     pub(crate) async fn release(&self) -> Result<Lease, HeldError> {
-        let request = self.hold().ask_to_release(self.clock.now());
+        let request = self.hold.lock().ask_to_release(self.clock.now());
         self.give_back(request).await
     }
 
     /// Gives the lease back as `fresh` says, so that its next owner reads the shard anew. It counts as
     /// lost afterwards, whatever the outcome.
     pub(crate) async fn reset(&self, fresh: &Lease) -> Result<Lease, HeldError> {
-        let request = self.hold().ask_to_reset(fresh, self.clock.now());
+        let request = self.hold.lock().ask_to_reset(fresh, self.clock.now());
         self.give_back(request).await
     }
 
@@ -221,7 +222,7 @@ impl HeldLease {
                 break;
             };
             // If this future is dropped during the write, that stays indeterminate.
-            let sent = self.hold().send(self.clock.now());
+            let sent = self.hold.lock().send(self.clock.now());
             match self.store.apply(&write).await {
                 Ok(outcome) => {
                     self.pacer.accepted();
@@ -257,7 +258,7 @@ impl HeldLease {
     /// Waits until the table may be written to, which is at once unless it throttles. Whether that came
     /// before `until`, and before the lease was lost or ran out.
     async fn turn(&self, until: Moment) -> bool {
-        let expires = self.hold().expires();
+        let expires = self.hold.lock().expires();
         tokio::select! {
             biased;
             () = self.lost.cancelled() => false,
@@ -279,7 +280,7 @@ impl HeldLease {
 
     /// Changes what is known, and notifies those who wait for a handoff or for the loss of the lease.
     fn change<R>(&self, change: impl FnOnce(&mut LeaseHold) -> R) -> R {
-        let mut hold = self.hold();
+        let mut hold = self.hold.lock();
         let result = change(&mut hold);
         let (is_lost, is_handoff) = (hold.loss().is_some(), hold.handoff_since().is_some());
         drop(hold);
@@ -291,11 +292,6 @@ impl HeldLease {
         }
         result
     }
-
-    fn hold(&self) -> MutexGuard<'_, LeaseHold> {
-        // Nothing panics while holding it.
-        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Ends a wish for a checkpoint when nobody waits for it any more.
@@ -303,7 +299,7 @@ struct Wish<'a>(&'a HeldLease);
 
 impl Drop for Wish<'_> {
     fn drop(&mut self) {
-        self.0.hold().want_nothing();
+        self.0.hold.lock().want_nothing();
     }
 }
 

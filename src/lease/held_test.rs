@@ -26,7 +26,7 @@ async fn fixture(faults: impl IntoIterator<Item = Fault>) -> Fixture {
     let queue = Arc::clone(&faults);
     let store = FaultyLeaseStore::new(
         table.clone(),
-        Arc::new(move |_, _| queue.lock().unwrap().pop_front().unwrap_or_default()),
+        Arc::new(move |_, _| queue.lock().pop_front().unwrap_or_default()),
     );
     let pacer = Arc::new(WritePacer::new(clock.clone(), F, EventSink::new(), &"me".into()));
     let held = HeldLease::new(Arc::new(store), pacer, clock.clone(), "me".into(), F, lease, taken, 1);
@@ -141,7 +141,7 @@ async fn a_throttled_write_is_tried_again_for_the_failover_time() {
     let since = hopeless.clock.now();
     assert!(matches!(hopeless.held.checkpoint(&at(5)).await, Err(HeldError::Lost)));
     assert_eq!(hopeless.clock.now().since(since).as_secs(), F.as_secs(), "then the lease has run out");
-    let attempts = 1000 - hopeless.faults.lock().unwrap().len();
+    let attempts = 1000 - hopeless.faults.lock().len();
     assert!(attempts < 60, "{attempts} attempts");
 }
 
@@ -154,7 +154,7 @@ async fn a_write_that_will_never_succeed_is_sent_once_and_fails_at_once() {
         let outcome = fixture.held.checkpoint(&at(5)).await;
         assert!(matches!(&outcome, Err(HeldError::Store(error)) if error.kind() == kind), "{outcome:?}");
         assert_eq!(fixture.clock.now(), since, "{kind:?}");
-        assert_eq!(fixture.faults.lock().unwrap().len(), 9, "{kind:?}: one request");
+        assert_eq!(fixture.faults.lock().len(), 9, "{kind:?}: one request");
         assert!(fixture.held.is_valid(), "{kind:?}: the lease is held on");
     }
 }
@@ -172,7 +172,7 @@ async fn a_checkpoint_that_others_keep_waiting_fails_after_the_failover_time() {
     // Another attempt of the same worker keeps the lease.
     let renewed = async {
         fixture.clock.sleep(F / 4).await;
-        fixture.held.hold().renewed = fixture.clock.now();
+        fixture.held.hold.lock().renewed = fixture.clock.now();
     };
     tokio::join!(checkpoint, renewed);
     assert!(fixture.held.is_valid());
@@ -371,7 +371,7 @@ async fn a_reset_lease_is_free_begins_anew_and_is_never_written_again() {
     for fault in [Fault::default(), Fault::answer_lost()] {
         let fixture = fixture([]).await;
         fixture.held.checkpoint(&at(5)).await.unwrap();
-        fixture.faults.lock().unwrap().push_back(fault);
+        fixture.faults.lock().push_back(fault);
         let reset = fixture.held.reset(&fresh()).await.unwrap();
         let row = fixture.row().await;
         assert_eq!((&reset, &row.owner), (&row, &None));

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
+use std::sync::{LazyLock, OnceLock};
 
+use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use crate::lease::Lease;
@@ -39,7 +40,7 @@ impl LocalLeaseNotifier {
         self.0.get_or_init(|| {
             let alone = broadcast::Sender::new(CAPACITY);
             let Some(table) = identity else { return alone };
-            let mut notifiers = CHANNELS.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut notifiers = CHANNELS.lock();
             notifiers.retain(|_, notifier| notifier.upgrade().is_some());
             let known = notifiers.get(&table).and_then(broadcast::WeakSender::upgrade);
             known.unwrap_or_else(|| {

@@ -1,8 +1,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use super::decimal::Decimal;
 use super::{
@@ -55,14 +56,14 @@ impl MemoryLeaseStore {
     /// Every row as it is now, of whatever kind.
     #[must_use]
     pub fn items(&self) -> BTreeMap<LeaseKey, Item> {
-        self.table().rows.clone()
+        self.table.lock().rows.clone()
     }
 
     /// Every row as it was before the last `writes` changes, or as far back as that is known (some
     /// thousand changes): what an eventually consistent read may still see.
     #[must_use]
     pub fn items_before(&self, writes: usize) -> BTreeMap<LeaseKey, Item> {
-        let table = self.table();
+        let table = self.table.lock();
         let mut rows = table.rows.clone();
         for (key, before) in table.history.iter().rev().take(writes) {
             match before {
@@ -79,7 +80,7 @@ impl MemoryLeaseStore {
         let Some(key) = item.get(names::LEASE_KEY).and_then(Attribute::text).map(LeaseKey::from) else {
             return false;
         };
-        self.table().put(key, Some(item));
+        self.table.lock().put(key, Some(item));
         true
     }
 
@@ -90,12 +91,7 @@ impl MemoryLeaseStore {
         &self,
         observer: impl Fn(&LeaseKey, Option<&Item>, Option<&Item>) + Send + 'static,
     ) {
-        self.table().observer = Some(Box::new(observer));
-    }
-
-    fn table(&self) -> MutexGuard<'_, Table> {
-        // Every change is a single assignment, so a panic elsewhere leaves no half of one behind.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().observer = Some(Box::new(observer));
     }
 }
 
@@ -200,11 +196,11 @@ impl LeaseStore for MemoryLeaseStore {
     }
 
     async fn scan(&self) -> Result<LeaseScan, StoreError> {
-        Ok(LeaseScan::from_items(self.table().rows.values()))
+        Ok(LeaseScan::from_items(self.table.lock().rows.values()))
     }
 
     async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
-        match self.table().rows.get(key).map(Lease::from_item) {
+        match self.table.lock().rows.get(key).map(Lease::from_item) {
             None => Ok(None),
             Some(Ok(lease)) => Ok(lease),
             Some(Err(unreadable)) => Err(malformed("GetLease", key).with_source(unreadable)),
@@ -212,11 +208,11 @@ impl LeaseStore for MemoryLeaseStore {
     }
 
     async fn keys_owned_by(&self, worker: &WorkerId) -> Result<Vec<LeaseKey>, StoreError> {
-        Ok(keys_owned_by(&self.table().rows, worker))
+        Ok(keys_owned_by(&self.table.lock().rows, worker))
     }
 
     async fn create(&self, lease: &Lease) -> Result<Created, StoreError> {
-        let mut table = self.table();
+        let mut table = self.table.lock();
         if table.rows.contains_key(&lease.key) {
             return Ok(Created::Already);
         }
@@ -225,11 +221,11 @@ impl LeaseStore for MemoryLeaseStore {
     }
 
     async fn apply(&self, write: &LeaseWrite) -> Result<WriteOutcome, StoreError> {
-        self.table().update(write)
+        self.table.lock().update(write)
     }
 
     async fn delete_ended(&self, key: &LeaseKey) -> Result<(), StoreError> {
-        self.table().delete(key, &[Condition::ended()]);
+        self.table.lock().delete(key, &[Condition::ended()]);
         Ok(())
     }
 
@@ -238,7 +234,7 @@ impl LeaseStore for MemoryLeaseStore {
     }
 
     async fn entity(&self, _kind: EntityKind, key: &LeaseKey) -> Result<Option<Item>, StoreError> {
-        Ok(self.table().rows.get(key).cloned())
+        Ok(self.table.lock().rows.get(key).cloned())
     }
 
     async fn apply_to_entity(
@@ -246,7 +242,7 @@ impl LeaseStore for MemoryLeaseStore {
         _kind: EntityKind,
         write: &LeaseWrite,
     ) -> Result<EntityOutcome, StoreError> {
-        let mut table = self.table();
+        let mut table = self.table.lock();
         let current = table.rows.get(&write.key);
         let after = row_after(write, current)
             .map_err(|reason| malformed(write.operation, &write.key).with_source(reason))?;
@@ -261,7 +257,7 @@ impl LeaseStore for MemoryLeaseStore {
         key: &LeaseKey,
         conditions: &[Condition],
     ) -> Result<(), StoreError> {
-        self.table().delete(key, conditions);
+        self.table.lock().delete(key, conditions);
         Ok(())
     }
 }
@@ -312,7 +308,7 @@ mod tests {
             let before = store.items();
             let row = before.get(&write.key).cloned().unwrap_or_default();
             let holds = write.conditions.iter().all(|condition| condition.holds(&row));
-            let outcome = store.table().update(&write);
+            let outcome = store.table.lock().update(&write);
             let after = store.items();
             match outcome {
                 Ok(WriteOutcome::Applied(lease)) => {
@@ -347,7 +343,7 @@ mod tests {
             for write in writes.into_iter().flatten() {
                 let store = MemoryLeaseStore::default();
                 store.insert_item(lease.to_item());
-                let Ok(WriteOutcome::Applied(now)) = store.table().update(&write) else {
+                let Ok(WriteOutcome::Applied(now)) = store.table.lock().update(&write) else {
                     return Err(TestCaseError::fail(write.to_string()));
                 };
                 prop_assert_eq!(now.counter, lease.counter + 1);

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::types::LeaseKey;
@@ -60,7 +61,7 @@ impl Default for OpenLeases {
 impl OpenLeases {
     /// From now on a consumer waits for the ends of `parents`, of which nothing is known yet.
     pub(crate) fn wait_for(&self, parents: Vec<LeaseKey>) -> Waiter<'_> {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         let arrival = waiting.arrivals;
         waiting.arrivals += 1;
         for parent in &parents {
@@ -73,7 +74,7 @@ impl OpenLeases {
 
     /// A row as it is now.
     pub(crate) fn learn(&self, key: &LeaseKey, is_open: bool) {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         let Some(awaited) = waiting.awaited.get_mut(key) else { return };
         awaited.is_open = is_open;
         if !is_open {
@@ -83,7 +84,7 @@ impl OpenLeases {
 
     /// The whole table was looked at.
     pub(crate) fn observe(&self, is_open: impl Fn(&LeaseKey) -> bool) {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         for (key, awaited) in &mut waiting.awaited {
             awaited.is_open = is_open(key);
         }
@@ -101,10 +102,6 @@ impl OpenLeases {
     pub(crate) async fn may_look(&self) -> Option<SemaphorePermit<'_>> {
         // It is never closed.
         self.looks.acquire().await.ok()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -140,7 +137,7 @@ impl Waiter<'_> {
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        let mut waiting = self.open_leases.lock();
+        let mut waiting = self.open_leases.waiting.lock();
         let Some(consumer) = waiting.consumers.remove(&self.arrival) else { return };
         for parent in consumer.parents {
             if let Some(awaited) = waiting.awaited.get_mut(&parent) {
@@ -217,12 +214,14 @@ mod tests {
         let (left, stays) = (open_leases.wait_for(keys(&["0", "1"])), open_leases.wait_for(keys(&["1"])));
         drop(left);
         assert_eq!(
-            open_leases.lock().awaited.keys().collect::<Vec<_>>(),
+            open_leases.waiting.lock().awaited.keys().collect::<Vec<_>>(),
             ["1"].map(LeaseKey::from).each_ref()
         );
         open_leases.learn(&"1".into(), false);
         assert!(is_woken(&stays));
         drop(stays);
-        assert!(open_leases.lock().consumers.is_empty() && open_leases.lock().awaited.is_empty());
+        assert!(
+            open_leases.waiting.lock().consumers.is_empty() && open_leases.waiting.lock().awaited.is_empty()
+        );
     }
 }

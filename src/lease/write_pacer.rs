@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::StoreError;
@@ -65,7 +66,7 @@ impl WritePacer {
     /// If the future is dropped, nobody waits for it.
     pub(crate) async fn turn(&self, expires: Moment) {
         let ticket = {
-            let mut queue = self.queue();
+            let mut queue = self.queue.lock();
             if queue.waiting.is_empty() && queue.pacing.send(expires, self.clock.now()).is_ok() {
                 return;
             }
@@ -75,7 +76,7 @@ impl WritePacer {
             Ticket { pacer: self, place, notify }
         };
         loop {
-            let turn = self.queue().turn(ticket.place, self.clock.now());
+            let turn = self.queue.lock().turn(ticket.place, self.clock.now());
             match turn {
                 Turn::Now => return,
                 Turn::NotBefore(moment) => tokio::select! {
@@ -88,14 +89,14 @@ impl WritePacer {
 
     /// A write was not sent after all.
     pub(crate) fn not_sent(&self) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         queue.pacing.not_sent();
         queue.notify_first();
     }
 
     /// The table answered a write.
     pub(crate) fn accepted(&self) {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         queue.pacing.accepted(self.clock.now());
         queue.notify_first();
     }
@@ -103,7 +104,7 @@ impl WritePacer {
     /// The table throttled a write. Reported at most once a minute.
     pub(crate) fn refused(&self, error: &StoreError) {
         let now = self.clock.now();
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         let jitter = queue.rng.f64();
         let is_reported = queue.pacing.refused(now, jitter);
         let sustainable = queue.pacing.sustainable(self.failover_time, now);
@@ -128,22 +129,17 @@ impl WritePacer {
     }
 
     pub(crate) fn is_throttled(&self) -> bool {
-        !self.queue().pacing.is_free(self.clock.now())
+        !self.queue.lock().pacing.is_free(self.clock.now())
     }
 
     /// How many leases may be taken now.
     pub(crate) fn takes(&self, held: usize) -> usize {
-        self.queue().pacing.takes(held, self.failover_time, self.clock.now())
+        self.queue.lock().pacing.takes(held, self.failover_time, self.clock.now())
     }
 
     /// How long ago the last write to a lease must be for it to be renewed.
     pub(crate) fn renewal_age(&self, usual: Duration, leases: usize) -> Duration {
-        self.queue().pacing.renewal_age(usual, self.failover_time, leases, self.clock.now())
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        // Nothing panics while holding it.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().pacing.renewal_age(usual, self.failover_time, leases, self.clock.now())
     }
 }
 
@@ -178,7 +174,7 @@ struct Ticket<'a> {
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        let mut queue = self.pacer.queue();
+        let mut queue = self.pacer.queue.lock();
         queue.waiting.remove(&self.place);
         queue.notify_first();
     }

@@ -2,9 +2,10 @@
 //! installed. [`MetricsConfig`](super::MetricsConfig) documents names and labels.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use metrics::{Key, Label, Level, Metadata, SharedString};
+use parking_lot::Mutex;
 
 use super::{Dimensions, Metric, MetricsReport, MetricsSink, Sample, Unit};
 
@@ -24,7 +25,7 @@ impl Facade {
     }
 
     fn name(&self, metric: Metric) -> Arc<str> {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names.lock();
         let name = names.entry(metric.name).or_insert_with(|| facade_name(metric.name).into());
         Arc::clone(name)
     }
@@ -174,11 +175,11 @@ mod tests {
         fn cell(&self, kind: &'static str, key: &Key) -> Arc<Cell> {
             let labels = key.labels().map(|label| format!(" {}={}", label.key(), label.value()));
             let name = format!("{}{}", key.name(), labels.collect::<String>());
-            Arc::clone(self.0.lock().unwrap().entry((name, kind)).or_default())
+            Arc::clone(self.0.lock().entry((name, kind)).or_default())
         }
 
         fn counts(&self) -> Vec<(String, u64)> {
-            let cells = self.0.lock().unwrap();
+            let cells = self.0.lock();
             let counts = cells.iter();
             counts
                 .map(|((name, kind), cell)| (format!("{kind} {name}"), cell.0.load(Ordering::Relaxed)))

@@ -1,9 +1,10 @@
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -151,7 +152,7 @@ impl ActivePublisher {
     /// Sends everything that is pending, up to the first request that fails.
     async fn flush(&self) -> Result<(), PutError> {
         let (mut data, dropped) = {
-            let mut pending = self.buffer.pending();
+            let mut pending = self.buffer.pending.lock();
             (pending.take(), pending.take_dropped())
         };
         if dropped > 0 {
@@ -166,7 +167,7 @@ impl ActivePublisher {
                     tracing::warn!(refused, reason, "CloudWatch refused metrics; they are given up");
                 }
                 Err(error) => {
-                    self.buffer.pending().put_back(data.into_iter().chain(unsent));
+                    self.buffer.pending.lock().put_back(data.into_iter().chain(unsent));
                     return Err(error);
                 }
             }
@@ -184,17 +185,13 @@ impl ActivePublisher {
     }
 }
 
-impl Buffer {
-    fn pending(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl Buffer {}
 
 impl MetricsSink for Buffer {
     fn record(&self, report: &MetricsReport<'_>) {
         let now = self.clock.wall();
         let is_crowded = {
-            let mut pending = self.pending();
+            let mut pending = self.pending.lock();
             pending.record(now, report.dimensions, report.samples);
             pending.len() >= self.crowded_at
         };

@@ -67,8 +67,8 @@ impl FakeCloudWatch {
         fake
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+    fn state(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.0.lock()
     }
 
     fn sizes(&self) -> Vec<usize> {

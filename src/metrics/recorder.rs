@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::aggregate::StatisticSet;
 use super::{Dimensions, Metric, MetricsReport, MetricsSink, Sample};
@@ -16,7 +18,7 @@ impl MetricsRecorder {
     /// `Operation`, `ShardId`, `StreamId`, `WorkerIdentifier`. `None` if there were none.
     #[must_use]
     pub fn read(&self, name: &str, dimensions: &[(&str, &str)]) -> Option<StatisticSet> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.0.lock();
         let mut found = kept.iter().filter(|((reported, metric), _)| {
             metric.name == name && reported.pairs().collect::<Vec<(&str, &str)>>() == dimensions
         });
@@ -26,14 +28,14 @@ impl MetricsRecorder {
     /// Whether nothing was reported at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.0.lock().is_empty()
     }
 }
 
 impl MetricsSink for MetricsRecorder {
     fn record(&self, report: &MetricsReport<'_>) {
         let &MetricsReport { dimensions, samples } = report;
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock();
         for &Sample { metric, value } in samples {
             let new = StatisticSet::of(value);
             kept.entry((dimensions.clone(), metric)).and_modify(|present| present.merge(new)).or_insert(new);

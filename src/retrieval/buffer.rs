@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Batch, Delivery, ReadOutcome};
@@ -62,7 +63,7 @@ enum BufferEnd {
 impl BatchSender {
     /// Waits until another batch should be fetched.
     pub(super) async fn room(&self) {
-        while !self.0.lock().has_room() {
+        while !self.0.queue.lock().has_room() {
             self.0.wanted.notified().await;
         }
     }
@@ -70,19 +71,19 @@ impl BatchSender {
     /// Queues a batch without waiting: call [`room`](Self::room) before fetching it. A batch without
     /// records is dropped if others are queued already.
     pub(super) fn push(&self, batch: Batch) {
-        self.0.lock().push(batch);
+        self.0.queue.lock().push(batch);
         self.0.arrived.notify_one();
     }
 
     /// Queues the outcome of reading.
     pub(super) fn end(self, outcome: ReadOutcome) {
-        self.0.lock().end = Some(BufferEnd::Finished(outcome));
+        self.0.queue.lock().end = Some(BufferEnd::Finished(outcome));
     }
 }
 
 impl Drop for BatchSender {
     fn drop(&mut self) {
-        self.0.lock().end.get_or_insert(BufferEnd::TaskFailed);
+        self.0.queue.lock().end.get_or_insert(BufferEnd::TaskFailed);
         self.0.arrived.notify_one();
     }
 }
@@ -91,7 +92,7 @@ impl BatchReceiver {
     /// Waits for the next delivery.
     pub(super) async fn next(&mut self) -> Delivery {
         loop {
-            let taken = self.0.lock().take();
+            let taken = self.0.queue.lock().take();
             self.0.wanted.notify_one();
             match taken {
                 Some(delivery) => return delivery,
@@ -144,8 +145,4 @@ impl Queue {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl Shared {}

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::lease::{HeldLease, Lease};
@@ -22,16 +23,16 @@ pub(crate) struct HeldLeaseEntry {
 
 impl HeldLeases {
     pub(crate) fn insert(&self, holding: HeldLeaseEntry) {
-        self.lock().insert(holding.held.key().clone(), Arc::new(holding));
+        self.0.lock().insert(holding.held.key().clone(), Arc::new(holding));
     }
 
     pub(crate) fn remove(&self, key: &LeaseKey) -> Option<Arc<HeldLeaseEntry>> {
-        self.lock().remove(key)
+        self.0.lock().remove(key)
     }
 
     /// Stops what is done under a lease that `taken` shows not to be this worker's any more.
     pub(crate) fn lose(&self, taken: &Lease) {
-        let holding = self.lock().get(&taken.key).cloned();
+        let holding = self.0.lock().get(&taken.key).cloned();
         if let Some(holding) = holding
             && taken.counter > holding.held.counter()
         {
@@ -40,17 +41,17 @@ impl HeldLeases {
     }
 
     pub(crate) fn contains(&self, key: &LeaseKey) -> bool {
-        self.lock().contains_key(key)
+        self.0.lock().contains_key(key)
     }
 
     /// The row of a lease as this worker last wrote it, if it holds it still.
     pub(crate) fn row(&self, key: &LeaseKey) -> Option<Lease> {
-        let holding = self.lock().get(key).cloned()?;
+        let holding = self.0.lock().get(key).cloned()?;
         holding.held.is_valid().then(|| holding.held.lease())
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<HeldLeaseEntry>> {
-        self.lock().values().cloned().collect()
+        self.0.lock().values().cloned().collect()
     }
 
     pub(crate) fn statuses(&self) -> Vec<ShardStatus> {
@@ -59,9 +60,5 @@ impl HeldLeases {
             ..holding.status.read()
         };
         self.all().iter().map(status).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<LeaseKey, Arc<HeldLeaseEntry>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

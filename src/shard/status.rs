@@ -1,5 +1,6 @@
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
 
 use super::ShardState;
 use crate::checkpoint::StoppedReason;
@@ -100,19 +101,15 @@ impl StatusCell {
     /// The status now; never waits for user code or I/O.
     pub(crate) fn read(&self) -> ShardStatus {
         let stopped = self.stopped.get().map(|reason| reason.to_string());
-        ShardStatus { stopped, ..self.lock().clone() }
+        ShardStatus { stopped, ..self.status.lock().clone() }
     }
 
     /// Payload bytes delivered so far.
     pub(crate) fn bytes_delivered(&self) -> u64 {
-        self.lock().bytes_delivered
+        self.status.lock().bytes_delivered
     }
 
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut ShardStatus) -> T) -> T {
-        change(&mut self.lock())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ShardStatus> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        change(&mut self.status.lock())
     }
 }

@@ -1,7 +1,8 @@
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::{Stream, StreamExt, stream};
+use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
 use super::{Streams, TrackedStream};

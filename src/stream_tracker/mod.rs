@@ -4,9 +4,10 @@ mod admission;
 mod find;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -86,16 +87,16 @@ impl TrackedStream {
 
     /// The shards as they were listed when the stream was found, for the first caller.
     pub(crate) fn take_listed(&self) -> Option<Vec<Shard>> {
-        lock(&self.listed).take()
+        self.listed.lock().take()
     }
 
     pub(crate) fn set_problem(&self, problem: Option<String>) {
-        lock(&self.problems).sync = problem;
+        self.problems.lock().sync = problem;
     }
 
     /// Whether this is the first that is known of leases of another stream.
     pub(crate) fn set_foreign_leases(&self, problem: Option<String>) -> bool {
-        let mut problems = lock(&self.problems);
+        let mut problems = self.problems.lock();
         let is_new = problem.is_some() && !problems.has_foreign();
         problems.foreign_leases = problem;
         is_new
@@ -103,7 +104,7 @@ impl TrackedStream {
 
     /// Whether this is the first that is known of leases of another stream.
     pub(crate) fn set_foreign_shard(&self, shard: &ShardId, problem: Option<String>) -> bool {
-        let mut problems = lock(&self.problems);
+        let mut problems = self.problems.lock();
         let is_new = problem.is_some() && !problems.has_foreign();
         match problem {
             Some(problem) => problems.foreign_shards.insert(shard.clone(), problem),
@@ -115,16 +116,16 @@ impl TrackedStream {
     /// Whether this is the first that is known of it.
     pub(crate) fn set_shared_table(&self, problem: Option<String>) -> bool {
         let is_new = problem.is_some();
-        std::mem::replace(&mut lock(&self.problems).shared_table, problem).is_none() && is_new
+        std::mem::replace(&mut self.problems.lock().shared_table, problem).is_none() && is_new
     }
 
     /// Whether another stream's consumer uses the lease table.
     pub(crate) fn shares_table(&self) -> bool {
-        lock(&self.problems).shared_table.is_some()
+        self.problems.lock().shared_table.is_some()
     }
 
     fn status(&self) -> StreamStatus {
-        let Problems { sync, foreign_leases, foreign_shards, shared_table } = &*lock(&self.problems);
+        let Problems { sync, foreign_leases, foreign_shards, shared_table } = &*self.problems.lock();
         let foreign = foreign_leases.as_ref().or_else(|| foreign_shards.values().next());
         let problem = shared_table.as_ref().or(foreign).or(sync.as_ref()).cloned();
         StreamStatus { stream: self.id.clone(), problem }
@@ -164,7 +165,7 @@ impl Streams {
 
     /// The streams now, in the order in which they came.
     pub(crate) fn tracked(&self) -> Vec<Arc<TrackedStream>> {
-        self.state().tracked.clone()
+        self.state.lock().tracked.clone()
     }
 
     /// Waits for a change since the last time. For one waiter: the coordinator.
@@ -174,7 +175,7 @@ impl Streams {
 
     /// Reads a stream from now on, unless it is read already.
     pub(crate) fn track(&self, stream: TrackedStream) -> bool {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.knows(&stream.id) {
             return false;
         }
@@ -185,7 +186,7 @@ impl Streams {
 
     /// Reads a stream that was looked for at the start, whether or not it had to be waited for.
     pub(crate) fn first_found(&self, wanted: &StreamSpec, stream: TrackedStream) {
-        let is_waited_for = self.state().waiting.iter().any(|waiting| waiting.wanted == *wanted);
+        let is_waited_for = self.state.lock().waiting.iter().any(|waiting| waiting.wanted == *wanted);
         if is_waited_for {
             self.found(wanted, Ok(stream));
         } else {
@@ -195,24 +196,24 @@ impl Streams {
 
     /// Whether the stream is read, or waited for.
     pub(crate) fn knows(&self, stream: &StreamId) -> bool {
-        self.state().knows(stream)
+        self.state.lock().knows(stream)
     }
 
     /// Notes a stream that cannot be found for the time being.
     pub(crate) fn wait_for(&self, wanted: StreamSpec, problem: String) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.waiting.retain(|waiting| waiting.wanted != wanted);
         state.waiting.push(Waiting { wanted, problem });
     }
 
     /// The streams that could not be found yet.
     fn waiting(&self) -> Vec<StreamSpec> {
-        self.state().waiting.iter().map(|waiting| waiting.wanted.clone()).collect()
+        self.state.lock().waiting.iter().map(|waiting| waiting.wanted.clone()).collect()
     }
 
     /// What became of the search for a stream that was waited for, if it still is.
     fn found(&self, wanted: &StreamSpec, outcome: Result<TrackedStream, String>) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let Some(index) = state.waiting.iter().position(|waiting| waiting.wanted == *wanted) else { return };
         match outcome {
             Ok(stream) => {
@@ -228,7 +229,7 @@ impl Streams {
 
     /// Ends the reading of every stream that `which` may mean, provided that it is one at most.
     pub(crate) fn remove(&self, which: &StreamId) -> Removed {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let tracked: Vec<usize> =
             (0..state.tracked.len()).filter(|&index| state.tracked[index].id.may_be(which)).collect();
         let waiting: Vec<usize> =
@@ -251,16 +252,12 @@ impl Streams {
     }
 
     pub(crate) fn statuses(&self) -> Vec<StreamStatus> {
-        let state = self.state();
+        let state = self.state.lock();
         let waiting = state.waiting.iter().map(|Waiting { wanted, problem }| StreamStatus {
             stream: wanted.id.clone(),
             problem: Some(problem.clone()),
         });
         state.tracked.iter().map(|stream| stream.status()).chain(waiting).collect()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
     }
 }
 
@@ -281,9 +278,4 @@ pub(crate) enum Removed {
     Unknown,
     /// One of several streams of that name.
     Ambiguous,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while holding it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,7 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::lock::{ElectionAction, LockRow, LockView, Version, key};
 use crate::coordination::Purpose;
@@ -18,35 +20,32 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// This worker's part in the election of a leader.
 #[derive(Debug, Default)]
 pub(crate) struct Election {
-    lock: Mutex<LockView>,
+    state: Mutex<State>,
     /// Held while a request about the lock is under way.
     writing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lock: LockView,
     /// No candidate before this.
-    abstains_until: Mutex<Option<Moment>>,
+    abstains_until: Option<Moment>,
 }
 
 impl Election {
     /// Whether this worker is the leader, however long the process was suspended.
     pub(crate) fn leads(&self, now: Moment) -> bool {
-        self.lock().leads(now)
+        self.state.lock().lock.leads(now)
     }
 
     /// Whether this worker may still carry out what it planned as the leader.
     pub(crate) fn may_assign(&self, now: Moment) -> bool {
-        self.lock().may_assign(now)
+        self.state.lock().lock.may_assign(now)
     }
 
     /// The leader as far as this worker knows.
     pub(crate) fn leader(&self) -> Option<WorkerId> {
-        self.lock().leader().cloned()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LockView> {
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn abstains_until(&self) -> MutexGuard<'_, Option<Moment>> {
-        self.abstains_until.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().lock.leader().cloned()
     }
 }
 
@@ -101,9 +100,9 @@ fn heartbeat(worker: &Worker) -> Duration {
 async fn stand(worker: &Worker, rng: &mut fastrand::Rng) -> Result<Moment, StoreError> {
     let election = &worker.election;
     let _writing = election.writing.lock().await;
-    let was_leader = election.lock().leads_until().is_some();
+    let was_leader = election.state.lock().lock.leads_until().is_some();
     let since = worker.context.clock.now();
-    if election.abstains_until().is_some_and(|until| since < until) {
+    if election.state.lock().abstains_until.is_some_and(|until| since < until) {
         return Ok(since + heartbeat(worker));
     }
     if !was_leader {
@@ -111,7 +110,7 @@ async fn stand(worker: &Worker, rng: &mut fastrand::Rng) -> Result<Moment, Store
             Some(row) => Some(LockRow::from_item(&row).ok_or_else(unreadable)?),
             None => None,
         };
-        election.lock().observe(row, worker.context.clock.now());
+        election.state.lock().lock.observe(row, worker.context.clock.now());
     }
     let mut next = since + heartbeat(worker);
     // A heartbeat that landed unnoticed is refused the next time, and the lock taken back at once.
@@ -119,7 +118,7 @@ async fn stand(worker: &Worker, rng: &mut fastrand::Rng) -> Result<Moment, Store
         let sent = worker.context.clock.now();
         let duration = worker.context.coordination.leader_lease_duration();
         let version = Version::new(rng.u128(..));
-        let planned = election.lock().plan(&worker.context.id, duration, version, sent);
+        let planned = election.state.lock().lock.plan(&worker.context.id, duration, version, sent);
         match planned {
             ElectionAction::Acquire(write) | ElectionAction::Heartbeat(write) => {
                 if put(worker, &write, sent).await? {
@@ -128,7 +127,8 @@ async fn stand(worker: &Worker, rng: &mut fastrand::Rng) -> Result<Moment, Store
             }
             ElectionAction::Wait => {
                 // There is nothing to see before, unless the leader resigns.
-                if let Some(expires) = election.lock().expires().filter(|expires| *expires > sent) {
+                if let Some(expires) = election.state.lock().lock.expires().filter(|expires| *expires > sent)
+                {
                     next = next.min(expires + PAUSE_MIN);
                 }
                 break;
@@ -151,18 +151,18 @@ async fn put(worker: &Worker, write: &LeaseWrite, sent: Moment) -> Result<bool, 
         EntityOutcome::Applied(row) => LockRow::from_item(&row),
         EntityOutcome::Refused(row) => {
             let row = row.as_ref().and_then(LockRow::from_item);
-            worker.election.lock().observe(row, worker.context.clock.now());
+            worker.election.state.lock().lock.observe(row, worker.context.clock.now());
             return Ok(false);
         }
     };
     if let Some(row) = row {
-        worker.election.lock().written(row, sent);
+        worker.election.state.lock().lock.written(row, sent);
     }
     Ok(true)
 }
 
 fn emit_change(worker: &Worker, was_leader: bool) {
-    let is_leader = worker.election.lock().leads_until().is_some();
+    let is_leader = worker.election.state.lock().lock.leads_until().is_some();
     if is_leader && !was_leader {
         tracing::info!("this worker is the leader now");
         worker.context.events.emit(Event::LeadershipGained);
@@ -177,9 +177,9 @@ fn emit_change(worker: &Worker, was_leader: bool) {
 /// election before `abstains_until`. If the request fails, the lock runs out.
 pub(crate) async fn resign(worker: &Worker, abstains_until: Option<Moment>) {
     let election = &worker.election;
-    *election.abstains_until() = abstains_until;
+    election.state.lock().abstains_until = abstains_until;
     let _writing = election.writing.lock().await;
-    let resigned = election.lock().resign(&worker.context.id);
+    let resigned = election.state.lock().lock.resign(&worker.context.id);
     let Some(conditions) = resigned else { return };
     worker.context.events.emit(Event::LeadershipLost);
     match worker.context.store.delete_entity(EntityKind::Leader, &key(), &conditions).await {

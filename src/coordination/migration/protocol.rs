@@ -1,5 +1,4 @@
-use std::sync::{Mutex, PoisonError};
-
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::state::Protocol;
@@ -15,11 +14,11 @@ pub(crate) struct ProtocolCell {
 
 impl ProtocolCell {
     pub(crate) fn get(&self) -> Protocol {
-        *self.protocol.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.protocol.lock()
     }
 
     pub(super) fn set(&self, protocol: Protocol) {
-        *self.protocol.lock().unwrap_or_else(PoisonError::into_inner) = protocol;
+        *self.protocol.lock() = protocol;
         self.changed.notify_waiters();
     }
 

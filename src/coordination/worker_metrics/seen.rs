@@ -1,4 +1,4 @@
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 use super::agreement::CpuAgreement;
 use super::{WorkerLiveness, WorkerStats};
@@ -13,11 +13,11 @@ pub(crate) struct SeenWorkers(Mutex<Option<Vec<WorkerStats>>>);
 
 impl SeenWorkers {
     pub(crate) fn publish(&self, workers: &[WorkerStats]) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(workers.to_vec());
+        *self.0.lock() = Some(workers.to_vec());
     }
 
     fn take(&self) -> Option<Vec<WorkerStats>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.lock().take()
     }
 }
 

@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use aws_sdk_kinesis::config::interceptors::{
     BeforeDeserializationInterceptorContextMut, BeforeTransmitInterceptorContextMut,
@@ -8,6 +8,7 @@ use aws_sdk_kinesis::error::BoxError;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 
 /// The largest response accepted: 10 MiB of records, with as much overhead again if they are small.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
@@ -43,7 +44,7 @@ impl CborInterceptor {
 
     /// The response, unless there was none, or it was in another format and the SDK has read it.
     pub(super) fn response(&self) -> Option<RawResponse> {
-        self.response.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.response.lock().take()
     }
 }
 
@@ -79,7 +80,7 @@ impl Intercept for CborInterceptor {
             let body = std::mem::replace(response.body_mut(), SdkBody::from("{}"));
             response.headers_mut().remove("content-length");
             let raw = RawResponse { status, is_event_stream, body };
-            *self.response.lock().unwrap_or_else(PoisonError::into_inner) = Some(raw);
+            *self.response.lock() = Some(raw);
         }
         Ok(())
     }

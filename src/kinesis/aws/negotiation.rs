@@ -1,4 +1,6 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::protocol_choice::ProtocolChoice;
 use crate::kinesis::KinesisProtocol;
@@ -19,25 +21,25 @@ impl Negotiation {
 
     /// Whether to send the next request in CBOR.
     pub(super) fn is_cbor(&self) -> bool {
-        self.choice().is_cbor(self.clock.now())
+        self.choice.lock().is_cbor(self.clock.now())
     }
 
     /// A request in CBOR was answered in CBOR.
     pub(super) fn cbor_answered(&self) {
-        if self.choice().cbor_answered() {
+        if self.choice.lock().cbor_answered() {
             tracing::info!(operation = self.operation, "the Kinesis endpoint answers in CBOR again");
         }
     }
 
     /// A request in CBOR was not understood, and the same request in JSON was.
     pub(super) fn only_json_answered(&self) {
-        let is_new = self.choice().only_json_answered(self.clock.now());
+        let is_new = self.choice.lock().only_json_answered(self.clock.now());
         self.report(is_new);
     }
 
     /// A request in CBOR was answered by the service in JSON.
     pub(super) fn answered_in_json(&self) {
-        let is_new = self.choice().answered_in_json(self.clock.now());
+        let is_new = self.choice.lock().answered_in_json(self.clock.now());
         self.report(is_new);
     }
 
@@ -48,10 +50,5 @@ impl Negotiation {
                 "the Kinesis endpoint does not answer in CBOR; using JSON, and trying CBOR again later"
             );
         }
-    }
-
-    fn choice(&self) -> MutexGuard<'_, ProtocolChoice> {
-        // Nothing panics while holding it.
-        self.choice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
+use parking_lot::Mutex;
 
 use super::pool_loads::PoolLoads;
 use crate::connections::PoolNumber;
@@ -38,7 +39,7 @@ impl SubscriptionPools {
     /// A place for a subscription that is asked for now, and given up after `timeout`.
     pub(super) fn join(&self, timeout: Duration) -> (Client, Slot) {
         let now = self.clock.now();
-        let mut pools = self.pools();
+        let mut pools = self.pools.lock();
         let number = pools.loads.join(now).unwrap_or_else(|| {
             let number = PoolNumber::next();
             pools.loads.add(number);
@@ -51,21 +52,16 @@ impl SubscriptionPools {
     }
 
     fn change(&self, change: impl FnOnce(&mut PoolLoads<PoolNumber>)) {
-        let mut pools = self.pools();
+        let mut pools = self.pools.lock();
         let Pools { loads, clients } = &mut *pools;
         change(loads);
         clients.retain(|number, _| loads.contains(*number));
-    }
-
-    fn pools(&self) -> MutexGuard<'_, Pools> {
-        // Nothing panics while holding it but the SDK.
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for SubscriptionPools {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SubscriptionPools").field("loads", &self.pools().loads).finish_non_exhaustive()
+        f.debug_struct("SubscriptionPools").field("loads", &self.pools.lock().loads).finish_non_exhaustive()
     }
 }
 

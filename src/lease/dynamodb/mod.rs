@@ -10,7 +10,7 @@ mod table;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,6 +22,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use futures_util::future::try_join_all;
+use parking_lot::Mutex;
 
 use self::attribute::{SdkItem, from_sdk_item, to_sdk_item};
 use self::expression::Expressions;
@@ -253,13 +254,13 @@ impl DynamoDbLeaseStore {
             return Ok(configured);
         }
         let now = self.clock.now();
-        let cached = *self.segments_cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let cached = *self.segments_cached.lock();
         if let Some((_, segments)) = cached.filter(|(at, _)| now.since(*at) < SEGMENTS_VALID) {
             return Ok(segments);
         }
         let size = self.describe().await?.and_then(|table| table.table_size_bytes);
         let segments = segments_for(size.and_then(|bytes| u64::try_from(bytes).ok()));
-        *self.segments_cached.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, segments));
+        *self.segments_cached.lock() = Some((now, segments));
         Ok(segments)
     }
 }

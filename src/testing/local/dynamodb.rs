@@ -3,7 +3,6 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -11,6 +10,7 @@ use dynoxide::Database;
 use http_body_util::{BodyExt, Full};
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode, Uri};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 
 use super::connections::{Client, Connections};
@@ -127,7 +127,7 @@ impl DynamoDb {
             }
             Err(response) => return response,
         }
-        let mut tables = self.recovery.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = self.recovery.lock();
         change(&mut tables);
         let recovery = tables.get(table).copied();
         drop(tables);

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 /// A fault of a request to a local endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,13 +48,13 @@ struct Planned {
 impl Requests {
     /// Counts a request and takes the fault injected into it, if any.
     pub(super) fn begin(&self, action: &str) -> Option<HttpFault> {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock();
         match counts.get_mut(action) {
             Some(count) => *count += 1,
             None => drop(counts.insert(action.to_owned(), 1)),
         }
         drop(counts);
-        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut faults = self.faults.lock();
         let planned = faults.iter_mut().find(|planned| planned.action == action)?;
         planned.remaining -= 1;
         let fault = planned.fault.clone();
@@ -62,18 +63,18 @@ impl Requests {
     }
 
     pub(super) fn counts(&self) -> BTreeMap<String, u64> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.counts.lock().clone()
     }
 
     pub(super) fn plan(&self, action: &str, times: u64, fault: HttpFault) {
         if times > 0 {
             let planned = Planned { action: action.to_owned(), remaining: times, fault };
-            self.faults.lock().unwrap_or_else(PoisonError::into_inner).push(planned);
+            self.faults.lock().push(planned);
         }
     }
 
     pub(super) fn clear_faults(&self) {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.faults.lock().clear();
     }
 }
 

@@ -1,8 +1,9 @@
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::error::{ErrorCode, ServiceError};
@@ -234,12 +235,12 @@ impl SimulatedKinesis {
 
     /// Sets the rates at which the service throttles; by default there are none.
     pub fn set_limits(&self, limits: Limits) {
-        self.service().set_limits(limits);
+        self.shared.service.lock().set_limits(limits);
     }
 
     /// Sets how long creating, resharding and registering take from now on; by default, no time.
     pub fn set_control_delay(&self, delay: Duration) {
-        self.service().set_control_delay(delay);
+        self.shared.service.lock().set_control_delay(delay);
     }
 
     /// Registers a consumer for enhanced fan-out and returns its ARN.
@@ -293,12 +294,12 @@ impl SimulatedKinesis {
     /// this handle and its clones whether a fault is injected. The methods here are never affected. The
     /// hook may call them, but must not set or clear faults itself.
     pub fn set_faults(&self, hook: impl FnMut(&Call<'_>) -> Option<Fault> + Send + 'static) {
-        *lock(&self.faults) = Some(Box::new(hook));
+        *self.faults.lock() = Some(Box::new(hook));
     }
 
     /// Removes the hook: no more faults are injected.
     pub fn clear_faults(&self) {
-        *lock(&self.faults) = None;
+        *self.faults.lock() = None;
     }
 
     /// Another handle to the same service with its own faults, initially none: for a worker that is cut
@@ -309,7 +310,7 @@ impl SimulatedKinesis {
     }
 
     pub(super) fn fault_for(&self, call: &Call<'_>) -> Option<Fault> {
-        lock(&self.faults).as_mut().and_then(|hook| hook(call))
+        self.faults.lock().as_mut().and_then(|hook| hook(call))
     }
 
     pub(super) fn clock(&self) -> &Clock {
@@ -318,6 +319,10 @@ impl SimulatedKinesis {
 
     pub(super) fn written(&self) -> &Notify {
         &self.shared.written
+    }
+
+    pub(super) fn service(&self) -> MutexGuard<'_, Service> {
+        self.shared.service.lock()
     }
 
     /// Runs an operation that does not wake subscriptions.
@@ -338,10 +343,6 @@ impl SimulatedKinesis {
         result
     }
 
-    pub(super) fn service(&self) -> MutexGuard<'_, Service> {
-        lock(&self.shared.service)
-    }
-
     fn children(&self, stream: &str, parent: &ShardId) -> Result<Vec<ShardId>, ServiceError> {
         let mut children = self.shards(stream)?;
         children.retain(|shard| shard.parents.contains(parent));
@@ -360,11 +361,6 @@ impl fmt::Debug for SimulatedKinesis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SimulatedKinesis").finish_non_exhaustive()
     }
-}
-
-/// Every operation leaves the service consistent, so a panic elsewhere does not make it unusable.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn not_yet(stream: &str) -> ServiceError {

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
+
+use parking_lot::Mutex;
 
 /// The maximum number of points kept; after that, the oldest are dropped.
 const POINTS_MAX: usize = 200_000;
@@ -37,7 +38,7 @@ pub struct MetricPoint {
 
 impl MetricSink {
     pub(super) fn put(&self, points: impl IntoIterator<Item = MetricPoint>) {
-        let mut kept = self.points.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.points.lock();
         for point in points {
             if kept.len() == POINTS_MAX {
                 kept.pop_front();
@@ -51,7 +52,7 @@ impl MetricSink {
         &self,
         wanted: impl Fn(&MetricPoint) -> bool,
     ) -> Vec<MetricPoint> {
-        let kept = self.points.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.points.lock();
         kept.iter().filter(|point| wanted(point)).cloned().collect()
     }
 }
