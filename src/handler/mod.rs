@@ -23,8 +23,9 @@ pub use self::policy::{ErrorPolicy, Isolate, Pause, Then};
 
 pub(crate) use self::closures::{ForEach, ForEachBatch, ForEachJson};
 pub(crate) use self::handle::{Batches, Handle, Records};
+pub(crate) use self::policy::{Failed, FailureKind, GiveUp, Next};
 pub(crate) use self::processor::HandlerFactory;
-pub(crate) use self::shard_handler::{Filter, HandlerOptions};
+pub(crate) use self::shard_handler::{Filter, HandlerOptions, Interrupted, ShardHandler, kind_and_text};
 
 use std::future::Future;
 

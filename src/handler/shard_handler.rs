@@ -35,7 +35,7 @@ pub(crate) struct HandlerOptions {
 pub(crate) type Filter = Box<dyn Fn(&KinesisClientRecord) -> bool + Send + Sync>;
 
 /// Calls a handler for the records of one shard, and does as the policy says when it fails.
-pub(super) struct ShardHandler<H> {
+pub(crate) struct ShardHandler<H> {
     handler: Arc<H>,
     options: Arc<HandlerOptions>,
     checkpointer: Checkpointer,
@@ -43,7 +43,7 @@ pub(super) struct ShardHandler<H> {
 }
 
 impl<H> ShardHandler<H> {
-    pub(super) fn new(handler: Arc<H>, options: Arc<HandlerOptions>, checkpointer: Checkpointer) -> Self {
+    pub(crate) fn new(handler: Arc<H>, options: Arc<HandlerOptions>, checkpointer: Checkpointer) -> Self {
         let seed = checkpointer.parts().seed;
         Self { handler, options, checkpointer, rng: Mutex::new(fastrand::Rng::with_seed(seed)) }
     }
@@ -66,7 +66,7 @@ impl Batch {
 }
 
 /// The processor is to stop what it is doing: the lease is lost, or to be given back.
-pub(super) struct Interrupted;
+pub(crate) struct Interrupted;
 
 /// What a call of a handler came to.
 pub(super) enum Called {
@@ -101,14 +101,14 @@ impl<H> ShardHandler<H> {
     }
 
     /// Stores that the whole shard is done.
-    pub(super) async fn end(&self) {
+    pub(crate) async fn end(&self) {
         if let Err(error) = self.checkpointer.end().await {
             tracing::debug!(%error, "the end of the shard is not stored yet; trying again");
         }
     }
 
     /// Those of `records` that are handled.
-    pub(super) fn filtered(&self, mut records: Vec<KinesisClientRecord>) -> Vec<KinesisClientRecord> {
+    pub(crate) fn filtered(&self, mut records: Vec<KinesisClientRecord>) -> Vec<KinesisClientRecord> {
         let Some(filter) = &self.options.filter else { return records };
         let delivered = records.len();
         records.retain(|record| filter(record));
@@ -121,7 +121,7 @@ impl<H> ShardHandler<H> {
     }
 
     /// What comes next for `records`, which have failed with `error`; reports it.
-    pub(super) fn decide(&self, records: &[KinesisClientRecord], failed: Failed, error: &str) -> Next {
+    pub(crate) fn decide(&self, records: &[KinesisClientRecord], failed: Failed, error: &str) -> Next {
         let Some(first) = records.first() else { return Next::Split };
         let age = age(first, self.parts().clock.wall());
         let next = self.options.policy.next(failed, records.len(), age, self.jitter());
@@ -130,7 +130,7 @@ impl<H> ShardHandler<H> {
     }
 
     /// Does with `records` what the policy says of those that are not tried again.
-    pub(super) async fn give_up(
+    pub(crate) async fn give_up(
         &self,
         records: &[KinesisClientRecord],
         failed: Failed,
@@ -167,7 +167,7 @@ impl<H> ShardHandler<H> {
 
     /// Stores that everything up to `position` is done. Whether that is stored: a failure is in an event already,
     /// and the next checkpoint covers this one.
-    pub(super) async fn checkpoint(&self, position: ExtendedSequenceNumber) -> bool {
+    pub(crate) async fn checkpoint(&self, position: ExtendedSequenceNumber) -> bool {
         match self.checkpointer.checkpoint(position).await {
             Ok(()) => true,
             Err(error) => {
@@ -177,8 +177,17 @@ impl<H> ShardHandler<H> {
         }
     }
 
-    pub(super) fn parts(&self) -> &CheckpointerParts {
+    pub(crate) fn parts(&self) -> &CheckpointerParts {
         self.checkpointer.parts()
+    }
+
+    pub(crate) fn checkpointer(&self) -> &Checkpointer {
+        &self.checkpointer
+    }
+
+    /// Whether the shard stops at a record that is given up.
+    pub(crate) fn stops_at_what_is_given_up(&self) -> bool {
+        matches!(self.options.policy.then, Then::StopShard | Then::RetryForever)
     }
 
     fn place(&self) -> Place<'_> {
@@ -309,7 +318,7 @@ impl<H> ShardHandler<H> {
     }
 }
 
-pub(super) fn kind_and_text(failure: Failure) -> (FailureKind, String) {
+pub(crate) fn kind_and_text(failure: Failure) -> (FailureKind, String) {
     let (kind, error) = match failure {
         Failure::Failed(error) => (FailureKind::Failed, error),
         Failure::Transient(error) => (FailureKind::Transient, error),

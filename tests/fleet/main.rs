@@ -1,5 +1,6 @@
 //! Whole workers over the simulated stream and the lease table in memory, on paused time.
 
+mod acknowledgements;
 mod balance;
 mod faults;
 mod handlers;
