@@ -10,6 +10,7 @@ use crate::config::{
     StreamConfig, StreamSpec,
 };
 use crate::consumer::Consumer;
+use crate::delivery::KeyedFactory;
 use crate::error::{Error, invalid};
 use crate::events::EventSink;
 use crate::handler::{
@@ -268,7 +269,10 @@ impl ConsumerBuilder {
     }
 
     fn handlers<H: Handle>(self, call: &'static str, handler: H) -> Self {
-        self.code(call, move |options| Arc::new(HandlerFactory::new(handler, options)))
+        self.code(call, move |options| match H::STEP > 1 || options.concurrency.is_serial() {
+            true => Arc::new(HandlerFactory::new(handler, options)),
+            false => Arc::new(KeyedFactory::new(handler, options)),
+        })
     }
 
     fn code(

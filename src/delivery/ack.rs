@@ -69,6 +69,11 @@ impl Delivery {
         self.fail(Failure::of(error));
     }
 
+    /// The handler has failed.
+    pub(super) fn fail_with(mut self, failure: Failure) {
+        self.fail(failure);
+    }
+
     /// Which attempt at this record it is.
     #[must_use]
     pub fn attempt(&self) -> Attempt {

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, invalid};
+use crate::handler::validate_limits;
 
 /// How records are delivered by a [`RecordStream`](crate::RecordStream) or
 /// [`ShardStream`](crate::ShardStream).
@@ -54,14 +55,7 @@ impl StreamOptions {
 
     pub(crate) fn validate(&self) -> Result<(), Error> {
         let Self { span_max, bytes_max, checkpoint_every } = self;
-        if !(1..=10_000_000).contains(span_max) {
-            return Err(invalid(format!("span_max is {span_max}; it must be 1 to 10000000 records")));
-        }
-        if !(1 << 20..=1 << 40).contains(bytes_max) {
-            return Err(invalid(format!(
-                "bytes_max is {bytes_max}; it must be 1048576 to 1099511627776 bytes"
-            )));
-        }
+        validate_limits(*span_max, *bytes_max)?;
         let (shortest, longest) = (Duration::from_millis(1), Duration::from_secs(3600));
         if !(shortest..=longest).contains(checkpoint_every) {
             return Err(invalid(format!("checkpoint_every is {checkpoint_every:?}; it must be 1 ms to 1 h")));

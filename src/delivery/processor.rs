@@ -1,3 +1,4 @@
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -7,11 +8,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::options::StreamOptions;
-use super::queue::DeliveryQueue;
+use super::queue::{DeliveryQueue, lane};
 use super::ready::ReadyList;
 use super::shard::{Closed, ShardDeliveries, Taker};
 use super::shard_task;
-use crate::checkpoint::{Checkpointer, Interruption};
+use crate::checkpoint::{Checkpointer, CheckpointerParts, Interruption};
+use crate::events::Event;
 use crate::handler::{HandlerOptions, Order, ShardHandler};
 use crate::processor::{ShardRecordProcessor, ShardRecordProcessorFactory};
 use crate::retrieval::WorkerBudget;
@@ -19,6 +21,8 @@ use crate::types::KinesisClientRecord;
 
 /// What is counted for a record besides its payload and keys.
 const RECORD_OVERHEAD: u64 = 256;
+/// After which time a record that is not done is reported, if it holds up its shard.
+const BLOCKED_AFTER: Duration = Duration::from_secs(10);
 
 /// Makes the processors that take in records for one stream of all shards, or one of each.
 pub(crate) struct DeliveryFactory {
@@ -76,7 +80,7 @@ impl ShardRecordProcessorFactory for DeliveryFactory {
         };
         let shard = Arc::new(ShardDeliveries::new(
             ShardHandler::new(Arc::new(()), Arc::clone(&self.handler), checkpointer),
-            DeliveryQueue::new(Order::None),
+            DeliveryQueue::new(false),
             self.options.span_max,
             self.options.checkpoint_every,
             taker,
@@ -84,35 +88,87 @@ impl ShardRecordProcessorFactory for DeliveryFactory {
         if let Taking::Separate(ready) = &self.taking {
             ready.push(Arc::clone(&shard));
         }
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(shard_task::run(Arc::clone(&shard), stop.clone()));
-        Box::new(DeliveryProcessor {
-            shard,
-            grace: self.grace,
-            budget: Arc::clone(&self.budget),
-            stop,
-            task: Mutex::new(Some(AbortOnDropHandle::new(task))),
-        })
+        Box::new(DeliveryProcessor::new(shard, Order::None, Arc::clone(&self.budget), Some(self.grace), None))
     }
 }
 
 /// Takes the records of one shard in, and gives the shard back when what is out is acknowledged.
-struct DeliveryProcessor {
+pub(super) struct DeliveryProcessor {
     shard: Arc<ShardDeliveries>,
-    grace: Grace,
+    order: Order,
     budget: Arc<WorkerBudget>,
+    /// How long a shutdown waits for what is out; for ever if `None`.
+    grace: Option<Grace>,
     stop: CancellationToken,
     task: Mutex<Option<AbortOnDropHandle<()>>>,
+    /// What takes the records, if that belongs to the shard. It ends when nothing is handed out any more.
+    taker: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 impl DeliveryProcessor {
+    pub(super) fn new(
+        shard: Arc<ShardDeliveries>,
+        order: Order,
+        budget: Arc<WorkerBudget>,
+        grace: Option<Grace>,
+        taker: Option<AbortOnDropHandle<()>>,
+    ) -> Self {
+        let stop = CancellationToken::new();
+        let task = AbortOnDropHandle::new(tokio::spawn(shard_task::run(Arc::clone(&shard), stop.clone())));
+        let (task, taker) = (Mutex::new(Some(task)), Mutex::new(taker));
+        Self { shard, order, budget, grace, stop, task, taker }
+    }
+
+    /// Waits until room is made for the next batch.
+    async fn make_room(&self, batch: u64, bytes: u64) {
+        self.shard.span_fits().await;
+        tokio::select! {
+            biased;
+            () = self.shard.batch_done(batch) => {}
+            permit = self.budget.reserve(bytes) => self.shard.hold(batch, permit),
+        }
+    }
+
+    /// Reports what holds the shard up, for as long as there is no room.
+    async fn report_blocking(&self) {
+        let CheckpointerParts { clock, events, .. } = self.shard.handler.parts();
+        let mut reported = None;
+        loop {
+            clock.sleep(BLOCKED_AFTER).await;
+            let Some((position, since)) = self.shard.first_open() else { continue };
+            let age = clock.now().since(since);
+            if age < BLOCKED_AFTER || reported.as_ref() == Some(&position) {
+                continue;
+            }
+            let (stream, shard) = (self.shard.checkpointer().stream(), self.shard.checkpointer().shard_id());
+            tracing::warn!(%shard, %position, ?age, "a record that is not done holds up its shard");
+            events.emit(Event::KeyBlocksShard {
+                stream: stream.clone(),
+                shard: shard.clone(),
+                position: position.clone(),
+                since: clock.wall() - age,
+            });
+            reported = Some(position);
+        }
+    }
+
     async fn stop_task(&self) {
         self.stop.cancel();
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.join(&self.task).await;
+    }
+
+    /// Waits until the handlers that run have returned.
+    async fn stop_taker(&self) {
+        self.shard.stop_handing_out();
+        self.join(&self.taker).await;
+    }
+
+    async fn join(&self, task: &Mutex<Option<AbortOnDropHandle<()>>>) {
+        let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task
             && let Err(error) = task.await
         {
-            tracing::error!(shard = %self.shard.checkpointer().shard_id(), %error, "storing acknowledgements failed");
+            tracing::error!(shard = %self.shard.checkpointer().shard_id(), %error, "a task of the shard failed");
         }
     }
 }
@@ -124,37 +180,43 @@ impl ShardRecordProcessor for DeliveryProcessor {
         let Some(end) = records.last().map(KinesisClientRecord::extended_sequence_number) else { return };
         // A page stays in memory until the last record of it is gone.
         let bytes = records.iter().map(cost).sum();
-        let records = self.shard.handler.filtered(records);
-        let Some(batch) = self.shard.push(records, end) else { return };
-        let room = async {
-            self.shard.span_fits().await;
-            tokio::select! {
-                biased;
-                () = self.shard.batch_done(batch) => {}
-                permit = self.budget.reserve(bytes) => self.shard.hold(batch, permit),
+        let in_lanes = AssertUnwindSafe(|| {
+            let records = self.shard.handler.filtered(records);
+            records.into_iter().map(|record| (lane(self.order, &record), record)).collect()
+        });
+        let records = match catch_unwind(in_lanes) {
+            Ok(records) => records,
+            Err(panic) => {
+                // Handlers are not left behind: the shard starts again.
+                self.stop_taker().await;
+                resume_unwind(panic)
             }
         };
+        let now = self.shard.handler.parts().clock.now();
+        let Some(batch) = self.shard.push(records, end, now) else { return };
         tokio::select! {
             biased;
             _ = self.shard.checkpointer().interrupted() => {}
-            () = room => {}
+            () = self.make_room(batch, bytes) => {}
+            () = self.report_blocking() => {}
         }
     }
 
     async fn shutdown_requested(&self) {
         self.shard.stop_handing_out();
         let parts = self.shard.handler.parts();
-        let grace = match self.shard.checkpointer().interrupted().await {
+        let interruption = self.shard.checkpointer().interrupted().await;
+        let grace = self.grace.map(|grace| match interruption {
             Interruption::HandoffRequested if !parts.stopping.is_cancelled() => {
-                self.grace.handoff.min(self.grace.shutdown)
+                grace.handoff.min(grace.shutdown)
             }
-            _ => self.grace.shutdown,
-        };
+            _ => grace.shutdown,
+        });
         tokio::select! {
             biased;
             () = self.shard.none_out() => {}
             () = parts.held.lost().cancelled() => {}
-            () = parts.clock.sleep(grace) => {}
+            () = parts.clock.sleep(grace.unwrap_or_default()), if grace.is_some() => {}
         }
         self.stop_task().await;
         if let Some((position, slot)) = self.shard.todo(parts.clock.now()).unstored {
@@ -178,6 +240,7 @@ impl ShardRecordProcessor for DeliveryProcessor {
 
     async fn lease_lost(&self) {
         self.shard.close(Closed::LeaseGone);
+        self.stop_taker().await;
         self.stop_task().await;
     }
 }

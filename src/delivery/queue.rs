@@ -7,8 +7,8 @@ use crate::types::{ExtendedSequenceNumber, KinesisClientRecord, Moment};
 
 /// The records of one shard that are not done: which one is next, which are out, and which come again when.
 ///
-/// Records are taken in the order of the shard, those that failed as soon as their pause has passed. With an
-/// [`Order`] other than `None`, of the records of one key only the first one that is not done can be taken.
+/// Records are taken in the order of the shard, those that failed as soon as their pause has passed. With lanes, of the
+/// records of a lane only the first one that is not done can be taken.
 #[derive(Debug)]
 pub(super) struct DeliveryQueue<P> {
     watermark: Watermark<P>,
@@ -16,8 +16,8 @@ pub(super) struct DeliveryQueue<P> {
     entries: VecDeque<Entry>,
     /// The slot of the first entry.
     first: u64,
-    order: Order,
-    /// What waits for each key that has a record ready, out or failed.
+    is_ordered: bool,
+    /// What waits in each lane that has a record ready, out or failed.
     lanes: HashMap<u64, VecDeque<u64>>,
     /// Without lanes: the first slot that was never taken.
     fresh: u64,
@@ -50,12 +50,13 @@ pub(super) struct Taken {
 }
 
 impl<P> DeliveryQueue<P> {
-    pub(super) fn new(order: Order) -> Self {
+    /// With lanes, in which records wait for each other, or without.
+    pub(super) fn new(is_ordered: bool) -> Self {
         Self {
             watermark: Watermark::default(),
             entries: VecDeque::new(),
             first: 0,
-            order,
+            is_ordered,
             lanes: HashMap::new(),
             fresh: 0,
             ready: BTreeSet::new(),
@@ -66,19 +67,18 @@ impl<P> DeliveryQueue<P> {
         }
     }
 
-    /// Adds the records of a batch that covers the shard up to `end`. The slot of the last one, by which the batch
-    /// goes; `None` if there are none.
+    /// Adds the records of a batch that covers the shard up to `end`, each with its lane. The slot of the last one, by
+    /// which the batch goes; `None` if there are none.
     pub(super) fn push(
         &mut self,
-        records: Vec<KinesisClientRecord>,
+        records: Vec<(u64, KinesisClientRecord)>,
         end: ExtendedSequenceNumber,
     ) -> Option<u64> {
-        let positions = records.iter().map(KinesisClientRecord::extended_sequence_number);
+        let positions = records.iter().map(|(_, record)| record.extended_sequence_number());
         let slots = self.watermark.push(positions, end);
         let last = slots.clone().last();
-        for (slot, record) in slots.zip(records) {
-            let lane = self.lane(&record);
-            if let Some(lane) = lane {
+        for (slot, (lane, record)) in slots.zip(records) {
+            if self.is_ordered {
                 match self.lanes.get_mut(&lane) {
                     Some(waiting) => waiting.push_back(slot),
                     None => {
@@ -87,7 +87,7 @@ impl<P> DeliveryQueue<P> {
                     }
                 }
             }
-            self.entries.push_back(Entry::new(Some(record), lane.unwrap_or_default()));
+            self.entries.push_back(Entry::new(Some(record), lane));
         }
         // The end of the batch may have a slot of its own.
         let slots = self.watermark.next() - self.first;
@@ -100,7 +100,7 @@ impl<P> DeliveryQueue<P> {
 
     /// Takes the next record.
     pub(super) fn take(&mut self) -> Option<Taken> {
-        if self.is_closed || self.is_held_back {
+        if !self.hands_out() {
             return None;
         }
         let slot = match self.ready.pop_first() {
@@ -117,8 +117,8 @@ impl<P> DeliveryQueue<P> {
 
     /// Whether [`take`](Self::take) would return one.
     pub(super) fn has_next(&self) -> bool {
-        let is_fresh = self.is_unordered() && self.fresh_slots().any(|slot| !self.watermark.is_done(slot));
-        !self.is_closed && !self.is_held_back && (!self.ready.is_empty() || is_fresh)
+        let is_fresh = !self.is_ordered && self.fresh_slots().any(|slot| !self.watermark.is_done(slot));
+        self.hands_out() && (!self.ready.is_empty() || is_fresh)
     }
 
     /// The record is done: acknowledged, or given up by the error policy.
@@ -130,7 +130,7 @@ impl<P> DeliveryQueue<P> {
         entry.record = None;
         let (lane, was_out) = (entry.lane, std::mem::take(&mut entry.is_out));
         self.out -= usize::from(was_out);
-        if !self.is_unordered() {
+        if self.is_ordered {
             match self.lanes.get_mut(&lane).map(VecDeque::pop_front) {
                 Some(Some(next)) => drop(self.ready.insert(next)),
                 _ => drop(self.lanes.remove(&lane)),
@@ -186,9 +186,13 @@ impl<P> DeliveryQueue<P> {
         self.pauses.first().map(|(moment, _)| *moment)
     }
 
-    /// Nothing is taken from now on; what waits stays.
+    /// From now on nothing is taken, or with lanes: nothing that is not here yet. What waits stays.
     pub(super) fn hold_back(&mut self) {
         self.is_held_back = true;
+    }
+
+    pub(super) fn is_held_back(&self) -> bool {
+        self.is_held_back
     }
 
     /// Nothing is taken any more, and what waits is dropped. What is out can still be completed.
@@ -213,6 +217,10 @@ impl<P> DeliveryQueue<P> {
         self.watermark.hold(slot, held);
     }
 
+    fn hands_out(&self) -> bool {
+        !self.is_closed && (self.is_ordered || !self.is_held_back)
+    }
+
     fn put_back(&mut self, slot: u64, record: KinesisClientRecord) -> Option<&mut Entry> {
         let is_closed = self.is_closed;
         let entry = self.entry(slot).filter(|entry| entry.is_out)?;
@@ -229,26 +237,8 @@ impl<P> DeliveryQueue<P> {
     }
 
     fn fresh_slots(&self) -> std::ops::Range<u64> {
-        let end = if self.is_unordered() { self.watermark.next() } else { 0 };
+        let end = if self.is_ordered { 0 } else { self.watermark.next() };
         self.fresh.max(self.first)..end
-    }
-
-    fn is_unordered(&self) -> bool {
-        matches!(self.order, Order::None)
-    }
-
-    fn lane(&self, record: &KinesisClientRecord) -> Option<u64> {
-        match self.order {
-            Order::None => None,
-            Order::Shard => Some(0),
-            Order::Key(key) => Some(key(record)),
-            // Two keys of one hash wait for each other, which does no harm.
-            Order::PartitionKey => {
-                let mut hasher = DefaultHasher::new();
-                record.record.partition_key.hash(&mut hasher);
-                Some(hasher.finish())
-            }
-        }
     }
 
     fn entry(&mut self, slot: u64) -> Option<&mut Entry> {
@@ -260,6 +250,20 @@ impl<P> DeliveryQueue<P> {
         let done = (self.first..self.watermark.first()).count();
         self.entries.drain(..done.min(self.entries.len()));
         self.first = self.watermark.first();
+    }
+}
+
+/// The lane of a record.
+pub(super) fn lane(order: Order, record: &KinesisClientRecord) -> u64 {
+    match order {
+        Order::None | Order::Shard => 0,
+        Order::Key(key) => key(record),
+        // Two keys of one hash wait for each other, which does no harm.
+        Order::PartitionKey => {
+            let mut hasher = DefaultHasher::new();
+            record.record.partition_key.hash(&mut hasher);
+            hasher.finish()
+        }
     }
 }
 

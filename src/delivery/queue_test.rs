@@ -10,14 +10,16 @@ fn at(number: u64) -> ExtendedSequenceNumber {
     ExtendedSequenceNumber::new(u128::from(number).into(), 0)
 }
 
-/// Records with these keys, the first with this number.
-fn records(first: u64, keys: &str) -> Vec<KinesisClientRecord> {
+/// Records with these keys and their lanes, the first with this number.
+fn records(first: u64, keys: &str) -> Vec<(u64, KinesisClientRecord)> {
     let numbered = (first..).zip(keys.chars());
-    numbered.map(|(number, key)| Record::new(u128::from(number).into(), key.to_string(), "").into()).collect()
+    let records =
+        numbered.map(|(number, key)| Record::new(u128::from(number).into(), key.to_string(), "").into());
+    records.map(|record| (lane(Order::PartitionKey, &record), record)).collect()
 }
 
-fn queue(order: Order, keys: &str) -> DeliveryQueue<()> {
-    let mut queue = DeliveryQueue::new(order);
+fn queue(is_ordered: bool, keys: &str) -> DeliveryQueue<()> {
+    let mut queue = DeliveryQueue::new(is_ordered);
     queue.push(records(0, keys), at(keys.len() as u64 - 1));
     queue
 }
@@ -40,7 +42,7 @@ fn take_all(queue: &mut DeliveryQueue<()>) -> Vec<u64> {
 
 #[test]
 fn records_are_taken_in_order_and_those_that_failed_come_again_after_their_pause() {
-    let mut queue = queue(Order::None, "aab");
+    let mut queue = queue(false, "aab");
     let first = queue.take().expect("a record");
     assert_eq!((first.slot, first.attempt, queue.out()), (0, 1, 1));
     let failed = queue.fail(0, first.record, FailureKind::Failed).expect("it was out");
@@ -62,7 +64,7 @@ fn records_are_taken_in_order_and_those_that_failed_come_again_after_their_pause
 
 #[test]
 fn of_a_key_one_record_is_out_and_the_others_wait_until_it_is_done() {
-    let mut queue = queue(Order::PartitionKey, "aabca");
+    let mut queue = queue(true, "aabca");
     assert_eq!(take_all(&mut queue), [0, 2, 3]);
     queue.complete(2);
     queue.complete(3);
@@ -70,7 +72,7 @@ fn of_a_key_one_record_is_out_and_the_others_wait_until_it_is_done() {
     // Of another batch.
     queue.push(records(5, "ab"), at(6));
     assert_eq!(take_all(&mut queue), [6]);
-    let record = records(0, "a").remove(0);
+    let (_, record) = records(0, "a").remove(0);
     queue.fail(0, record, FailureKind::Transient);
     assert!(take_all(&mut queue).is_empty(), "it holds up its key while it pauses");
     queue.complete(0);
@@ -87,8 +89,8 @@ fn of_a_key_one_record_is_out_and_the_others_wait_until_it_is_done() {
 
 #[test]
 fn what_is_closed_hands_nothing_out_and_still_counts_what_is_done() {
-    for order in [Order::None, Order::PartitionKey] {
-        let mut queue = queue(order, "abc");
+    for is_ordered in [false, true] {
+        let mut queue = queue(is_ordered, "abc");
         let (first, second) = (queue.take().expect("a record"), queue.take().expect("a record"));
         queue.close();
         assert!(queue.take().is_none() && !queue.has_next());
@@ -104,14 +106,29 @@ fn what_is_closed_hands_nothing_out_and_still_counts_what_is_done() {
 
 #[test]
 fn what_comes_back_untried_is_the_same_attempt() {
-    let mut queue = queue(Order::PartitionKey, "a");
+    let mut queue = queue(true, "a");
     let taken = queue.take().expect("a record");
     queue.give_back(taken.slot, taken.record);
     let again = queue.take().expect("a record");
     assert_eq!((again.slot, again.attempt), (0, 1));
-    queue.hold_back();
-    queue.give_back(again.slot, again.record);
-    assert!(queue.take().is_none() && !queue.has_next());
+}
+
+#[test]
+fn what_is_held_back_is_all_or_what_comes_later() {
+    for is_ordered in [false, true] {
+        let mut queue = queue(is_ordered, "ab");
+        queue.hold_back();
+        assert_eq!(take_all(&mut queue), if is_ordered { vec![0, 1] } else { vec![] });
+    }
+}
+
+#[test]
+fn lanes_follow_from_the_order() {
+    let lanes = |order| ["a", "b", "a"].map(|key| lane(order, &records(0, key)[0].1));
+    assert_eq!(lanes(Order::Shard), [0; 3]);
+    assert_eq!(lanes(Order::Key(|record| record.record.partition_key.len() as u64)), [1; 3]);
+    let [a, b, again] = lanes(Order::PartitionKey);
+    assert!(a == again && a != b);
 }
 
 proptest! {
@@ -122,8 +139,7 @@ proptest! {
         is_keyed in any::<bool>(),
         steps in vec((0_u8..5, "[a-d]{1,5}", any::<prop::sample::Index>()), 1..120),
     ) {
-        let order = if is_keyed { Order::PartitionKey } else { Order::None };
-        let mut queue = DeliveryQueue::<()>::new(order);
+        let mut queue = DeliveryQueue::<()>::new(is_keyed);
         let (mut keys, mut done): (Vec<char>, Vec<bool>) = (Vec::new(), Vec::new());
         let mut out: Vec<Taken> = Vec::new();
         let mut now = Moment::ORIGIN;

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
@@ -57,6 +57,8 @@ struct State {
     /// Nothing is handed out any more.
     is_over: bool,
     closed: Option<Closed>,
+    /// When the first record that is not done became that.
+    moved: Moment,
 }
 
 /// Why acknowledgements no longer count.
@@ -110,6 +112,7 @@ impl ShardDeliveries {
             is_listed: false,
             is_over: false,
             closed: None,
+            moved: Moment::default(),
         };
         Self {
             handler,
@@ -127,13 +130,18 @@ impl ShardDeliveries {
         self.handler.checkpointer()
     }
 
-    /// Takes a batch in that covers the shard up to `end`. The slot by which it goes, unless it has no records.
+    /// Takes a batch in that covers the shard up to `end`: records and their lanes. The slot by which it goes, unless it
+    /// has no records.
     pub(super) fn push(
         self: &Arc<Self>,
-        records: Vec<KinesisClientRecord>,
+        records: Vec<(u64, KinesisClientRecord)>,
         end: ExtendedSequenceNumber,
+        now: Moment,
     ) -> Option<u64> {
         let mut state = self.state();
+        if state.queue.watermark().span() == 0 {
+            state.moved = now;
+        }
         let batch = state.queue.push(records, end);
         self.changed(state);
         batch
@@ -145,7 +153,18 @@ impl ShardDeliveries {
     }
 
     pub(super) async fn span_fits(&self) {
-        wait(&self.room, || self.state().queue.watermark().span() <= self.span_max).await;
+        wait(&self.room, || {
+            let state = self.state();
+            state.queue.watermark().span() <= self.span_max && !state.queue.is_held_back()
+        })
+        .await;
+    }
+
+    /// The first record that is not done, and since when it has been that; not if the error policy has stopped the shard.
+    pub(super) fn first_open(&self) -> Option<(ExtendedSequenceNumber, Moment)> {
+        let state = self.state();
+        let position = state.queue.watermark().first_open().filter(|_| !state.queue.is_held_back())?;
+        Some((position.clone(), state.moved))
     }
 
     /// Keeps the memory of a batch until it is done.
@@ -197,12 +216,16 @@ impl ShardDeliveries {
 
     fn completed(self: &Arc<Self>, mut state: MutexGuard<'_, State>, slot: u64) {
         let span = state.queue.watermark().span();
+        let moment = self.handler.parts().clock.now();
         let completed = state.queue.complete(slot);
         let now = state.queue.watermark().span();
         let has_room = completed.ends_batch || (now <= self.span_max && span > self.span_max);
         let is_settled = now == 0 || state.queue.out() == 0;
         let is_news = completed.has_moved && (!state.is_noticed || state.is_urgent());
-        state.is_noticed |= completed.has_moved;
+        if completed.has_moved {
+            state.is_noticed = true;
+            state.moved = moment;
+        }
         self.changed(state);
         if is_news {
             self.wake.notify_one();
@@ -351,12 +374,15 @@ impl ShardDeliveries {
         self.room.notify_waiters();
     }
 
-    /// The waker of the stream of this shard, if it has one of its own.
-    pub(super) fn waker(&self) -> Option<&AtomicWaker> {
-        match &self.taker {
-            Taker::Separate(waker) => Some(waker),
-            Taker::Merged(_) => None,
+    /// Takes the next record when there is one, for a shard that has a taker of its own.
+    pub(super) fn poll_take(self: &Arc<Self>, context: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        let taken = self.take();
+        if let (Poll::Pending, Taker::Separate(waker)) = (&taken, &self.taker) {
+            waker.register(context.waker());
+            // One may have come before the waker did.
+            return self.take();
         }
+        taken
     }
 
     /// Notifies who takes records, if there is one.

@@ -151,12 +151,7 @@ impl Stream for ShardStream {
         if self.is_over {
             return Poll::Ready(None);
         }
-        let mut taken = self.shard.take();
-        if let (Poll::Pending, Some(waker)) = (&taken, self.shard.waker()) {
-            waker.register(context.waker());
-            // One may have come before the waker did.
-            taken = self.shard.take();
-        }
+        let taken = self.shard.poll_take(context);
         self.is_over = matches!(taken, Poll::Ready(None));
         taken
     }

@@ -112,7 +112,6 @@ impl<P> Watermark<P> {
     }
 
     /// The first record that is not done.
-    #[cfg(test)]
     pub(super) fn first_open(&self) -> Option<&ExtendedSequenceNumber> {
         Some(&self.slots.front()?.position)
     }

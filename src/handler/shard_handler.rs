@@ -69,37 +69,41 @@ impl Batch {
 pub(crate) struct Interrupted;
 
 /// What a call of a handler came to.
-pub(super) enum Called {
+pub(crate) enum Called {
     Done,
     /// How many records are done, and why others are not.
     Failed(usize, Failure, IsFirst),
 }
 
-impl<H: Handle> ShardHandler<H> {
-    /// Calls the handler. A panic is a failure.
-    pub(super) async fn call(&self, records: &[KinesisClientRecord], attempt: u32) -> Called {
-        let attempt = Attempt { number: attempt };
-        // Also what the handler does before it returns a future.
-        let call = AssertUnwindSafe(async { self.handler.call(records, &attempt).await });
-        match call.catch_unwind().await {
-            Ok(Ok(())) => Called::Done,
-            // An index beyond the records means the last one.
-            Ok(Err((done, failure, is_first))) => {
-                Called::Failed(done.min(records.len().saturating_sub(1)), failure, is_first)
-            }
-            // What it panicked with was printed by the panic hook; it may hold record data.
-            Err(_) => {
-                Called::Failed(0, Failure::Failed("the handler panicked".into()), IsFirst(records.len() == 1))
-            }
+/// Calls the handler. A panic is a failure.
+pub(crate) async fn call<H: Handle>(
+    handler: &H,
+    records: &[KinesisClientRecord],
+    attempt: &Attempt,
+) -> Called {
+    // Also what the handler does before it returns a future.
+    let call = AssertUnwindSafe(async { handler.call(records, attempt).await });
+    match call.catch_unwind().await {
+        Ok(Ok(())) => Called::Done,
+        // An index beyond the records means the last one.
+        Ok(Err((done, failure, is_first))) => {
+            Called::Failed(done.min(records.len().saturating_sub(1)), failure, is_first)
+        }
+        // What it panicked with was printed by the panic hook; it may hold record data.
+        Err(_) => {
+            Called::Failed(0, Failure::Failed("the handler panicked".into()), IsFirst(records.len() == 1))
         }
     }
 }
 
-impl<H> ShardHandler<H> {
-    pub(super) fn concurrency(&self) -> Concurrency {
-        self.options.concurrency
+impl<H: Handle> ShardHandler<H> {
+    /// Calls the handler.
+    pub(super) async fn call(&self, records: &[KinesisClientRecord], attempt: u32) -> Called {
+        call(&*self.handler, records, &Attempt { number: attempt }).await
     }
+}
 
+impl<H> ShardHandler<H> {
     /// Stores that the whole shard is done.
     pub(crate) async fn end(&self) {
         if let Err(error) = self.checkpointer.end().await {

@@ -7,6 +7,7 @@ mod handlers;
 mod health;
 mod identity;
 mod leader;
+mod parallel_keys;
 mod processors;
 mod refusals;
 mod resharding;
