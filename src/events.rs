@@ -389,6 +389,20 @@ pub enum Event {
         #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
         reason: Arc<str>,
     },
+    /// A record that is not done has held up its shard for 10 seconds: records after it are done, but no more are taken in
+    /// before it is (see `span_max` and `bytes_max` of [`Concurrency`](crate::Concurrency) and
+    /// [`StreamOptions`](crate::StreamOptions)). Its handler is slow or fails, or it was not acknowledged.
+    #[non_exhaustive]
+    KeyBlocksShard {
+        /// The stream.
+        stream: StreamId,
+        /// The shard.
+        shard: ShardId,
+        /// The record.
+        position: ExtendedSequenceNumber,
+        /// Since when it has been the first that is not done.
+        since: SystemTime,
+    },
     /// A shard was stopped before a record, as the [`ErrorPolicy`](crate::ErrorPolicy) says. Other shards go on.
     #[non_exhaustive]
     ShardStopped {

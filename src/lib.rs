@@ -134,6 +134,8 @@ mod checkpoint;
 
 mod handler;
 
+mod delivery;
+
 mod consumer;
 
 mod config;
@@ -160,6 +162,7 @@ pub use crate::config::{
     LifecycleConfig, ManagementConfig, OnRecreatedStream, ProcessorConfig, Settings, StreamConfig,
 };
 pub use crate::consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Health, Status};
+pub use crate::delivery::{Delivery, RecordStream, ShardStream, ShardStreams, StreamOptions};
 pub use crate::error::{Error, ErrorKind};
 pub use crate::events::{Event, Events, StopReason};
 pub use crate::handler::{
@@ -186,6 +189,7 @@ pub use crate::types::{
 const _: () = {
     const fn is_shared_freely<T: Send + Sync + 'static>() {}
     is_shared_freely::<(Consumer, ConsumerBuilder, ConsumerHandle, Checkpointer, PreparedCheckpoint)>();
+    is_shared_freely::<(Delivery, RecordStream, ShardStreams, ShardStream)>();
     is_shared_freely::<(Error, Event, Events, Status, ShardStatus, StreamStatus)>();
     is_shared_freely::<(CoordinationConfig, LeaderConfig, LifecycleConfig, ProcessorConfig, ManagementConfig)>(
     );

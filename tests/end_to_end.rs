@@ -418,10 +418,6 @@ async fn build_names_the_setting_that_is_wrong_and_its_range() {
         (Consumer::builder().stream(""), "stream is not valid"),
         (Consumer::builder().stream("orders"), "application is missing"),
         (
-            Consumer::builder().stream("orders").application("app"),
-            "the code for records is missing; call for_each(closure)",
-        ),
-        (
             Consumer::builder().stream("orders").application("app").processor_factory(Counting::default()),
             "a Kinesis client is missing",
         ),

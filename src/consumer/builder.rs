@@ -10,6 +10,7 @@ use crate::config::{
     StreamConfig, StreamSpec,
 };
 use crate::consumer::Consumer;
+use crate::delivery::KeyedFactory;
 use crate::error::{Error, invalid};
 use crate::events::EventSink;
 use crate::handler::{
@@ -26,8 +27,8 @@ use crate::types::{KinesisClientRecord, WorkerId};
 
 /// The settings and components of a consumer. What must be given: stream, application, the code for records (one of
 /// [`for_each`](Self::for_each), [`for_each_batch`](Self::for_each_batch), [`handler`](Self::handler),
-/// [`batch_handler`](Self::batch_handler) and [`processor_factory`](Self::processor_factory)), and AWS clients (or an
-/// [`SdkConfig`] to make them from).
+/// [`batch_handler`](Self::batch_handler) and [`processor_factory`](Self::processor_factory); none for
+/// [`Consumer::into_stream`] and [`Consumer::into_shards`]), and AWS clients (or an [`SdkConfig`] to make them from).
 #[derive(Default)]
 #[must_use = "a consumer does nothing until it is built and started"]
 pub struct ConsumerBuilder {
@@ -80,7 +81,7 @@ pub(crate) struct ValidatedConfig {
     pub(crate) application: String,
     pub(crate) table_name: String,
     pub(crate) worker_id: WorkerId,
-    pub(crate) factory: Arc<dyn ShardRecordProcessorFactory>,
+    pub(crate) code: Code,
     pub(crate) management: ManagementConfig,
     pub(crate) lease_config: LeaseConfig,
     pub(crate) coordination: CoordinationConfig,
@@ -98,6 +99,14 @@ pub(crate) struct ValidatedConfig {
     pub(crate) notifier: LocalLeaseNotifier,
     pub(crate) on_current_runtime: bool,
     pub(crate) events: EventSink,
+}
+
+/// What records are given to.
+pub(crate) enum Code {
+    /// Processors, as this call of the builder said.
+    Processors { factory: Arc<dyn ShardRecordProcessorFactory>, call: &'static str },
+    /// A stream that is asked for at the start.
+    Streams(HandlerOptions),
 }
 
 /// Where records come from.
@@ -238,7 +247,7 @@ impl ConsumerBuilder {
         self.handlers("batch_handler", Batches(handler))
     }
 
-    /// What to do when a handler fails. Default: retry indefinitely. Processors do not fail; they panic, and start
+    /// What to do when a handler fails, or a [`Delivery`](crate::Delivery) is not acknowledged. Default: retry indefinitely. Processors do not fail; they panic, and start
     /// again from the last checkpoint.
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
         self.on_error = Some(policy);
@@ -260,7 +269,10 @@ impl ConsumerBuilder {
     }
 
     fn handlers<H: Handle>(self, call: &'static str, handler: H) -> Self {
-        self.code(call, move |options| Arc::new(HandlerFactory::new(handler, options)))
+        self.code(call, move |options| match H::STEP > 1 || options.concurrency.is_serial() {
+            true => Arc::new(HandlerFactory::new(handler, options)),
+            false => Arc::new(KeyedFactory::new(handler, options)),
+        })
     }
 
     fn code(
@@ -406,12 +418,6 @@ impl ConsumerBuilder {
             Some(id) => id,
             None => format!("{:016x}{:016x}", seeds.seed(), seeds.seed()),
         };
-        let make_factory = self.factory.ok_or_else(|| {
-            missing(
-                "the code for records",
-                "for_each(closure), for_each_batch(closure) or processor_factory(factory)",
-            )
-        })?;
         if let [first, .., last] = self.code[..] {
             return Err(invalid(format!(
                 "{first} and {last} were both called; records are given to one of them"
@@ -439,7 +445,11 @@ impl ConsumerBuilder {
                 "filter is for handlers, and processor_factory was called; a processor filters itself",
             ));
         }
-        let factory = make_factory(HandlerOptions { policy, concurrency, filter: self.filter });
+        let options = HandlerOptions { policy, concurrency, filter: self.filter };
+        let code = match self.factory {
+            Some(make) => Code::Processors { factory: make(options), call: self.code[0] },
+            None => Code::Streams(options),
+        };
         self.management.validate()?;
         self.lease_config.validate(&application)?;
         self.coordination.validate()?;
@@ -477,7 +487,7 @@ impl ConsumerBuilder {
             application,
             table_name,
             worker_id: worker_id.into(),
-            factory,
+            code,
             management: self.management,
             lease_config: self.lease_config,
             coordination: self.coordination,
@@ -510,7 +520,7 @@ fn check_table_name(setting: &str, name: &str) -> Result<(), Error> {
     )))
 }
 
-fn missing(what: &str, call: &str) -> Error {
+pub(super) fn missing(what: &str, call: &str) -> Error {
     invalid(format!("{what} is missing; call {call} on the builder"))
 }
 

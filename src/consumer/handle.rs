@@ -3,6 +3,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::health::{Health, Main, judge, problem_of};
@@ -69,6 +70,11 @@ pub struct Status {
 impl ConsumerHandle {
     pub(super) fn new(running: Running) -> Self {
         Self(Arc::new(running))
+    }
+
+    /// Cancelled when the consumer is to stop.
+    pub(super) fn stopping(&self) -> CancellationToken {
+        self.0.worker.context.stopping.clone()
     }
 
     /// What the consumer holds and how it is doing. Cheap: reads memory only, and never waits for

@@ -12,7 +12,10 @@ pub(crate) use self::builder::Environment;
 pub use self::handle::{ConsumerHandle, Status};
 pub use self::health::Health;
 
-use self::builder::ValidatedConfig;
+use std::sync::Arc;
+
+use self::builder::{Code, ValidatedConfig};
+use crate::delivery::{DeliveryFactory, Grace, ReadyList, RecordStream, ShardStreams, StreamOptions, Taking};
 use crate::error::{Error, invalid};
 use crate::events::Events;
 
@@ -67,8 +70,8 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the stream does not exist, permissions are
-    /// missing, the table is not a lease table, its leases are those of another stream's consumer, or of a
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the builder was given no code for records, the stream does
+    /// not exist, permissions are missing, the table is not a lease table, its leases are those of another stream's consumer, or of a
     /// consumer of several streams where this one reads a single one (or the other way round), or this is
     /// not called on a tokio runtime with timers ([`enable_time`](tokio::runtime::Builder::enable_time));
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if AWS does not answer, or the stream is
@@ -85,6 +88,64 @@ impl Consumer {
 }
 
 impl Consumer {
+    /// Starts, and returns the records of all shards as one stream, to be acknowledged one by one. The builder gets
+    /// no code for records; its [error policy](ConsumerBuilder::on_error) and [filter](ConsumerBuilder::filter) apply.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start); [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the builder was given code for
+    /// records, or an option is out of its range.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`start`](Self::start).
+    pub async fn into_stream(self, options: StreamOptions) -> Result<(RecordStream, ConsumerHandle), Error> {
+        let ready = Arc::new(ReadyList::default());
+        let consumer = self.with_deliveries("into_stream", options, Taking::Merged(Arc::clone(&ready)))?;
+        let handle = consumer.start().await?;
+        Ok((RecordStream::new(ready, handle.stopping()), handle))
+    }
+
+    /// Starts, and returns each shard as a stream of its own when its lease is acquired. Otherwise like
+    /// [`into_stream`](Self::into_stream).
+    ///
+    /// # Errors
+    ///
+    /// As [`into_stream`](Self::into_stream).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`start`](Self::start).
+    pub async fn into_shards(self, options: StreamOptions) -> Result<(ShardStreams, ConsumerHandle), Error> {
+        let ready = Arc::new(ReadyList::default());
+        let consumer = self.with_deliveries("into_shards", options, Taking::Separate(Arc::clone(&ready)))?;
+        let handle = consumer.start().await?;
+        Ok((ShardStreams::new(ready, handle.stopping()), handle))
+    }
+
+    fn with_deliveries(
+        mut self,
+        call: &'static str,
+        options: StreamOptions,
+        taking: Taking,
+    ) -> Result<Self, Error> {
+        options.validate()?;
+        let handler = match self.0.code {
+            Code::Streams(handler) => handler,
+            Code::Processors { call: code, .. } => {
+                return Err(invalid(format!(
+                    "{call} was called on a consumer whose builder got code for records by {code}; records are given to \
+                     one of them"
+                )));
+            }
+        };
+        let shutdown = self.0.lifecycle.shutdown_timeout;
+        let grace = Grace::within(shutdown, self.0.coordination.leader.graceful_handoff_timeout);
+        let factory = Arc::new(DeliveryFactory::new(options, handler, grace, taking));
+        self.0.code = Code::Processors { factory, call };
+        Ok(self)
+    }
+
     /// Starts, waits for `stop`, and shuts down gracefully: [`start`](Self::start) and
     /// [`ConsumerHandle::shutdown_on`].
     ///

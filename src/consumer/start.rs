@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::builder::{LeaseSource, StreamSource, ValidatedConfig};
+use super::builder::{Code, LeaseSource, StreamSource, ValidatedConfig, missing};
 use super::handle::{ConsumerHandle, Finished, Running};
 use crate::config::{CoordinationMode, StreamSpec};
 use crate::context::Context;
@@ -32,6 +32,12 @@ const CONCURRENT_REGISTRATIONS: usize = 4;
 
 /// Makes the parts, checks that stream and table are there, and starts the loops.
 pub(super) async fn start(parts: ValidatedConfig) -> Result<ConsumerHandle, Error> {
+    let Code::Processors { factory, .. } = parts.code else {
+        return Err(missing(
+            "the code for records",
+            "for_each(closure), for_each_batch(closure) or processor_factory(factory)",
+        ));
+    };
     let started = parts.clock.wall();
     let user_runtime = Handle::try_current().map_err(|error| {
         let message = "start() was not called on a tokio runtime, which a consumer needs; await it in \
@@ -100,7 +106,7 @@ pub(super) async fn start(parts: ValidatedConfig) -> Result<ConsumerHandle, Erro
     let open_leases = Arc::new(OpenLeases::default());
     let environment = Arc::new(ShardEnvironment {
         context: Arc::clone(&context),
-        factory: parts.factory,
+        factory,
         processor: parts.processor,
         budget: Arc::new(WorkerBudget::new(parts.retrieval.memory_bytes_max)),
         retrieval: parts.retrieval,

@@ -15,8 +15,11 @@ use crate::types::KinesisClientRecord;
 ///
 /// - Records of the same key are handled one after the other, in the order of the shard, retries included.
 /// - A checkpoint never passes a record that is not done with.
-/// - A record that fails holds up its key. Others of the same batch go on; the next batch begins when all of this one
-///   are done with. A batch is what was fetched at once: up to 10,000 records, and all records of their KPL aggregates.
+/// - A record that fails, or takes long, holds up its key. Others go on until there are [`span_max`](Self::span_max)
+///   records from it on, or those take the memory of [`bytes_max`](Self::bytes_max): then the shard waits for it, which is
+///   reported after 10 seconds ([`Event::KeyBlocksShard`](crate::Event::KeyBlocksShard)).
+/// - What is done is stored once a second, and when the lease is given back. After a crash, records come again from the first
+///   one that was not done with, those included that were done after it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Concurrency {
@@ -24,6 +27,14 @@ pub struct Concurrency {
     pub tasks: usize,
     /// Which records follow each other.
     pub order: Order,
+    /// No further batch of a shard is taken in while there are more records than this from the first one that is not done
+    /// to the newest (1 to 10,000,000; default 20,000). A batch is at most 32,768 records.
+    pub span_max: usize,
+    /// The memory for all batches with records that are not done, over all shards, in bytes (1 MiB to 1 TiB; default
+    /// 64 MiB). It comes in addition to [`RetrievalConfig::memory_bytes_max`](crate::RetrievalConfig::memory_bytes_max). A
+    /// batch counts until its last record is done. Where it is used up, a shard takes in its next batch when the one
+    /// before is done.
+    pub bytes_max: u64,
 }
 
 /// Which records of a shard are handled one after the other.
@@ -43,7 +54,7 @@ pub enum Order {
 
 impl Default for Concurrency {
     fn default() -> Self {
-        Self { tasks: 1, order: Order::Shard }
+        Self { tasks: 1, order: Order::Shard, span_max: 20_000, bytes_max: 64 << 20 }
     }
 }
 
@@ -51,19 +62,31 @@ impl Concurrency {
     /// Up to `tasks` records at the same time, each of another partition key.
     #[must_use]
     pub fn per_key(tasks: usize) -> Self {
-        Self { tasks, order: Order::PartitionKey }
+        Self { tasks, order: Order::PartitionKey, ..Self::default() }
     }
 
     /// Up to `tasks` records at the same time, each of another result of `key`.
     #[must_use]
     pub fn per(tasks: usize, key: fn(&KinesisClientRecord) -> u64) -> Self {
-        Self { tasks, order: Order::Key(key) }
+        Self { tasks, order: Order::Key(key), ..Self::default() }
     }
 
     /// Up to `tasks` records at the same time, in any order.
     #[must_use]
     pub fn unordered(tasks: usize) -> Self {
-        Self { tasks, order: Order::None }
+        Self { tasks, order: Order::None, ..Self::default() }
+    }
+
+    /// The same with another [`span_max`](Self::span_max).
+    #[must_use]
+    pub fn with_span_max(self, span_max: usize) -> Self {
+        Self { span_max, ..self }
+    }
+
+    /// The same with another [`bytes_max`](Self::bytes_max).
+    #[must_use]
+    pub fn with_bytes_max(self, bytes_max: u64) -> Self {
+        Self { bytes_max, ..self }
     }
 
     /// Whether records are handled one after the other.
@@ -72,11 +95,23 @@ impl Concurrency {
     }
 
     pub(crate) fn validate(&self) -> Result<(), Error> {
-        if (1..=10_000).contains(&self.tasks) {
-            return Ok(());
+        let Self { tasks, span_max, bytes_max, .. } = self;
+        if !(1..=10_000).contains(tasks) {
+            return Err(invalid(format!("the concurrency is {tasks} tasks; it must be 1 to 10000")));
         }
-        Err(invalid(format!("the concurrency is {} tasks; it must be 1 to 10000", self.tasks)))
+        validate_limits(*span_max, *bytes_max)
     }
+}
+
+/// Checks the limits of records that are in hand and not done.
+pub(crate) fn validate_limits(span_max: usize, bytes_max: u64) -> Result<(), Error> {
+    if !(1..=10_000_000).contains(&span_max) {
+        return Err(invalid(format!("span_max is {span_max}; it must be 1 to 10000000 records")));
+    }
+    if !(1 << 20..=1 << 40).contains(&bytes_max) {
+        return Err(invalid(format!("bytes_max is {bytes_max}; it must be 1048576 to 1099511627776 bytes")));
+    }
+    Ok(())
 }
 
 /// The same variant; keys by function are never equal.

@@ -9,8 +9,6 @@ mod concurrency;
 mod dead_letter;
 mod failure;
 mod handle;
-mod keyed_batch;
-mod lanes;
 mod policy;
 mod processor;
 mod serial_batch;
@@ -22,9 +20,13 @@ pub use self::failure::{BatchFailure, BoxError, Failure};
 pub use self::policy::{ErrorPolicy, Isolate, Pause, Then};
 
 pub(crate) use self::closures::{ForEach, ForEachBatch, ForEachJson};
+pub(crate) use self::concurrency::validate_limits;
 pub(crate) use self::handle::{Batches, Handle, Records};
+pub(crate) use self::policy::{Failed, FailureKind, GiveUp, Next};
 pub(crate) use self::processor::HandlerFactory;
-pub(crate) use self::shard_handler::{Filter, HandlerOptions};
+pub(crate) use self::shard_handler::{
+    Called, Filter, HandlerOptions, Interrupted, ShardHandler, call, kind_and_text,
+};
 
 use std::future::Future;
 

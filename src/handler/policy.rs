@@ -184,15 +184,15 @@ impl ErrorPolicy {
 
 /// A failure, and how often its records have failed, this time included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Failed {
-    pub(super) kind: FailureKind,
-    pub(super) failures: u32,
-    pub(super) transient: u32,
+pub(crate) struct Failed {
+    pub(crate) kind: FailureKind,
+    pub(crate) failures: u32,
+    pub(crate) transient: u32,
 }
 
 /// A [`Failure`](super::Failure) without its error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FailureKind {
+pub(crate) enum FailureKind {
     Failed,
     Transient,
     Poison,
@@ -200,7 +200,7 @@ pub(super) enum FailureKind {
 
 /// What comes next for records that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// The same again after this pause.
     Retry(Duration),
     /// Each half by itself.
@@ -213,7 +213,7 @@ pub(super) enum Next {
 
 /// Why a record is not tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum GiveUp {
+pub(crate) enum GiveUp {
     Attempts(u32),
     Age(Duration),
     Poison,

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::handle::Handle;
-use super::keyed_batch::KeyedBatch;
 use super::serial_batch::SerialBatch;
 use super::shard_handler::{Batch, HandlerOptions, ShardHandler};
 use crate::checkpoint::Checkpointer;
@@ -41,10 +40,8 @@ impl<H: Handle> ShardRecordProcessor for HandlerProcessor<H> {
         let batch = Batch { records: self.0.filtered(records), end };
         if batch.records.is_empty() {
             self.0.checkpoint(batch.end).await;
-        } else if H::STEP > 1 || self.0.concurrency().is_serial() {
-            SerialBatch::new(&self.0, batch).run().await;
         } else {
-            KeyedBatch::new(&self.0, &batch).run().await;
+            SerialBatch::new(&self.0, batch).run().await;
         }
     }
 

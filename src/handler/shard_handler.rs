@@ -36,7 +36,7 @@ pub(crate) struct HandlerOptions {
 pub(crate) type Filter = Box<dyn Fn(&KinesisClientRecord) -> bool + Send + Sync>;
 
 /// Calls a handler for the records of one shard, and does as the policy says when it fails.
-pub(super) struct ShardHandler<H> {
+pub(crate) struct ShardHandler<H> {
     handler: Arc<H>,
     options: Arc<HandlerOptions>,
     checkpointer: Checkpointer,
@@ -44,7 +44,7 @@ pub(super) struct ShardHandler<H> {
 }
 
 impl<H> ShardHandler<H> {
-    pub(super) fn new(handler: Arc<H>, options: Arc<HandlerOptions>, checkpointer: Checkpointer) -> Self {
+    pub(crate) fn new(handler: Arc<H>, options: Arc<HandlerOptions>, checkpointer: Checkpointer) -> Self {
         let seed = checkpointer.parts().seed;
         Self { handler, options, checkpointer, rng: Mutex::new(fastrand::Rng::with_seed(seed)) }
     }
@@ -67,49 +67,53 @@ impl Batch {
 }
 
 /// The processor is to stop what it is doing: the lease is lost, or to be given back.
-pub(super) struct Interrupted;
+pub(crate) struct Interrupted;
 
 /// What a call of a handler came to.
-pub(super) enum Called {
+pub(crate) enum Called {
     Done,
     /// How many records are done, and why others are not.
     Failed(usize, Failure, IsFirst),
 }
 
-impl<H: Handle> ShardHandler<H> {
-    /// Calls the handler. A panic is a failure.
-    pub(super) async fn call(&self, records: &[KinesisClientRecord], attempt: u32) -> Called {
-        let attempt = Attempt { number: attempt };
-        // Also what the handler does before it returns a future.
-        let call = AssertUnwindSafe(async { self.handler.call(records, &attempt).await });
-        match call.catch_unwind().await {
-            Ok(Ok(())) => Called::Done,
-            // An index beyond the records means the last one.
-            Ok(Err((done, failure, is_first))) => {
-                Called::Failed(done.min(records.len().saturating_sub(1)), failure, is_first)
-            }
-            // What it panicked with was printed by the panic hook; it may hold record data.
-            Err(_) => {
-                Called::Failed(0, Failure::Failed("the handler panicked".into()), IsFirst(records.len() == 1))
-            }
+/// Calls the handler. A panic is a failure.
+pub(crate) async fn call<H: Handle>(
+    handler: &H,
+    records: &[KinesisClientRecord],
+    attempt: &Attempt,
+) -> Called {
+    // Also what the handler does before it returns a future.
+    let call = AssertUnwindSafe(async { handler.call(records, attempt).await });
+    match call.catch_unwind().await {
+        Ok(Ok(())) => Called::Done,
+        // An index beyond the records means the last one.
+        Ok(Err((done, failure, is_first))) => {
+            Called::Failed(done.min(records.len().saturating_sub(1)), failure, is_first)
+        }
+        // What it panicked with was printed by the panic hook; it may hold record data.
+        Err(_) => {
+            Called::Failed(0, Failure::Failed("the handler panicked".into()), IsFirst(records.len() == 1))
         }
     }
 }
 
-impl<H> ShardHandler<H> {
-    pub(super) fn concurrency(&self) -> Concurrency {
-        self.options.concurrency
+impl<H: Handle> ShardHandler<H> {
+    /// Calls the handler.
+    pub(super) async fn call(&self, records: &[KinesisClientRecord], attempt: u32) -> Called {
+        call(&*self.handler, records, &Attempt { number: attempt }).await
     }
+}
 
+impl<H> ShardHandler<H> {
     /// Stores that the whole shard is done.
-    pub(super) async fn end(&self) {
+    pub(crate) async fn end(&self) {
         if let Err(error) = self.checkpointer.end().await {
             tracing::debug!(%error, "the end of the shard is not stored yet; trying again");
         }
     }
 
     /// Those of `records` that are handled.
-    pub(super) fn filtered(&self, mut records: Vec<KinesisClientRecord>) -> Vec<KinesisClientRecord> {
+    pub(crate) fn filtered(&self, mut records: Vec<KinesisClientRecord>) -> Vec<KinesisClientRecord> {
         let Some(filter) = &self.options.filter else { return records };
         let delivered = records.len();
         records.retain(|record| filter(record));
@@ -122,7 +126,7 @@ impl<H> ShardHandler<H> {
     }
 
     /// What comes next for `records`, which have failed with `error`; reports it.
-    pub(super) fn decide(&self, records: &[KinesisClientRecord], failed: Failed, error: &str) -> Next {
+    pub(crate) fn decide(&self, records: &[KinesisClientRecord], failed: Failed, error: &str) -> Next {
         let Some(first) = records.first() else { return Next::Split };
         let age = age(first, self.parts().clock.wall());
         let next = self.options.policy.next(failed, records.len(), age, self.jitter());
@@ -131,7 +135,7 @@ impl<H> ShardHandler<H> {
     }
 
     /// Does with `records` what the policy says of those that are not tried again.
-    pub(super) async fn give_up(
+    pub(crate) async fn give_up(
         &self,
         records: &[KinesisClientRecord],
         failed: Failed,
@@ -168,7 +172,7 @@ impl<H> ShardHandler<H> {
 
     /// Stores that everything up to `position` is done. Whether that is stored: a failure is in an event already,
     /// and the next checkpoint covers this one.
-    pub(super) async fn checkpoint(&self, position: ExtendedSequenceNumber) -> bool {
+    pub(crate) async fn checkpoint(&self, position: ExtendedSequenceNumber) -> bool {
         match self.checkpointer.checkpoint(position).await {
             Ok(()) => true,
             Err(error) => {
@@ -178,8 +182,17 @@ impl<H> ShardHandler<H> {
         }
     }
 
-    pub(super) fn parts(&self) -> &CheckpointerParts {
+    pub(crate) fn parts(&self) -> &CheckpointerParts {
         self.checkpointer.parts()
+    }
+
+    pub(crate) fn checkpointer(&self) -> &Checkpointer {
+        &self.checkpointer
+    }
+
+    /// Whether the shard stops at a record that is given up.
+    pub(crate) fn stops_at_what_is_given_up(&self) -> bool {
+        matches!(self.options.policy.then, Then::StopShard | Then::RetryForever)
     }
 
     fn place(&self) -> Place<'_> {
@@ -306,7 +319,7 @@ impl<H> ShardHandler<H> {
     }
 }
 
-pub(super) fn kind_and_text(failure: Failure) -> (FailureKind, String) {
+pub(crate) fn kind_and_text(failure: Failure) -> (FailureKind, String) {
     let (kind, error) = match failure {
         Failure::Failed(error) => (FailureKind::Failed, error),
         Failure::Transient(error) => (FailureKind::Transient, error),

@@ -45,7 +45,7 @@ impl WorkerBudget {
     /// # Cancel safety
     ///
     /// If the future is dropped, it loses its place in the queue and reserves nothing.
-    pub(super) async fn reserve(&self, bytes: u64) -> MemoryPermit {
+    pub(crate) async fn reserve(&self, bytes: u64) -> MemoryPermit {
         let bytes = if planted(Bug::IgnoresBudget) { 0 } else { bytes };
         let permit = Arc::clone(&self.free)
             .acquire_many_owned(units(bytes).min(self.units))

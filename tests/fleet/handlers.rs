@@ -496,7 +496,6 @@ fn code_for_records_is_given_once_and_what_does_not_fit_is_refused() {
     };
     let builder = || kinesis_consumer::Consumer::builder().stream(STREAM).application("handlers");
     for (builder, says) in [
-        (builder(), "for_each(closure)"),
         (builder().for_each(none).for_each_batch(batch), "for_each and for_each_batch were both called"),
         (
             builder().for_each(none).on_error(ErrorPolicy::attempts(3)),

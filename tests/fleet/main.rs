@@ -1,11 +1,13 @@
 //! Whole workers over the simulated stream and the lease table in memory, on paused time.
 
+mod acknowledgements;
 mod balance;
 mod faults;
 mod handlers;
 mod health;
 mod identity;
 mod leader;
+mod parallel_keys;
 mod processors;
 mod refusals;
 mod resharding;
