@@ -1,9 +1,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -164,7 +165,7 @@ impl DeliveryProcessor {
     }
 
     async fn join(&self, task: &Mutex<Option<AbortOnDropHandle<()>>>) {
-        let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let task = task.lock().take();
         if let Some(task) = task
             && let Err(error) = task.await
         {

@@ -1,10 +1,11 @@
 use std::collections::BTreeSet;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::ack::Delivery;
@@ -407,7 +408,7 @@ impl ShardDeliveries {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while holding it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
