@@ -112,7 +112,9 @@ impl StdError for Error {
 impl From<StoreErrorKind> for ErrorKind {
     fn from(kind: StoreErrorKind) -> Self {
         match kind {
-            StoreErrorKind::Throttled | StoreErrorKind::Unavailable => Self::Unavailable,
+            StoreErrorKind::Throttled | StoreErrorKind::Conflict | StoreErrorKind::Unavailable => {
+                Self::Unavailable
+            }
             StoreErrorKind::TableMissing | StoreErrorKind::Denied | StoreErrorKind::Unsuitable => {
                 Self::Invalid
             }
@@ -153,6 +155,9 @@ impl From<StoreError> for Error {
         let advice = match error.kind() {
             StoreErrorKind::Throttled => {
                 "the lease table is throttled; raise its capacity or use on-demand billing"
+            }
+            StoreErrorKind::Conflict => {
+                "other transactions write to the same items all the time; spread hot items over several"
             }
             StoreErrorKind::Unavailable => {
                 "DynamoDB could not be reached; check the region, endpoint and network"

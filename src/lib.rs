@@ -156,7 +156,7 @@ pub mod testing;
 #[doc(hidden)]
 pub mod internals;
 
-pub use crate::checkpoint::{Checkpointer, Interruption, PreparedCheckpoint};
+pub use crate::checkpoint::{Checkpointer, Committed, Full, Interruption, PreparedCheckpoint, Transaction};
 pub use crate::config::{
     AssignmentStrategy, CoordinationConfig, CoordinationMode, FanOutConsumer, LeaderConfig, LeaseConfig,
     LifecycleConfig, ManagementConfig, OnRecreatedStream, ProcessorConfig, Settings, StreamConfig,
@@ -170,6 +170,7 @@ pub use crate::handler::{
     ErrorPolicy, Failure, Isolate, KinesisDeadLetters, Order, Pause, RecordHandler, Then,
 };
 pub use crate::kinesis::KinesisProtocol;
+pub use crate::lease::{Effect, ItemKey, Number, Requirement};
 pub use crate::metrics::{
     MetricValue, MetricsConfig, MetricsDimension, MetricsLevel, MetricsReport, MetricsSink,
     Unit as MetricUnit,

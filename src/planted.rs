@@ -15,6 +15,16 @@ pub enum Bug {
     RenewIgnoresCounter,
     /// A checkpoint is stored by a worker that no longer holds the lease.
     CheckpointIgnoresCounter,
+    /// Effects are committed by a worker that no longer holds the lease.
+    CommitIgnoresCounter,
+    /// Effects are committed whatever checkpoint they go on from.
+    CommitForgetsBase,
+    /// Each attempt at a commit has a token of its own.
+    NewTokenPerAttempt,
+    /// A renewal that landed unnoticed is taken for the commit that followed it.
+    RenewalTakenForCommit,
+    /// A number that was set and then added to is only added to.
+    FoldsSetsAsAdds,
     /// A lease is released by a worker that does not hold it.
     ReleaseIgnoresOwner,
     /// A refused write is taken for an earlier one of ours that landed, whatever the row shows.

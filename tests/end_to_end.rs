@@ -13,9 +13,9 @@ use kinesis_consumer::aggregation::{Added, Aggregator};
 use kinesis_consumer::lease::TableSpec;
 use kinesis_consumer::testing::{HttpFault, LocalAws, NewRecord};
 use kinesis_consumer::{
-    Checkpointer, Consumer, ConsumerBuilder, CoordinationConfig, CoordinationMode, Error, ErrorKind, Event,
-    FanOutConsumer, Health, KinesisClientRecord, LeaseConfig, ManagementConfig, MetricsConfig,
-    ShardRecordProcessor, ShardRecordProcessorFactory, StartStrategy, StreamConfig,
+    BoxError, Checkpointer, Consumer, ConsumerBuilder, CoordinationConfig, CoordinationMode, Error,
+    ErrorKind, Event, FanOutConsumer, Health, ItemKey, KinesisClientRecord, LeaseConfig, ManagementConfig,
+    MetricsConfig, ShardRecordProcessor, ShardRecordProcessorFactory, StartStrategy, StreamConfig,
 };
 
 /// Counts payloads and checkpoints every batch; the first batch may take its time.
@@ -614,4 +614,60 @@ async fn a_consumer_is_shut_down_on_request_or_returns_when_it_has_stopped_alrea
     assert_eq!(handle.status().health, Health::Stopped);
     waiting.await.expect("no panic").expect("it stopped by another request");
     handle.shutdown_on(std::future::pending()).await.expect("it has stopped");
+}
+
+/// A table of totals beside the lease table.
+async fn create_totals(client: &aws_sdk_dynamodb::Client) {
+    let key = AttributeDefinition::builder().attribute_name("id").attribute_type(ScalarAttributeType::S);
+    let schema = KeySchemaElement::builder().attribute_name("id").key_type(KeyType::Hash);
+    let create = client
+        .create_table()
+        .table_name("totals")
+        .attribute_definitions(key.build().expect("complete"))
+        .key_schema(schema.build().expect("complete"))
+        .billing_mode(BillingMode::PayPerRequest);
+    create.send().await.expect("created");
+}
+
+#[tokio::test]
+async fn effects_count_once_when_transactions_conflict_and_responses_are_lost() {
+    let local = local(2).await;
+    let client = aws_sdk_dynamodb::Client::new(&local.sdk_config());
+    create_totals(&client).await;
+    for number in 0..500_u32 {
+        local.kinesis().put("orders", format!("key-{number}"), number.to_string()).expect("written");
+    }
+    let faults = [HttpFault::DropResponse, HttpFault::transaction_conflict(), HttpFault::DropRequest];
+    for fault in faults {
+        local.inject("dynamodb:TransactWriteItems", 2, fault);
+    }
+    let consumer = Consumer::builder()
+        .application("end-to-end")
+        .stream("orders")
+        .aws_config(&local.sdk_config())
+        .management(ManagementConfig { start_strategy: StartStrategy::Oldest, ..ManagementConfig::default() })
+        .for_each_transaction(|record, transaction| {
+            let total = ItemKey::new("totals").with("id", "all");
+            transaction.add(&total, "count", 1.into())?;
+            transaction.add(&total, "sum", std::str::from_utf8(&record.record.data)?.parse()?)?;
+            Ok::<_, BoxError>(())
+        });
+    let handle = consumer.build().expect("valid settings").start().await.expect("started");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let get = client.get_item().table_name("totals").key("id", AttributeValue::S("all".to_owned()));
+        let item = get.consistent_read(true).send().await.expect("read").item.unwrap_or_default();
+        let number =
+            |name: &str| item.get(name).and_then(|value| value.as_n().ok()).cloned().unwrap_or_default();
+        let (count, sum) = (number("count"), number("sum"));
+        if (count.as_str(), sum.as_str()) == ("500", "124750") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{count} records, sum {sum}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let requests = local.requests()["dynamodb:TransactWriteItems"];
+    assert!(requests >= 8, "{requests} transactions, with six faults");
+    handle.shutdown().await.expect("stopped");
+    local.shutdown().await;
 }

@@ -14,6 +14,8 @@ mod faults;
 mod rows;
 #[path = "lease_store/table.rs"]
 mod table;
+#[path = "lease_store/transactions.rs"]
+mod transactions;
 #[path = "lease_store/writes.rs"]
 mod writes;
 
@@ -46,6 +48,11 @@ on_every_store! {
     rows::leases_are_found_by_owner,
     entities::the_lock_is_put_once_and_kept_by_heartbeats,
     entities::the_lock_is_deleted_only_by_who_holds_it,
+    transactions::all_of_it_happens,
+    transactions::the_same_token_happens_once,
+    transactions::nothing_happens_if_the_lease_has_changed,
+    transactions::nothing_happens_if_a_requirement_is_not_met,
+    transactions::what_can_never_happen_is_an_error,
     writes::renew,
     writes::renew_during_a_handoff,
     writes::take,

@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::interruption::{Interruption, StoppedReason};
 use super::tracker::{Decision, Refusal, Tracker};
+use super::transaction::{CommitError, Committed, Transaction};
 use crate::error::{Error, ErrorKind, with_causes};
 use crate::events::{Event, EventSink};
-use crate::lease::{HeldError, HeldLease, PendingCheckpoint};
+use crate::lease::{Effect, HeldError, HeldLease, PendingCheckpoint, Written};
 use crate::metrics::{Metrics, Operation, names};
 use crate::runtime::Clock;
 use crate::types::{Checkpoint, ExtendedSequenceNumber, LeaseKey, ShardId, StreamId, WorkerId};
@@ -166,6 +167,100 @@ impl Checkpointer {
         Ok(PreparedCheckpoint { checkpointer: self.clone(), position })
     }
 
+    /// Begins a transaction: effects of the records after the stored checkpoint on users' DynamoDB tables, to be written
+    /// together with the next checkpoint.
+    ///
+    /// ```no_run
+    /// use kinesis_consumer::{Checkpointer, Committed, ErrorKind, ItemKey, KinesisClientRecord, Number};
+    ///
+    /// async fn count(records: &[KinesisClientRecord], checkpointer: &Checkpointer) -> Result<(), kinesis_consumer::Error> {
+    ///     let Some(last) = records.last() else { return Ok(()) };
+    ///     let mut transaction = checkpointer.transaction();
+    ///     for record in records {
+    ///         let customer = ItemKey::new("Totals").with("customer", record.record.partition_key.as_str());
+    ///         if transaction.add(&customer, "orders", Number::from(1)).is_err() {
+    ///             break; // more than 99 customers: commit up to the record before; left out here
+    ///         }
+    ///     }
+    ///     match transaction.commit(last).await? {
+    ///         Committed::Now | Committed::Earlier => Ok(()),
+    ///         // Leave out the records up to `stored`, and commit the others.
+    ///         other => panic!("{other:?}"),
+    ///     }
+    /// }
+    /// ```
+    pub fn transaction(&self) -> Transaction {
+        Transaction::new(self.clone(), self.stored_checkpoint())
+    }
+
+    /// Stores `position` and `effects` of the records between it and `from`.
+    pub(super) async fn commit(
+        &self,
+        from: &Checkpoint,
+        position: ExtendedSequenceNumber,
+        effects: Arc<[Effect]>,
+    ) -> Result<Committed, CommitError> {
+        let local = |error| CommitError { error, store: None };
+        let _storing = self.0.storing.lock().await;
+        self.check_open().map_err(local)?;
+        let (stored, decision) = {
+            let tracker = self.0.tracker.lock();
+            (tracker.stored().clone(), tracker.decide(position.clone()))
+        };
+        if stored != *from {
+            return Ok(Committed::Moved { stored });
+        }
+        let checkpoint = match decision.map_err(|refusal| local(self.refused(refusal)))? {
+            Decision::Store(checkpoint) => checkpoint,
+            Decision::AlreadyStored if effects.is_empty() => return Ok(Committed::Earlier),
+            Decision::AlreadyStored => {
+                let problem = format!(
+                    "a transaction on {} has effects of no record: {position} is stored already; commit it up to the \
+                     last record that its effects are of",
+                    self.place()
+                );
+                return Err(local(self.report(Error::new(ErrorKind::Invalid, problem))));
+            }
+        };
+        let held = &self.0.parts.held;
+        let written = if effects.is_empty() {
+            self.measured(async { held.checkpoint(&checkpoint).await.map(|()| Written::Now) }).await
+        } else {
+            self.measured(held.commit(from, &checkpoint, effects)).await
+        };
+        let written = written.map_err(|error| {
+            let store = match &error {
+                HeldError::Store(error) => Some(error.kind()),
+                HeldError::Lost | HeldError::Backwards { .. } => None,
+            };
+            CommitError { error: self.failed(error), store }
+        })?;
+        Ok(match written {
+            Written::Now => {
+                self.stored(checkpoint);
+                Committed::Now
+            }
+            Written::Earlier => {
+                self.stored(checkpoint);
+                Committed::Earlier
+            }
+            Written::Moved(stored) => {
+                self.0.tracker.lock().store(stored.clone());
+                Committed::Moved { stored }
+            }
+            Written::EffectRefused { effect, item } => Committed::Refused { effect, item },
+        })
+    }
+
+    fn stored(&self, checkpoint: Checkpoint) {
+        self.0.tracker.lock().store(checkpoint.clone());
+        self.0.parts.events.emit(Event::Checkpointed {
+            stream: self.stream().clone(),
+            shard: self.shard_id().clone(),
+            checkpoint,
+        });
+    }
+
     /// Waits until the processor is to stop what it is doing, and returns why. Code that waits for something in
     /// [`process_records`](crate::ShardRecordProcessor::process_records) waits for this as well, and returns: a call
     /// that runs is never interrupted, and a shutdown or a handoff waits for it.
@@ -273,23 +368,22 @@ impl Checkpointer {
         self.timed(self.0.parts.held.checkpoint(&checkpoint)).await?;
         // Or a later one.
         let checkpoint = checkpoint.max(self.0.parts.held.lease().checkpoint);
-        self.0.tracker.lock().store(checkpoint.clone());
-        self.0.parts.events.emit(Event::Checkpointed {
-            stream: self.stream().clone(),
-            shard: self.shard_id().clone(),
-            checkpoint,
-        });
+        self.stored(checkpoint);
         Ok(())
     }
 
     async fn timed(&self, write: impl Future<Output = Result<(), HeldError>>) -> Result<(), Error> {
+        self.measured(write).await.map_err(|error| self.failed(error))
+    }
+
+    async fn measured<T>(&self, write: impl Future<Output = Result<T, HeldError>>) -> Result<T, HeldError> {
         let CheckpointerParts { clock, metrics, .. } = &self.0.parts;
         let since = clock.now();
         let outcome = write.await;
         let mut report =
             metrics.operation(Operation::ProcessTask).shard(self.shard_id()).stream(self.stream());
         report.outcome(names::UPDATE_LEASE, outcome.is_ok(), clock.now().since(since));
-        outcome.map_err(|error| self.failed(error))
+        outcome
     }
 
     fn check_open(&self) -> Result<(), Error> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use aws_config::SdkConfig;
 use serde_core::de::DeserializeOwned;
 
+use crate::checkpoint::Transaction;
 use crate::config::{
     CoordinationConfig, LeaseConfig, LifecycleConfig, ManagementConfig, ProcessorConfig, Settings,
     StreamConfig, StreamSpec,
@@ -15,7 +16,7 @@ use crate::error::{Error, invalid};
 use crate::events::EventSink;
 use crate::handler::{
     BatchHandler, Batches, BoxError, Concurrency, ErrorPolicy, Filter, ForEach, ForEachBatch, ForEachJson,
-    Handle, HandlerFactory, HandlerOptions, RecordHandler, Records,
+    Handle, HandlerFactory, HandlerOptions, RecordEffects, RecordHandler, Records, TransactionFactory,
 };
 use crate::kinesis::StreamApi;
 use crate::lease::{LeaseStore, LocalLeaseNotifier, TableSpec};
@@ -26,7 +27,7 @@ use crate::runtime::{Clock, Seeds};
 use crate::types::{KinesisClientRecord, WorkerId};
 
 /// The settings and components of a consumer. What must be given: stream, application, the code for records (one of
-/// [`for_each`](Self::for_each), [`for_each_batch`](Self::for_each_batch), [`handler`](Self::handler),
+/// [`for_each`](Self::for_each), [`for_each_transaction`](Self::for_each_transaction), [`for_each_batch`](Self::for_each_batch), [`handler`](Self::handler),
 /// [`batch_handler`](Self::batch_handler) and [`processor_factory`](Self::processor_factory); none for
 /// [`Consumer::into_stream`] and [`Consumer::into_shards`]), and AWS clients (or an [`SdkConfig`] to make them from).
 #[derive(Default)]
@@ -235,6 +236,45 @@ impl ConsumerBuilder {
         E: Into<BoxError> + 'static,
     {
         self.handlers("for_each_batch", Batches(ForEachBatch(handle)))
+    }
+
+    /// Effects of records on DynamoDB tables, exactly once: the closure only works out what one record changes, and the
+    /// crate collects the effects of many records, and writes them together with the checkpoint in one transaction. See
+    /// [`Transaction`] for what that guarantees, **what it does not**, and what it costs.
+    ///
+    /// The closure may be called any number of times for a record, so it must do nothing but work out effects. An error is
+    /// subject to the [error policy](Self::on_error), as in [`for_each`](Self::for_each); a record whose effects DynamoDB
+    /// refuses counts as failed too. A record with more effects than fit into one transaction is
+    /// [poison](crate::Failure::Poison).
+    ///
+    /// ```no_run
+    /// use kinesis_consumer::{BoxError, Consumer, ItemKey, Number};
+    ///
+    /// # async fn example() -> Result<(), BoxError> {
+    /// Consumer::builder()
+    ///     .stream("orders")
+    ///     .application("order-analytics")
+    ///     .aws_config(&aws_config::load_from_env().await)
+    ///     .for_each_transaction(|record, tx| {
+    ///         let cents: Number = std::str::from_utf8(&record.record.data)?.parse()?;
+    ///         let total = ItemKey::new("Analytics").with("PK", "REVENUE").with("SK", "TOTAL");
+    ///         tx.add(&total, "Value", cents)?;
+    ///         tx.add(&total, "Count", 1.into())?;
+    ///         Ok::<_, BoxError>(())
+    ///     })
+    ///     .build()?
+    ///     .run_until(async { drop(tokio::signal::ctrl_c().await) })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn for_each_transaction<F, E>(self, effects: F) -> Self
+    where
+        F: Fn(&KinesisClientRecord, &mut Transaction) -> Result<(), E> + Send + Sync + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        let effects = RecordEffects::new(effects);
+        self.code("for_each_transaction", move |options| Arc::new(TransactionFactory::new(effects, options)))
     }
 
     /// Code for one record, as a type.

@@ -13,6 +13,7 @@ mod policy;
 mod processor;
 mod serial_batch;
 mod shard_handler;
+mod transactional;
 
 pub use self::concurrency::{Concurrency, Order};
 pub use self::dead_letter::{DeadLetter, DeadLetters, DynamoDbDeadLetters, KinesisDeadLetters};
@@ -27,6 +28,7 @@ pub(crate) use self::processor::HandlerFactory;
 pub(crate) use self::shard_handler::{
     Called, Filter, HandlerOptions, Interrupted, ShardHandler, call, kind_and_text,
 };
+pub(crate) use self::transactional::{RecordEffects, TransactionFactory};
 
 use std::future::Future;
 

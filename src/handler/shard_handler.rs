@@ -121,6 +121,10 @@ impl<H> ShardHandler<H> {
         records
     }
 
+    pub(super) fn longest_pause(&self) -> Duration {
+        self.options.policy.pause.max
+    }
+
     pub(super) fn is_interrupted(&self) -> bool {
         self.checkpointer.is_interrupted()
     }

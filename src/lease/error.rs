@@ -7,6 +7,9 @@ use std::fmt;
 pub enum StoreErrorKind {
     /// Throttled before anything was done: back off and retry.
     Throttled,
+    /// A transaction was cancelled because another request was changing one of its items, or was refused for such a
+    /// reason: nothing was done. Retry after a short pause.
+    Conflict,
     /// No answer, or a 5xx: a write may have happened or not.
     Unavailable,
     /// The table is not there.
@@ -23,7 +26,7 @@ impl StoreErrorKind {
     /// Whether the same request may succeed a little later, with nothing changed.
     #[must_use]
     pub fn is_retryable(self) -> bool {
-        matches!(self, Self::Throttled | Self::Unavailable)
+        matches!(self, Self::Throttled | Self::Conflict | Self::Unavailable)
     }
 }
 
@@ -85,6 +88,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.kind {
             StoreErrorKind::Throttled => "was throttled",
+            StoreErrorKind::Conflict => "met another write to the same item",
             StoreErrorKind::Unavailable => "got no answer",
             StoreErrorKind::TableMissing => "found no such table",
             StoreErrorKind::Unsuitable => "found a table that cannot be used",

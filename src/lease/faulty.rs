@@ -7,8 +7,8 @@ use async_trait::async_trait;
 
 use super::memory::keys_owned_by;
 use super::{
-    Condition, Created, EntityKind, EntityOutcome, Item, Lease, LeaseScan, LeaseStore, LeaseWrite,
-    MemoryLeaseStore, StoreError, StoreErrorKind, TableSpec, WriteOutcome,
+    Condition, Created, EntityKind, EntityOutcome, Item, Lease, LeaseScan, LeaseStore, LeaseTransaction,
+    LeaseWrite, MemoryLeaseStore, StoreError, StoreErrorKind, TableSpec, TransactOutcome, WriteOutcome,
 };
 use crate::runtime::Clock;
 use crate::types::{LeaseKey, WorkerId};
@@ -17,6 +17,7 @@ const ENSURE_TABLE: &str = "EnsureTable";
 const SCAN: &str = "ListLeases";
 const LEASE: &str = "GetLease";
 const KEYS_OWNED_BY: &str = "ListLeaseKeysForWorker";
+const COMMIT: &str = "CommitTransaction";
 const CREATE: &str = "CreateLease";
 const DELETE_ENDED: &str = "DeleteLease";
 const ENSURE_OWNER_INDEX: &str = "EnsureOwnerIndex";
@@ -45,7 +46,7 @@ pub struct FaultyLeaseStore {
 
 /// Decides what goes wrong with a request, given its operation and its row, if it is about one. The
 /// operations are those of [`LeaseWrite::operation`], and `EnsureTable`, `ListLeases`, `GetLease`,
-/// `ListLeaseKeysForWorker`, `CreateLease`, `DeleteLease`, `EnsureOwnerIndex`, `GetEntity` and
+/// `ListLeaseKeysForWorker`, `CommitTransaction`, `CreateLease`, `DeleteLease`, `EnsureOwnerIndex`, `GetEntity` and
 /// `DeleteEntity`.
 pub type FaultHook = Arc<dyn Fn(&'static str, Option<&LeaseKey>) -> Fault + Send + Sync>;
 
@@ -171,6 +172,12 @@ impl LeaseStore for FaultyLeaseStore {
     async fn apply(&self, write: &LeaseWrite) -> Result<WriteOutcome, StoreError> {
         let fault = self.fault(write.operation, Some(&write.key));
         send(fault, write.operation, Some(&write.key), self.table.apply(write)).await
+    }
+
+    async fn transact(&self, transaction: &LeaseTransaction) -> Result<TransactOutcome, StoreError> {
+        let write = &transaction.write;
+        let fault = self.fault(COMMIT, Some(&write.key));
+        send(fault, COMMIT, Some(&write.key), self.table.transact(transaction)).await
     }
 
     async fn delete_ended(&self, key: &LeaseKey) -> Result<(), StoreError> {

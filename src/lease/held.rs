@@ -6,10 +6,12 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::hold::{AfterFailure, AfterWrite, LeaseLoss, NextWrite, WriteRequest};
+use super::memory::row_after;
 use super::{
-    Lease, LeaseHold, LeaseStore, LeaseWrite, PendingCheckpoint, StoreError, StoreErrorKind, Throughput,
-    WritePacer,
+    Effect, Item, Lease, LeaseHold, LeaseStore, LeaseTransaction, LeaseWrite, PendingCheckpoint, StoreError,
+    StoreErrorKind, Throughput, TransactOutcome, WriteOutcome, WritePacer,
 };
+use crate::planted::{Bug, planted};
 use crate::runtime::{Backoff, Clock};
 use crate::types::{Checkpoint, LeaseKey, Moment, ShardId, WorkerId};
 
@@ -48,6 +50,19 @@ pub(crate) struct HeldLease {
     handoff: CancellationToken,
     /// Cancelled by the first change of `hold` after which it is lost.
     lost: CancellationToken,
+}
+
+/// What became of a write that did not fail.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Written {
+    /// It happened.
+    Now,
+    /// It had happened: an earlier attempt, whose answer was lost, had landed.
+    Earlier,
+    /// Nothing happened: another checkpoint is stored than the one to go on from.
+    Moved(Checkpoint),
+    /// Nothing happened: a requirement of this effect is not met by the item.
+    EffectRefused { effect: usize, item: Option<Item> },
 }
 
 /// Why a write on a held lease did not happen, or is not known to have happened.
@@ -146,7 +161,7 @@ impl HeldLease {
     /// call, or a checkpoint that waits, does the same.
     pub(crate) async fn renew(&self, throughput: Option<Throughput>) -> Result<(), HeldError> {
         let request = self.hold.lock().ask_to_renew(throughput, self.clock.now());
-        self.write(request).await
+        self.write(request, None).await.map(drop)
     }
 
     /// Stores a checkpoint, or a newer one that is [wanted](Self::want) meanwhile, and discards a pending
@@ -154,7 +169,21 @@ impl HeldLease {
     pub(crate) async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), HeldError> {
         let request = self.hold.lock().ask_for_checkpoint(checkpoint, self.clock.now());
         let _wish = Wish(self);
-        self.write(request).await
+        self.write(request, None).await.map(drop)
+    }
+
+    /// Stores the checkpoint `up_to` and `effects` of the records between it and `from`, all or nothing.
+    ///
+    /// Each attempt at one write has the same token, so that it happens once. It is tried until it is known what became
+    /// of it, for the failover time at most.
+    pub(crate) async fn commit(
+        &self,
+        from: &Checkpoint,
+        up_to: &Checkpoint,
+        effects: Arc<[Effect]>,
+    ) -> Result<Written, HeldError> {
+        let request = self.hold.lock().ask_to_commit(from, up_to, self.clock.now());
+        self.write(request, Some(Attempts::new(effects))).await
     }
 
     /// If a checkpoint is waiting to be written, this newer one is written instead.
@@ -170,7 +199,7 @@ impl HeldLease {
     /// Stores a pending checkpoint beside the present one.
     pub(crate) async fn prepare(&self, pending: &PendingCheckpoint) -> Result<(), HeldError> {
         let request = self.hold.lock().ask_to_prepare(pending, self.clock.now());
-        self.write(request).await
+        self.write(request, None).await.map(drop)
     }
 
     /// Notes which shards follow this one; stored with the next checkpoint.
@@ -193,9 +222,9 @@ impl HeldLease {
     }
 
     async fn give_back(&self, request: WriteRequest) -> Result<Lease, HeldError> {
-        let outcome = self.write(request).await;
+        let outcome = self.write(request, None).await;
         self.abandon();
-        outcome.map(|()| self.lease())
+        outcome.map(|_| self.lease())
     }
 
     /// Stops every use of the lease without touching the row.
@@ -203,13 +232,22 @@ impl HeldLease {
         self.change(LeaseHold::give_up);
     }
 
-    /// Serves `request` when its turn has come.
-    async fn write(&self, mut request: WriteRequest) -> Result<(), HeldError> {
+    /// Serves `request` when its turn has come, with the effects in `commit`.
+    async fn write(
+        &self,
+        mut request: WriteRequest,
+        mut commit: Option<Attempts>,
+    ) -> Result<Written, HeldError> {
         let mut seed = self.writing.lock().await;
         let mut pauses = Backoff::new(PAUSE_MIN, PAUSE_MAX, request.retries_left(), *seed);
+        let mut tokens = fastrand::Rng::with_seed(*seed);
         *seed = seed.wrapping_add(1);
         let mut throttled = None;
-        while self.next_write(&request)?.is_some() {
+        loop {
+            match self.next_write(&request)? {
+                Next::Send(_) => {}
+                Next::Nothing(written) => return Ok(written),
+            }
             if !self.turn(request.until()).await {
                 if self.is_valid() {
                     return Err(self.throttled_for_too_long(&request, throttled).into());
@@ -217,18 +255,40 @@ impl HeldLease {
                 continue;
             }
             // Others may have wanted something newer meanwhile.
-            let Some(write) = self.next_write(&request).inspect_err(|_| self.pacer.not_sent())? else {
-                self.pacer.not_sent();
-                break;
+            let write = match self.next_write(&request).inspect_err(|_| self.pacer.not_sent())? {
+                Next::Send(write) => write,
+                Next::Nothing(written) => {
+                    self.pacer.not_sent();
+                    return Ok(written);
+                }
             };
             // If this future is dropped during the write, that stays indeterminate.
             let sent = self.hold.lock().send(self.clock.now());
-            match self.store.apply(&write).await {
+            let answer = match &mut commit {
+                None => self.store.apply(&write).await,
+                Some(attempts) => {
+                    let transaction = attempts.next(write, &mut tokens);
+                    match self.store.transact(&transaction).await {
+                        Ok(TransactOutcome::Applied) => {
+                            Ok(WriteOutcome::Applied(Box::new(self.row_after(&transaction.write))))
+                        }
+                        Ok(TransactOutcome::LeaseRefused(row)) => Ok(WriteOutcome::Refused(row)),
+                        Ok(TransactOutcome::EffectRefused { effect, item }) => {
+                            self.pacer.accepted();
+                            self.change(|hold| hold.on_effect_refused(sent));
+                            return Ok(Written::EffectRefused { effect, item });
+                        }
+                        Err(error) => Err(error),
+                    }
+                }
+            };
+            match answer {
                 Ok(outcome) => {
                     self.pacer.accepted();
-                    let now = self.clock.now();
+                    let (now, is_applied) = (self.clock.now(), matches!(outcome, WriteOutcome::Applied(_)));
                     match self.change(|hold| hold.on_outcome(&request, sent, outcome, now)) {
-                        AfterWrite::Done => break,
+                        AfterWrite::Done if is_applied => return Ok(Written::Now),
+                        AfterWrite::Done => return Ok(Written::Earlier),
                         AfterWrite::EarlierWritten | AfterWrite::HandoffBegan => {}
                         AfterWrite::Lost(_) => return Err(HeldError::Lost),
                     }
@@ -238,18 +298,27 @@ impl HeldLease {
                         self.pacer.refused(&error);
                         throttled = Some(error);
                     }
-                    AfterFailure::Pause => self.clock.sleep(pauses.next().unwrap_or(PAUSE_MAX)).await,
-                    AfterFailure::Report => return Err(error.into()),
+                    AfterFailure::Pause if self.clock.now() < request.until() => {
+                        self.clock.sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
+                    }
+                    AfterFailure::Pause | AfterFailure::Report => return Err(error.into()),
                 },
             }
         }
-        Ok(())
     }
 
-    fn next_write(&self, request: &WriteRequest) -> Result<Option<LeaseWrite>, HeldError> {
+    /// The row as `write`, which was applied, leaves it.
+    fn row_after(&self, write: &LeaseWrite) -> Lease {
+        let before = self.lease();
+        let after = row_after(write, Some(&before.to_item())).ok().flatten();
+        after.and_then(|row| Lease::from_item(&row).ok().flatten()).unwrap_or(before)
+    }
+
+    fn next_write(&self, request: &WriteRequest) -> Result<Next, HeldError> {
         match self.change(|hold| hold.next_write(request, self.clock.now())) {
-            NextWrite::Send(write) => Ok(Some(write)),
-            NextWrite::Done => Ok(None),
+            NextWrite::Send(write) => Ok(Next::Send(write)),
+            NextWrite::Done => Ok(Next::Nothing(Written::Earlier)),
+            NextWrite::Moved(stored) => Ok(Next::Nothing(Written::Moved(stored))),
             NextWrite::Backwards { asked, stored } => Err(HeldError::Backwards { asked, stored }),
             NextWrite::Lost(_) => Err(HeldError::Lost),
         }
@@ -291,6 +360,37 @@ impl HeldLease {
             self.lost.cancel();
         }
         result
+    }
+}
+
+/// What to do next about a request.
+enum Next {
+    Send(LeaseWrite),
+    Nothing(Written),
+}
+
+/// The attempts at a commit. One with the same write has the same token: whether or not the last one landed, it
+/// happens once.
+struct Attempts {
+    effects: Arc<[Effect]>,
+    last: Option<LeaseTransaction>,
+}
+
+impl Attempts {
+    fn new(effects: Arc<[Effect]>) -> Self {
+        Self { effects, last: None }
+    }
+
+    fn next(&mut self, write: LeaseWrite, tokens: &mut fastrand::Rng) -> LeaseTransaction {
+        if let Some(last) =
+            self.last.as_ref().filter(|last| last.write == write && !planted(Bug::NewTokenPerAttempt))
+        {
+            return last.clone();
+        }
+        let token = format!("{:016x}{:016x}", tokens.u64(..), tokens.u64(..));
+        let transaction = LeaseTransaction::new(write, Arc::clone(&self.effects), token);
+        self.last = Some(transaction.clone());
+        transaction
     }
 }
 

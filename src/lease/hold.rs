@@ -62,6 +62,8 @@ pub enum NextWrite {
         /// The one that is stored.
         stored: Checkpoint,
     },
+    /// Nothing: effects were to go on from another checkpoint than this, which is stored.
+    Moved(Checkpoint),
     /// Nothing: the lease is no longer held.
     Lost(LeaseLoss),
 }
@@ -190,6 +192,12 @@ impl LeaseHold {
         WriteRequest::checkpoint(self, checkpoint, now)
     }
 
+    /// Asks for a checkpoint with effects of the records between `from` and `up_to`, which differ.
+    #[must_use]
+    pub fn ask_to_commit(&self, from: &Checkpoint, up_to: &Checkpoint, now: Moment) -> WriteRequest {
+        WriteRequest::commit(self, from, up_to, now)
+    }
+
     /// Asks for a pending checkpoint beside the present one.
     #[must_use]
     pub fn ask_to_prepare(&self, pending: &PendingCheckpoint, now: Moment) -> WriteRequest {
@@ -252,6 +260,11 @@ impl LeaseHold {
             AfterWrite::Lost(_) if request.has_given_back(&self.lease) => AfterWrite::Done,
             after => after,
         }
+    }
+
+    /// Nothing was written by what was `sent`, though the row is as it was: an effect was refused.
+    pub fn on_effect_refused(&mut self, sent: InFlightWrite) {
+        self.not_written(sent);
     }
 
     /// The write that was `sent` for `request` failed; it may have landed all the same.

@@ -39,6 +39,20 @@ impl Attribute {
         Self::N(value.to_string())
     }
 
+    /// About how many bytes it takes in DynamoDB, not less.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = |texts: &BTreeSet<String>| texts.iter().map(|text| text.len() + 1).sum();
+        match self {
+            Self::S(text) | Self::N(text) => text.len() + 1,
+            Self::B(bytes) => bytes.len() + 1,
+            Self::Bool(_) | Self::Null => 1,
+            Self::Ss(set) | Self::Ns(set) => texts(set),
+            Self::Bs(set) => set.iter().map(|bytes| bytes.len() + 1).sum(),
+            Self::L(values) => 3 + values.iter().map(|value| 1 + value.bytes()).sum::<usize>(),
+            Self::M(map) => 3 + map.iter().map(|(name, value)| 1 + name.len() + value.bytes()).sum::<usize>(),
+        }
+    }
+
     /// The text, if it is one.
     pub(crate) fn text(&self) -> Option<&str> {
         match self {
@@ -71,5 +85,23 @@ impl Attribute {
             }
             (a, b) => a == b,
         }
+    }
+}
+
+impl From<&str> for Attribute {
+    fn from(text: &str) -> Self {
+        Self::S(text.to_owned())
+    }
+}
+
+impl From<String> for Attribute {
+    fn from(text: String) -> Self {
+        Self::S(text)
+    }
+}
+
+impl From<bool> for Attribute {
+    fn from(value: bool) -> Self {
+        Self::Bool(value)
     }
 }

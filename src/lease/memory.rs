@@ -6,9 +6,11 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::decimal::Decimal;
+use super::user_tables::UserTables;
 use super::{
-    Attribute, Condition, Created, EntityKind, EntityOutcome, Item, Lease, LeaseScan, LeaseStore, LeaseWrite,
-    StoreError, StoreErrorKind, TableSpec, Update, WriteOutcome, names,
+    Attribute, Condition, Created, EntityKind, EntityOutcome, Item, Lease, LeaseScan, LeaseStore,
+    LeaseTransaction, LeaseWrite, StoreError, StoreErrorKind, TableSpec, TransactOutcome, Update,
+    WriteOutcome, names,
 };
 use crate::types::{LeaseKey, WorkerId};
 
@@ -46,6 +48,7 @@ struct Table {
     /// What the last rows that changed were before, oldest change first.
     history: VecDeque<(LeaseKey, Option<Item>)>,
     observer: Option<ChangeObserver>,
+    items: UserTables,
 }
 
 /// Is called with each change of a row: its key, what it was and what it is now, `None` where there is
@@ -82,6 +85,17 @@ impl MemoryLeaseStore {
         };
         self.table.lock().put(key, Some(item));
         true
+    }
+
+    /// Makes a table for the effects of transactions, whose primary key has these attributes. One that is there stays.
+    pub fn create_user_table(&self, name: &str, key: &[&str]) {
+        self.table.lock().items.create(name, key);
+    }
+
+    /// Every item of a user's table, in the order of keys; empty if there is no such table.
+    #[must_use]
+    pub fn user_items(&self, table: &str) -> Vec<Item> {
+        self.table.lock().items.items(table)
     }
 
     /// From now on calls `observer` with each change of a row, at the moment it happens: the key, the
@@ -222,6 +236,30 @@ impl LeaseStore for MemoryLeaseStore {
 
     async fn apply(&self, write: &LeaseWrite) -> Result<WriteOutcome, StoreError> {
         self.table.lock().update(write)
+    }
+
+    async fn transact(&self, transaction: &LeaseTransaction) -> Result<TransactOutcome, StoreError> {
+        let mut table = self.table.lock();
+        let write = &transaction.write;
+        let failed = |reason: String| malformed(write.operation, &write.key).with_detail(reason);
+        if table.items.has_happened(&transaction.token) {
+            return Ok(TransactOutcome::Applied);
+        }
+        let current = table.rows.get(&write.key);
+        let Some(row) = row_after(write, current).map_err(|reason| failed(reason.to_owned()))? else {
+            return Ok(match WriteOutcome::refused_by(current) {
+                WriteOutcome::Refused(row) => TransactOutcome::LeaseRefused(row),
+                WriteOutcome::Applied(row) => TransactOutcome::LeaseRefused(Some(row)),
+            });
+        };
+        match table.items.transact(&transaction.effects).map_err(failed)? {
+            Ok(()) => {
+                table.items.remember(&transaction.token);
+                table.put(write.key.clone(), Some(row));
+                Ok(TransactOutcome::Applied)
+            }
+            Err((effect, item)) => Ok(TransactOutcome::EffectRefused { effect, item }),
+        }
     }
 
     async fn delete_ended(&self, key: &LeaseKey) -> Result<(), StoreError> {

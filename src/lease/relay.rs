@@ -7,8 +7,8 @@ use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Condition, Created, EntityKind, EntityOutcome, Item, Lease, LeaseScan, LeaseStore, LeaseWrite,
-    StoreError, StoreErrorKind, TableSpec, WriteOutcome,
+    Condition, Created, EntityKind, EntityOutcome, Item, Lease, LeaseScan, LeaseStore, LeaseTransaction,
+    LeaseWrite, StoreError, StoreErrorKind, TableSpec, TransactOutcome, WriteOutcome,
 };
 use crate::types::{LeaseKey, WorkerId};
 
@@ -80,6 +80,11 @@ impl LeaseStore for RuntimeBoundStore {
     async fn apply(&self, write: &LeaseWrite) -> Result<WriteOutcome, StoreError> {
         let write = write.clone();
         self.relay("UpdateItem", |store| async move { store.apply(&write).await }).await
+    }
+
+    async fn transact(&self, transaction: &LeaseTransaction) -> Result<TransactOutcome, StoreError> {
+        let transaction = transaction.clone();
+        self.relay("TransactWriteItems", |store| async move { store.transact(&transaction).await }).await
     }
 
     async fn delete_ended(&self, key: &LeaseKey) -> Result<(), StoreError> {

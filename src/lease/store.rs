@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Condition, EntityKind, EntityOutcome, Item, Lease, LeaseWrite, StoreError, UnreadableRow};
+use super::{
+    Condition, EntityKind, EntityOutcome, Item, Lease, LeaseTransaction, LeaseWrite, StoreError,
+    StoreErrorKind, TransactOutcome, UnreadableRow,
+};
 use crate::config::{check, check_duration, with_settings};
 use crate::error::Error;
 use crate::types::{LeaseKey, WorkerId};
@@ -60,6 +63,15 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
 
     /// Carries out one conditional write.
     async fn apply(&self, write: &LeaseWrite) -> Result<WriteOutcome, StoreError>;
+
+    /// Carries out a conditional write and effects on users' tables, all or nothing (`TransactWriteItems`).
+    ///
+    /// By default an error: the store has no transactions.
+    async fn transact(&self, transaction: &LeaseTransaction) -> Result<TransactOutcome, StoreError> {
+        let row = format!("(row {})", transaction.write.key);
+        Err(StoreError::new(StoreErrorKind::Malformed, transaction.write.operation, row)
+            .with_detail("this lease store has no transactions; use the one in DynamoDB or in memory"))
+    }
 
     /// Deletes a row if it is still at `SHARD_END`, and leaves any other alone; a row that is gone
     /// already counts as deleted.
@@ -118,6 +130,10 @@ impl<T: LeaseStore + ?Sized> LeaseStore for Arc<T> {
 
     async fn apply(&self, write: &LeaseWrite) -> Result<WriteOutcome, StoreError> {
         (**self).apply(write).await
+    }
+
+    async fn transact(&self, transaction: &LeaseTransaction) -> Result<TransactOutcome, StoreError> {
+        (**self).transact(transaction).await
     }
 
     async fn delete_ended(&self, key: &LeaseKey) -> Result<(), StoreError> {

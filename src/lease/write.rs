@@ -31,6 +31,8 @@ pub enum Condition {
     Equals(&'static str, Attribute),
     /// The attribute is there, whatever its value.
     Exists(&'static str),
+    /// The attribute has this value or, in a row that another implementation wrote, is not there.
+    EqualsOrAbsent(&'static str, Attribute),
     /// The attribute, or the whole row, is not there.
     Absent(&'static str),
 }
@@ -155,6 +157,29 @@ impl LeaseWrite {
             write.updates.push(Update::Remove(names::LATEST_SINCE));
         }
         write.set_details(lease);
+        write
+    }
+
+    /// Stores a checkpoint together with effects of the records after `from`: as [`checkpoint`](Self::checkpoint), and
+    /// besides `from` must be what is stored, so that effects of the same records are never written twice. KCL has no
+    /// such write, but reads the row as after a checkpoint.
+    ///
+    /// Refused: the lease is lost, or an earlier commit of other records has landed.
+    #[must_use]
+    pub fn commit(lease: &Lease, from: &Checkpoint, up_to: &Checkpoint) -> Self {
+        let mut write = Self::checkpoint(lease, up_to);
+        if planted(Bug::CommitIgnoresCounter) {
+            write.conditions = vec![Condition::Exists(names::LEASE_KEY)];
+        }
+        if !planted(Bug::CommitForgetsBase) {
+            write.conditions.push(Condition::Equals(names::CHECKPOINT, Attribute::S(from.text())));
+            let sub_sequence = Attribute::number(from.sub_sequence_number());
+            write.conditions.push(if from.sub_sequence_number() == 0 {
+                Condition::EqualsOrAbsent(names::CHECKPOINT_SUB_SEQUENCE, sub_sequence)
+            } else {
+                Condition::Equals(names::CHECKPOINT_SUB_SEQUENCE, sub_sequence)
+            });
+        }
         write
     }
 
@@ -384,6 +409,7 @@ impl Condition {
     pub fn holds(&self, row: &Item) -> bool {
         match self {
             Self::Equals(name, value) => row.get(*name).is_some_and(|current| current.equals(value)),
+            Self::EqualsOrAbsent(name, value) => row.get(*name).is_none_or(|current| current.equals(value)),
             Self::Exists(name) => row.contains_key(*name),
             Self::Absent(name) => !row.contains_key(*name),
         }
@@ -407,6 +433,7 @@ impl fmt::Display for LeaseWrite {
             f.write_str(if index == 0 { " if " } else { " and " })?;
             match condition {
                 Condition::Equals(name, value) => write!(f, "{name} = {value:?}")?,
+                Condition::EqualsOrAbsent(name, value) => write!(f, "{name} = {value:?} or absent")?,
                 Condition::Exists(name) => write!(f, "{name} exists")?,
                 Condition::Absent(name) => write!(f, "{name} is absent")?,
             }

@@ -2,6 +2,7 @@
 
 mod acknowledgements;
 mod balance;
+mod exactly_once;
 mod faults;
 mod handlers;
 mod health;

@@ -3,7 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
 use aws_sdk_dynamodb::{Client, Config};
 use kinesis_consumer::internals;
 use kinesis_consumer::lease::{
@@ -42,6 +44,39 @@ impl Table {
             Behind::DynamoDb(client, name) => {
                 let put = client.put_item().table_name(name).set_item(Some(to_sdk(item)));
                 put.send().await.unwrap();
+            }
+        }
+    }
+
+    /// Makes a table for effects, whose key is the text `key`.
+    pub(crate) async fn create_user_table(&self, name: &str, key: &str) {
+        match &self.behind {
+            Behind::Memory(store) => store.create_user_table(name, &[key]),
+            Behind::DynamoDb(client, _) => {
+                let attribute = AttributeDefinition::builder().attribute_name(key);
+                let schema = KeySchemaElement::builder().attribute_name(key).key_type(KeyType::Hash);
+                let create = client
+                    .create_table()
+                    .table_name(name)
+                    .attribute_definitions(attribute.attribute_type(ScalarAttributeType::S).build().unwrap())
+                    .key_schema(schema.build().unwrap())
+                    .billing_mode(BillingMode::PayPerRequest);
+                create.send().await.unwrap();
+            }
+        }
+    }
+
+    /// An item of such a table.
+    pub(crate) async fn user_item(&self, table: &str, key: &str, value: &str) -> Option<Item> {
+        match &self.behind {
+            Behind::Memory(store) => {
+                let items = store.user_items(table);
+                items.into_iter().find(|item| item.get(key) == Some(&Attribute::from(value)))
+            }
+            Behind::DynamoDb(client, _) => {
+                let get = client.get_item().table_name(table).consistent_read(true);
+                let answer = get.key(key, AttributeValue::S(value.to_owned())).send().await.unwrap();
+                answer.item.map(from_sdk)
             }
         }
     }

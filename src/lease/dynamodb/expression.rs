@@ -12,7 +12,7 @@ use crate::lease::{Attribute, Condition, Update};
 pub(super) struct Expressions {
     pub(super) condition: Option<String>,
     pub(super) update: Option<String>,
-    names: Vec<&'static str>,
+    names: Vec<String>,
     values: Vec<Attribute>,
 }
 
@@ -27,8 +27,7 @@ impl Expressions {
     /// The aliases and what they stand for; `None` without any, as the API wants it.
     pub(super) fn attribute_names(&self) -> Option<HashMap<String, String>> {
         let aliases = self.names.iter().enumerate();
-        let map: HashMap<_, _> =
-            aliases.map(|(index, name)| (format!("#n{index}"), (*name).to_owned())).collect();
+        let map: HashMap<_, _> = aliases.map(|(index, name)| (format!("#n{index}"), name.clone())).collect();
         (!map.is_empty()).then_some(map)
     }
 
@@ -44,6 +43,10 @@ impl Expressions {
             .iter()
             .map(|condition| match condition {
                 Condition::Equals(name, value) => format!("{} = {}", self.name(name), self.value(value)),
+                Condition::EqualsOrAbsent(name, value) => {
+                    let name = self.name(name);
+                    format!("({name} = {} OR attribute_not_exists({name}))", self.value(value))
+                }
                 Condition::Exists(name) => format!("attribute_exists({})", self.name(name)),
                 Condition::Absent(name) => format!("attribute_not_exists({})", self.name(name)),
             })
@@ -73,15 +76,15 @@ impl Expressions {
         (!text.is_empty()).then_some(text)
     }
 
-    fn name(&mut self, name: &'static str) -> String {
-        let index = self.names.iter().position(|known| *known == name).unwrap_or_else(|| {
-            self.names.push(name);
+    pub(super) fn name(&mut self, name: &str) -> String {
+        let index = self.names.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.names.push(name.to_owned());
             self.names.len() - 1
         });
         format!("#n{index}")
     }
 
-    fn value(&mut self, value: &Attribute) -> String {
+    pub(super) fn value(&mut self, value: &Attribute) -> String {
         self.values.push(value.clone());
         format!(":v{}", self.values.len() - 1)
     }

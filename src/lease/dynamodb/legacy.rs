@@ -187,7 +187,10 @@ pub(super) fn to_place(write: &LeaseWrite, place: &Place) -> LeaseWrite {
 
 pub(super) fn conditions_to_place(conditions: &mut [Condition], place: &Place) {
     for condition in conditions {
-        let (Condition::Equals(name, _) | Condition::Exists(name) | Condition::Absent(name)) = condition;
+        let (Condition::Equals(name, _)
+        | Condition::EqualsOrAbsent(name, _)
+        | Condition::Exists(name)
+        | Condition::Absent(name)) = condition;
         if *name == names::LEASE_KEY {
             *name = place.key;
         }

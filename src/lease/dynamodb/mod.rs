@@ -6,6 +6,7 @@ mod failure;
 mod legacy;
 mod owner_index;
 mod table;
+mod transact;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -30,8 +31,9 @@ use self::failure::Request;
 use self::legacy::{Known, Place, conditions_to_place, from_place, to_place};
 use self::owner_index::OwnerIndex;
 use super::{
-    Attribute, Condition, Created, EntityKind, EntityOutcome, Item, Lease, LeaseScan, LeaseStore, LeaseWrite,
-    StoreError, StoreErrorKind, TableSpec, WriteOutcome, names,
+    Attribute, Condition, Created, EntityKind, EntityOutcome, Item, Lease, LeaseScan, LeaseStore,
+    LeaseTransaction, LeaseWrite, StoreError, StoreErrorKind, TableSpec, TransactOutcome, WriteOutcome,
+    names,
 };
 use crate::connections::{Connections, PoolNumber, is_timeout};
 use crate::runtime::Clock;
@@ -347,6 +349,10 @@ impl LeaseStore for DynamoDbLeaseStore {
             Ok(None) => Err(malformed.with_detail("the row is no lease")),
             Err(unreadable) => Err(malformed.with_source(unreadable)),
         }
+    }
+
+    async fn transact(&self, transaction: &LeaseTransaction) -> Result<TransactOutcome, StoreError> {
+        self.transact_items(transaction).await
     }
 
     async fn delete_ended(&self, key: &LeaseKey) -> Result<(), StoreError> {

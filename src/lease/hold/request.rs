@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::{LeaseHold, NextWrite};
 use crate::lease::{Lease, LeaseWrite, PendingCheckpoint, Throughput};
 use crate::planted::{Bug, planted};
@@ -5,6 +7,8 @@ use crate::types::{Checkpoint, Moment, WorkerId};
 
 /// Retries of a write that was not answered and that user code waits for, before its failure is reported.
 const RETRIES: usize = 3;
+/// How long a commit is tried: within the time for which DynamoDB remembers its token.
+const COMMIT_MAX: Duration = Duration::from_secs(9 * 60);
 
 /// Something to be written to a lease that is held. Made by [`LeaseHold`], which says how to serve it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +30,11 @@ enum Goal {
         /// What was stored when it was asked for.
         before: Checkpoint,
     },
+    /// A checkpoint with effects of the records between.
+    Commit {
+        from: Checkpoint,
+        up_to: Checkpoint,
+    },
     Prepare(PendingCheckpoint),
     Release {
         worker: WorkerId,
@@ -38,7 +47,12 @@ enum Goal {
 impl WriteRequest {
     fn new(hold: &LeaseHold, goal: Goal, now: Moment) -> Self {
         // The next renewal is not far, and settles what became of this one.
-        let retries_left = if matches!(goal, Goal::Renew { .. }) { 1 } else { RETRIES };
+        let retries_left = match goal {
+            Goal::Renew { .. } => 1,
+            // The time it may take is bounded instead: what becomes of it must be known before others are asked for.
+            Goal::Commit { .. } => usize::MAX,
+            _ => RETRIES,
+        };
         Self { goal, until: now + hold.failover_time, retries_left }
     }
 
@@ -49,6 +63,12 @@ impl WriteRequest {
     pub(super) fn checkpoint(hold: &LeaseHold, checkpoint: &Checkpoint, now: Moment) -> Self {
         let before = hold.lease.checkpoint.clone();
         Self::new(hold, Goal::Checkpoint { checkpoint: checkpoint.clone(), before }, now)
+    }
+
+    pub(super) fn commit(hold: &LeaseHold, from: &Checkpoint, up_to: &Checkpoint, now: Moment) -> Self {
+        let commit = Self::new(hold, Goal::Commit { from: from.clone(), up_to: up_to.clone() }, now);
+        // DynamoDB forgets tokens after ten minutes.
+        Self { until: commit.until.min(now + COMMIT_MAX), ..commit }
     }
 
     pub(super) fn prepare(hold: &LeaseHold, pending: &PendingCheckpoint, now: Moment) -> Self {
@@ -69,7 +89,7 @@ impl WriteRequest {
     pub fn operation(&self) -> &'static str {
         match self.goal {
             Goal::Renew { .. } => "RenewLease",
-            Goal::Checkpoint { .. } | Goal::Prepare(_) => "UpdateLease",
+            Goal::Checkpoint { .. } | Goal::Commit { .. } | Goal::Prepare(_) => "UpdateLease",
             Goal::Release { .. } => "ReleaseLease",
             Goal::Reset(_) => "ResetLease",
         }
@@ -111,6 +131,17 @@ impl WriteRequest {
                 let newest = hold.wanted.as_ref().unwrap_or(checkpoint);
                 unless_behind(&lease.checkpoint, newest, || checkpoint_write(hold, newest))
             }),
+            Goal::Commit { from, up_to } => {
+                if lease.checkpoint == *up_to {
+                    NextWrite::Done
+                } else if lease.checkpoint == *from || planted(Bug::CommitForgetsBase) {
+                    let mut lease = lease.clone();
+                    lease.children.extend(hold.children.iter().cloned());
+                    NextWrite::Send(LeaseWrite::commit(&lease, from, up_to))
+                } else {
+                    NextWrite::Moved(lease.checkpoint.clone())
+                }
+            }
             Goal::Prepare(pending) => unless_behind(&lease.checkpoint, &pending.checkpoint, || {
                 NextWrite::Send(LeaseWrite::prepare(lease, pending))
             }),
@@ -131,6 +162,7 @@ impl WriteRequest {
                 let newest = hold.wanted.as_ref().unwrap_or(checkpoint);
                 (checkpoint..=newest).contains(&&row.checkpoint) && row.pending_checkpoint.is_none()
             }
+            Goal::Commit { up_to, .. } => row.checkpoint == *up_to || planted(Bug::RenewalTakenForCommit),
             Goal::Prepare(pending) => row.pending_checkpoint.as_ref() == Some(pending),
             Goal::Release { .. } | Goal::Reset(_) => false,
         }
@@ -144,7 +176,7 @@ impl WriteRequest {
                 row.checkpoint_owner.is_none() && (row.owner.is_none() || row.owner == *next)
             }
             Goal::Reset(fresh) => row.owner.is_none() && row.checkpoint == fresh.checkpoint,
-            Goal::Renew { .. } | Goal::Checkpoint { .. } | Goal::Prepare(_) => false,
+            Goal::Renew { .. } | Goal::Checkpoint { .. } | Goal::Commit { .. } | Goal::Prepare(_) => false,
         }
     }
 }

@@ -96,6 +96,9 @@ impl Endpoints {
                 let error = ApiError { status, code: code.into(), message: "Injected.".to_owned() };
                 return Ok(target.protocol.failure(&error));
             }
+            Some(HttpFault::TransactionCanceled { reasons }) => {
+                return Ok(target.protocol.transaction_canceled(&reasons));
+            }
             Some(HttpFault::Delay(delay)) => self.clock.sleep(delay).await,
             Some(HttpFault::DropResponse) => {
                 self.answer(&target, request).await;

@@ -100,6 +100,17 @@ impl Protocol {
         response
     }
 
+    /// The response to a transaction that was cancelled (`TransactionCanceledException`).
+    pub(super) fn transaction_canceled(self, reasons: &[String]) -> Response<Body> {
+        let codes = reasons.iter().map(|code| Wire::map([("Code", code.as_str().into())]));
+        let body = self.encode(&Wire::map([
+            ("__type", "com.amazonaws.dynamodb.v20120810#TransactionCanceledException".into()),
+            ("Message", format!("Transaction cancelled [{}]", reasons.join(", ")).as_str().into()),
+            ("CancellationReasons", Wire::List(codes.collect())),
+        ]));
+        self.response(StatusCode::BAD_REQUEST, body)
+    }
+
     fn response(self, status: StatusCode, body: Bytes) -> Response<Body> {
         let mut response = Response::new(full(body));
         *response.status_mut() = status;

@@ -15,6 +15,12 @@ pub enum HttpFault {
         /// The name of the exception.
         code: String,
     },
+    /// A transaction (`dynamodb:TransactWriteItems`) has no effect, and is cancelled for these reasons, one for each of its
+    /// items in order: `None`, `TransactionConflict`, `ConditionalCheckFailed`, `ThrottlingError` …
+    TransactionCanceled {
+        /// The codes.
+        reasons: Vec<String>,
+    },
     /// The response is delayed by this time.
     Delay(Duration),
     /// The request takes effect, and then the connection is closed instead of a response.
@@ -27,6 +33,12 @@ impl HttpFault {
     /// A response with an HTTP `status` and the exception `code`.
     pub fn error(status: u16, code: impl Into<String>) -> Self {
         Self::Error { status, code: code.into() }
+    }
+
+    /// A transaction that met another one at its first item.
+    #[must_use]
+    pub fn transaction_conflict() -> Self {
+        Self::TransactionCanceled { reasons: vec!["TransactionConflict".to_owned()] }
     }
 }
 
