@@ -61,6 +61,9 @@ pub(crate) async fn run(worker: Arc<Worker>) {
                 for holding in held_leases {
                     let meter = meter(&mut meters, &holding, now);
                     meter.is_held = true;
+                    if let Some(behind) = holding.status.behind_latest() {
+                        holding.held.note_behind_latest(behind);
+                    }
                     // A checkpoint may have renewed it.
                     worker.health.landed(holding.held.renewed());
                     let may_take = worker.context.coordination.leader.graceful_handoff_timeout;

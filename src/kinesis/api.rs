@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
@@ -169,13 +169,15 @@ pub struct StreamDescription {
     pub open_shards: u32,
     /// When the stream was created.
     pub created: SystemTime,
+    /// For how long it keeps records, if that is known.
+    pub retention: Option<Duration>,
 }
 
 impl StreamDescription {
     /// A description of the stream `arn`.
     #[must_use]
     pub fn new(arn: impl Into<String>, open_shards: u32, created: SystemTime) -> Self {
-        Self { arn: arn.into(), open_shards, created }
+        Self { arn: arn.into(), open_shards, created, retention: None }
     }
 }
 
@@ -229,6 +231,8 @@ pub enum ShardFilter {
     AtTrimHorizon,
     /// `AT_TIMESTAMP`: the shards that were open at a time.
     AtTimestamp(SystemTime),
+    /// `FROM_TIMESTAMP`: the shards that were open at a time, and those that were opened since.
+    FromTimestamp(SystemTime),
 }
 
 /// Which page of ListShards to return.

@@ -7,10 +7,10 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 
-use super::{Attribute, Item, Lease, LeaseWrite, PendingCheckpoint, Throughput, names};
+use super::{Attribute, BehindLatest, Item, Lease, LeaseWrite, Paused, PendingCheckpoint, Throughput, names};
 use crate::types::{Checkpoint, HashKeyRange, ShardId, WorkerId};
 
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 27] = [
     names::LEASE_KEY,
     names::LEASE_OWNER,
     names::LEASE_COUNTER,
@@ -32,6 +32,11 @@ const NAMES: [&str; 22] = [
     names::STARTING_SEQUENCE_NUMBER,
     names::SOURCE_STREAM,
     names::LATEST_SINCE,
+    names::MILLIS_BEHIND_LATEST,
+    names::MILLIS_BEHIND_LATEST_AT,
+    names::PAUSED,
+    names::SEEK_ID,
+    names::SEEK_UNDER_WAY,
     "somethingElse",
 ];
 
@@ -61,7 +66,7 @@ fn throughput() -> impl Strategy<Value = Throughput> {
     any::<u32>().prop_map(|bytes| Throughput::from_bytes(bytes.into(), std::time::Duration::from_secs(7)))
 }
 
-pub(super) fn lease() -> impl Strategy<Value = Lease> {
+fn kcl_lease() -> impl Strategy<Value = Lease> {
     let numbers = (prop_oneof![0..3_u64, 0..1_u64 << 63], 0..1_u64 << 63);
     let shard = ("[a-b]", option::of(("[0-9]{12}:s:1", "shardId-[0-9]")));
     let owners = (option::of(worker()), option::of(worker()));
@@ -82,6 +87,19 @@ pub(super) fn lease() -> impl Strategy<Value = Lease> {
             (lease.parents, lease.children, lease.hash_key_range) = shards;
             lease.throughput = throughput;
             (lease.starting_sequence_number, lease.source_stream, lease.latest_since) = origin;
+            lease
+        },
+    )
+}
+
+pub(super) fn lease() -> impl Strategy<Value = Lease> {
+    let seek = (option::of("[a-z]{1,9}"), option::of("[a-z]{1,9}"));
+    let paused = option::of((0..1_u64 << 63, "[a-z]{0,9}", "[a-z]{0,9}"));
+    (kcl_lease(), option::of((0..1_u64 << 63, 0..1_u64 << 63)), paused, seek).prop_map(
+        |(mut lease, behind, paused, seek)| {
+            lease.behind_latest = behind.map(|(millis, counter)| BehindLatest { millis, counter });
+            lease.paused = paused.map(|(since, by, why)| Paused::new(since, by, why));
+            (lease.seek_id, lease.seek_under_way) = seek;
             lease
         },
     )
@@ -135,6 +153,16 @@ pub(super) fn write() -> impl Strategy<Value = LeaseWrite> {
         lease().prop_filter_map("no handoff", |lease| LeaseWrite::finish_handoff(&lease)),
         (lease(), lease()).prop_map(|(lease, origin)| LeaseWrite::update_origin(&lease.key, &origin)),
         (lease(), lease()).prop_map(|(lease, fresh)| LeaseWrite::reset(&lease, &fresh)),
+        (lease(), checkpoint(), option::of("[a-z]{1,9}")).prop_map(|(lease, to, under_way)| {
+            LeaseWrite::seek(&lease, &to, "seek", under_way.as_deref())
+        }),
+        lease().prop_map(|lease| LeaseWrite::finish_seek(&lease.key, "seek")),
+        lease().prop_map(|lease| LeaseWrite::pause(&lease.key, &Paused::new(7, "eve", "why"))),
+        lease().prop_map(|lease| LeaseWrite::resume(&lease.key)),
+        lease().prop_map(|lease| LeaseWrite::evict(&lease)),
+        (lease(), option::of(throughput()), option::of(0..1_u64 << 63)).prop_map(|(lease, rate, behind)| {
+            LeaseWrite::renew(&lease, rate).with_behind_latest(&lease, behind)
+        }),
         (lease(), worker(), 0..1_u64 << 63)
             .prop_map(|(lease, worker, at)| LeaseWrite::take(&lease, &worker).with_latest_since(&lease, at)),
     ]

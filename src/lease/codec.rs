@@ -3,7 +3,9 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::decimal::Decimal;
-use super::{Attribute, Item, Lease, PendingCheckpoint, Throughput, UnreadableRow, names};
+use super::{
+    Attribute, BehindLatest, Item, Lease, Paused, PendingCheckpoint, Throughput, UnreadableRow, names,
+};
 use crate::types::{Checkpoint, HashKeyRange, LeaseKey, SequenceNumber, ShardId};
 
 impl Lease {
@@ -62,12 +64,31 @@ impl Lease {
         put(names::STARTING_SEQUENCE_NUMBER, start.and_then(|number| text(&number.to_string())));
         put(names::SOURCE_STREAM, self.source_stream.as_deref().and_then(text));
         put(names::LATEST_SINCE, self.latest_since.map(Attribute::number));
+        if let Some(behind) = self.behind_latest {
+            put(names::MILLIS_BEHIND_LATEST, Some(Attribute::number(behind.millis)));
+            put(names::MILLIS_BEHIND_LATEST_AT, Some(Attribute::number(behind.counter)));
+        }
+        put(names::PAUSED, self.paused.as_ref().map(paused));
+        put(names::SEEK_ID, self.seek_id.as_deref().and_then(text));
+        put(names::SEEK_UNDER_WAY, self.seek_under_way.as_deref().and_then(text));
         item
     }
 }
 
 fn text(value: &str) -> Option<Attribute> {
     Some(Attribute::S(value.to_owned()))
+}
+
+pub(super) fn paused(paused: &Paused) -> Attribute {
+    let part = |name: &str, value| (name.to_owned(), value);
+    Attribute::M(
+        [
+            part("since", Attribute::number(paused.since)),
+            part("by", Attribute::S(paused.by.clone())),
+            part("why", Attribute::S(paused.reason.clone())),
+        ]
+        .into(),
+    )
 }
 
 /// A set of shard ids; none for the empty set, which DynamoDB does not have.
@@ -101,6 +122,11 @@ impl Row<'_> {
             starting_sequence_number: self.starting_sequence_number()?,
             source_stream: self.text(names::SOURCE_STREAM)?.map(str::to_owned),
             latest_since: self.number(names::LATEST_SINCE)?,
+            // No reason to leave a shard unread.
+            behind_latest: self.behind_latest().unwrap_or_default(),
+            paused: self.paused(),
+            seek_id: self.text(names::SEEK_ID).ok().flatten().map(str::to_owned),
+            seek_under_way: self.text(names::SEEK_UNDER_WAY).ok().flatten().map(str::to_owned),
             key,
         })
     }
@@ -111,6 +137,22 @@ impl Row<'_> {
         let Some(text) = self.text(names::PENDING_CHECKPOINT)? else { return Ok(None) };
         let checkpoint = parse_checkpoint(names::PENDING_CHECKPOINT, text, sub_sequence)?;
         Ok(Some(PendingCheckpoint { checkpoint, state }))
+    }
+
+    fn behind_latest(&self) -> Result<Option<BehindLatest>, String> {
+        let millis = self.number(names::MILLIS_BEHIND_LATEST)?;
+        let counter = self.number(names::MILLIS_BEHIND_LATEST_AT)?;
+        Ok(millis.zip(counter).map(|(millis, counter)| BehindLatest { millis, counter }))
+    }
+
+    /// Whatever is there means that the shard is paused, even if nobody can read why.
+    fn paused(&self) -> Option<Paused> {
+        let parts = match self.0.get(names::PAUSED)? {
+            Attribute::M(parts) => parts.clone(),
+            _ => Item::new(),
+        };
+        let part = |name: &str| parts.get(name).and_then(Attribute::text).unwrap_or_default();
+        Some(Paused::new(Row(&parts).number("since").ok().flatten().unwrap_or(0), part("by"), part("why")))
     }
 
     /// Both ends or none; KCL ignores one end without the other.

@@ -202,6 +202,11 @@ impl HeldLease {
         self.write(request, None).await.map(drop)
     }
 
+    /// Notes how far this worker is behind the newest record; stored along with renewals and checkpoints.
+    pub(crate) fn note_behind_latest(&self, behind: Duration) {
+        self.hold.lock().note_behind_latest(behind);
+    }
+
     /// Notes which shards follow this one; stored with the next checkpoint.
     pub(crate) fn note_children(&self, children: BTreeSet<ShardId>) {
         self.hold.lock().note_children(children);

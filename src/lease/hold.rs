@@ -32,6 +32,8 @@ pub struct LeaseHold {
     wanted: Option<Checkpoint>,
     /// To be stored with the next checkpoint.
     children: BTreeSet<ShardId>,
+    /// Goes along with every renewal and checkpoint, in milliseconds.
+    behind_latest: Option<u64>,
 }
 
 /// Why a lease is no longer held.
@@ -119,6 +121,7 @@ impl LeaseHold {
             handoff_since: None,
             wanted: None,
             children: BTreeSet::new(),
+            behind_latest: None,
         }
     }
 
@@ -176,6 +179,13 @@ impl LeaseHold {
     /// Which shards follow this one; stored with the next checkpoint.
     pub fn note_children(&mut self, children: BTreeSet<ShardId>) {
         self.children = children;
+    }
+
+    /// Notes how far the worker is behind the newest record; stored along with renewals and checkpoints.
+    pub fn note_behind_latest(&mut self, behind: Duration) {
+        // As much as Java's `long` holds.
+        let millis = i64::try_from(behind.as_millis()).unwrap_or(i64::MAX);
+        self.behind_latest = Some(millis.unsigned_abs());
     }
 
     /// Asks for a write that shows that this worker is alive. One that began since `now`, or a checkpoint

@@ -44,7 +44,7 @@ pub(crate) use self::memory::row_after;
 pub use self::number::{Number, ParseNumberError};
 pub(crate) use self::open_leases::OpenLeases;
 pub(crate) use self::relay::RuntimeBoundStore;
-pub use self::row::{Lease, PendingCheckpoint, Throughput, UnreadableRow};
+pub use self::row::{BehindLatest, Lease, Paused, PendingCheckpoint, Throughput, UnreadableRow};
 pub use self::store::{BillingMode, Created, LeaseScan, LeaseStore, TableSpec, WriteOutcome};
 pub use self::transaction::{LeaseTransaction, TransactOutcome};
 pub use self::write::{Condition, LeaseWrite, Update};

@@ -26,6 +26,19 @@ pub(crate) const STARTING_SEQUENCE_NUMBER: &str = "startingSequenceNumber";
 pub(crate) const SOURCE_STREAM: &str = "sourceStream";
 /// Of a lease at `LATEST`: from when on records are to be read, in milliseconds since 1970 (N).
 pub(crate) const LATEST_SINCE: &str = "latestSince";
+/// How far the owner was behind the newest record of the shard when it last wrote, in milliseconds (N).
+pub(crate) const MILLIS_BEHIND_LATEST: &str = "millisBehindLatest";
+/// The lease counter that was written along with it: if the row has another, somebody else has written since (N).
+pub(crate) const MILLIS_BEHIND_LATEST_AT: &str = "millisBehindLatestAt";
+/// The shard is not to be read for now: since when, by whom and why (M).
+pub(crate) const PAUSED: &str = "paused";
+/// The last seek that wrote the row (S).
+pub(crate) const SEEK_ID: &str = "seekId";
+/// In one row of a seek that is being carried out: where to, for people (S).
+pub(crate) const SEEK_UNDER_WAY: &str = "seekUnderWay";
+/// State beside the checkpoint, which goes with it.
+pub(crate) const COMPLETED_BEYOND_CHECKPOINT: &str = "completedBeyondCheckpoint";
+pub(crate) const PROCESSOR_STATE: &str = "processorState";
 
 /// The `entityType` of leases; rows without one are leases too, rows with another are not.
 pub(crate) const ENTITY_TYPE_LEASE: &str = "LEASE";

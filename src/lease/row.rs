@@ -54,6 +54,16 @@ pub struct Lease {
     /// stored when the lease is created or first acquired, and goes with the first checkpoint. Not an
     /// attribute of KCL's.
     pub latest_since: Option<u64>,
+    /// `millisBehindLatest` and `millisBehindLatestAt`: how far the owner was behind, as it wrote with its last
+    /// renewal or checkpoint. Not attributes of KCL's.
+    pub behind_latest: Option<BehindLatest>,
+    /// `paused`: the shard is not to be read for now. Not an attribute of KCL's.
+    pub paused: Option<Paused>,
+    /// `seekId`: the last seek that wrote the row. Not an attribute of KCL's.
+    pub seek_id: Option<String>,
+    /// `seekUnderWay`: where a seek is moving the leases to that was begun with this row and is not finished. Not an
+    /// attribute of KCL's.
+    pub seek_under_way: Option<String>,
 }
 
 impl Lease {
@@ -78,7 +88,19 @@ impl Lease {
             starting_sequence_number: None,
             source_stream: None,
             latest_since: None,
+            behind_latest: None,
+            paused: None,
+            seek_id: None,
+            seek_under_way: None,
         }
+    }
+
+    /// How far the owner was behind the newest record of the shard at its last write; `None` if that is not known:
+    /// the owner has not read yet, or is a worker of Java KCL, or somebody else wrote after it.
+    #[must_use]
+    pub fn behind_latest_now(&self) -> Option<Duration> {
+        let behind = self.behind_latest.filter(|behind| behind.counter == self.counter)?;
+        Some(Duration::from_millis(behind.millis))
     }
 
     /// Who works on the shard: the owner or, during a handoff, still the old one.
@@ -102,6 +124,38 @@ impl Lease {
         self.stream_name = stream.serialized().map(ToOwned::to_owned);
         self.source_stream = self.stream_name.is_none().then(|| stream.name().to_owned());
         self
+    }
+}
+
+/// How far an owner was behind the newest record of its shard, as it wrote along with a renewal or a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub struct BehindLatest {
+    /// By how much, in milliseconds.
+    pub millis: u64,
+    /// The counter that was written along. A row with another counter was written by somebody else since.
+    pub counter: u64,
+}
+
+/// That a shard is not to be read for now, and why. Its owner keeps the lease. Workers of Java KCL do not know this
+/// attribute, and go on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Paused {
+    /// Since when, in milliseconds since 1970.
+    pub since: u64,
+    /// Who has paused it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Paused {
+    /// Paused at `since`, in milliseconds since 1970.
+    #[must_use]
+    pub fn new(since: u64, by: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { since, by: by.into(), reason: reason.into() }
     }
 }
 

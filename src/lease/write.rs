@@ -1,7 +1,7 @@
 use std::fmt;
 
-use super::codec::shard_ids;
-use super::{Attribute, Item, Lease, PendingCheckpoint, Throughput, names};
+use super::codec::{paused, shard_ids};
+use super::{Attribute, Item, Lease, Paused, PendingCheckpoint, Throughput, names};
 use crate::planted::{Bug, planted};
 use crate::types::{Checkpoint, HashKeyRange, LeaseKey, WorkerId};
 
@@ -260,6 +260,100 @@ impl LeaseWrite {
         }
         write.set_origin(fresh);
         write
+    }
+
+    /// Moves the lease to `to` on behalf of the seek `seek_id`, even if a worker holds it: `SeekLease`. The lease is free
+    /// afterwards; what belonged to the old checkpoint is discarded, and the counter makes every late write of the
+    /// old owner fail. KCL has no such write; its workers read the row as that of a lease that was given back.
+    /// `under_way` is set in the first row of a seek, for [`finish_seek`](Self::finish_seek) to remove.
+    ///
+    /// Refused: the checkpoint has moved, or the row is gone. Look again.
+    #[must_use]
+    pub fn seek(lease: &Lease, to: &Checkpoint, seek_id: &str, under_way: Option<&str>) -> Self {
+        let mut write = Self::by_key("SeekLease", &lease.key);
+        write.conditions.push(Condition::Equals(names::CHECKPOINT, Attribute::S(lease.checkpoint.text())));
+        write.updates.push(Update::Add(names::LEASE_COUNTER, 1));
+        write.set(names::CHECKPOINT, Attribute::S(to.text()));
+        write.set(names::CHECKPOINT_SUB_SEQUENCE, Attribute::number(to.sub_sequence_number()));
+        write.set(names::OWNER_SWITCHES, Attribute::number(0));
+        write.set(names::SEEK_ID, Attribute::S(seek_id.to_owned()));
+        write.updates.push(match under_way {
+            Some(text) => Update::Set(names::SEEK_UNDER_WAY, Attribute::S(text.to_owned())),
+            None => Update::Remove(names::SEEK_UNDER_WAY),
+        });
+        write.updates.extend(
+            [
+                names::LEASE_OWNER,
+                names::CHECKPOINT_OWNER,
+                names::PENDING_CHECKPOINT,
+                names::PENDING_CHECKPOINT_SUB_SEQUENCE,
+                names::PENDING_CHECKPOINT_STATE,
+                names::CHILD_SHARDS,
+                names::LATEST_SINCE,
+                names::MILLIS_BEHIND_LATEST,
+                names::MILLIS_BEHIND_LATEST_AT,
+                names::COMPLETED_BEYOND_CHECKPOINT,
+                names::PROCESSOR_STATE,
+            ]
+            .map(Update::Remove),
+        );
+        write
+    }
+
+    /// The seek that was begun with this row is finished: `FinishSeek`.
+    ///
+    /// Refused: another seek has begun meanwhile, or the row is gone.
+    #[must_use]
+    pub fn finish_seek(key: &LeaseKey, seek_id: &str) -> Self {
+        let mut write = Self::by_key("FinishSeek", key);
+        write.conditions.push(Condition::Equals(names::SEEK_ID, Attribute::S(seek_id.to_owned())));
+        write.updates.push(Update::Remove(names::SEEK_UNDER_WAY));
+        write
+    }
+
+    /// Says that the shard is not to be read for now: `PauseLease`. Leaves owner and counter alone, so the owner keeps
+    /// the lease, and sees it in the answer to its next write.
+    ///
+    /// Refused: the lease is gone.
+    #[must_use]
+    pub fn pause(key: &LeaseKey, why: &Paused) -> Self {
+        let mut write = Self::by_key("PauseLease", key);
+        write.set(names::PAUSED, paused(why));
+        write
+    }
+
+    /// Says that the shard may be read again: `ResumeLease`.
+    ///
+    /// Refused: the lease is gone.
+    #[must_use]
+    pub fn resume(key: &LeaseKey) -> Self {
+        let mut write = Self::by_key("ResumeLease", key);
+        write.updates.push(Update::Remove(names::PAUSED));
+        write
+    }
+
+    /// Takes the lease from its owner (`evictLease`), as somebody outside of the fleet: `EvictLease`. It is free
+    /// afterwards, and the next owner goes on at the last checkpoint.
+    ///
+    /// Refused: the owners have changed since, or the row is gone.
+    #[must_use]
+    pub fn evict(lease: &Lease) -> Self {
+        let mut write = Self::by_owners("EvictLease", lease);
+        write.updates.push(Update::Add(names::LEASE_COUNTER, 1));
+        write.updates.extend([names::LEASE_OWNER, names::CHECKPOINT_OWNER].map(Update::Remove));
+        write
+    }
+
+    /// The same write of a worker to a lease that it holds, which also stores how far the worker is behind the newest
+    /// record, if it knows.
+    #[must_use]
+    pub fn with_behind_latest(mut self, lease: &Lease, millis: Option<u64>) -> Self {
+        if let Some(millis) = millis {
+            self.set(names::MILLIS_BEHIND_LATEST, Attribute::number(millis));
+            let counter = lease.counter.saturating_add(1);
+            self.set(names::MILLIS_BEHIND_LATEST_AT, Attribute::number(counter));
+        }
+        self
     }
 
     /// The same write, which also stores the instant from which on records are read (in milliseconds

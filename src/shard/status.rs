@@ -109,6 +109,11 @@ impl StatusCell {
         self.status.lock().bytes_delivered
     }
 
+    /// How far the last batch was behind, once that is known.
+    pub(crate) fn behind_latest(&self) -> Option<Duration> {
+        self.status.lock().behind_latest
+    }
+
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut ShardStatus) -> T) -> T {
         change(&mut self.status.lock())
     }

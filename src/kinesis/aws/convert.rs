@@ -16,7 +16,10 @@ pub(super) fn description(answer: DescribeStreamSummaryOutput) -> Option<StreamD
     let summary = answer.stream_description_summary?;
     let created = SystemTime::try_from(summary.stream_creation_timestamp).ok()?;
     let open_shards = summary.open_shard_count.try_into().ok()?;
-    Some(StreamDescription::new(summary.stream_arn, open_shards, created))
+    let hours = u64::try_from(summary.retention_period_hours).ok();
+    let mut description = StreamDescription::new(summary.stream_arn, open_shards, created);
+    description.retention = hours.map(|hours| Duration::from_secs(3600 * hours));
+    Some(description)
 }
 
 pub(super) fn shard(shard: sdk::Shard) -> Option<Shard> {

@@ -323,6 +323,7 @@ fn shard_filter(filter: ShardFilter) -> Option<sdk::ShardFilter> {
         ShardFilter::AtLatest => (ShardFilterType::AtLatest, None),
         ShardFilter::AtTrimHorizon => (ShardFilterType::AtTrimHorizon, None),
         ShardFilter::AtTimestamp(time) => (ShardFilterType::AtTimestamp, Some(DateTime::from(time))),
+        ShardFilter::FromTimestamp(time) => (ShardFilterType::FromTimestamp, Some(DateTime::from(time))),
     };
     sdk::ShardFilter::builder().r#type(kind).set_timestamp(time).build().ok()
 }

@@ -43,6 +43,25 @@ impl DynamoDbLeaseStore {
         }
     }
 
+    /// Whether there is a table, and it is a lease table. Unlike [`ensure`](Self::ensure), it creates none.
+    pub(crate) async fn check(&self) -> Result<(), StoreError> {
+        let request = self.request("DescribeLeaseTable", "DescribeTable");
+        match self.describe().await? {
+            None => Err(request.error(StoreErrorKind::TableMissing)),
+            Some(table) if is_lease_table(&table) => Ok(()),
+            Some(table) => Err(self.other_key(&table)),
+        }
+    }
+
+    fn other_key(&self, table: &TableDescription) -> StoreError {
+        let request = self.request("DescribeLeaseTable", "DescribeTable");
+        request.error(StoreErrorKind::Unsuitable).with_detail(format!(
+            "table {} is no lease table: its key is {}, not leaseKey (HASH, S); choose another table name",
+            self.table,
+            key_of(table)
+        ))
+    }
+
     /// Whether the table can be used. If there is none it is created.
     async fn is_ready(&self, spec: &TableSpec) -> Result<bool, StoreError> {
         let Some(table) = self.describe().await? else {
@@ -54,11 +73,7 @@ impl DynamoDbLeaseStore {
             Err(request.error(StoreErrorKind::Unsuitable).with_detail(detail))
         };
         if !is_lease_table(&table) {
-            return unusable(format!(
-                "table {} is no lease table: its key is {}, not leaseKey (HASH, S); choose another table name",
-                self.table,
-                key_of(&table)
-            ));
+            return Err(self.other_key(&table));
         }
         match table.table_status {
             Some(TableStatus::Active | TableStatus::Updating) => {

@@ -120,7 +120,10 @@ impl WriteRequest {
         match &self.goal {
             Goal::Renew { throughput, asked } => match &hold.wanted {
                 Some(wanted) if lease.checkpoint < *wanted => checkpoint_write(hold, wanted),
-                _ if hold.renewed <= *asked => NextWrite::Send(LeaseWrite::renew(lease, *throughput)),
+                _ if hold.renewed <= *asked => {
+                    let write = LeaseWrite::renew(lease, *throughput);
+                    NextWrite::Send(write.with_behind_latest(lease, hold.behind_latest))
+                }
                 _ => NextWrite::Done,
             },
             Goal::Checkpoint { checkpoint, before } => unless_behind(before, checkpoint, || {
@@ -184,7 +187,7 @@ impl WriteRequest {
 fn checkpoint_write(hold: &LeaseHold, checkpoint: &Checkpoint) -> NextWrite {
     let mut lease = hold.lease.clone();
     lease.children.extend(hold.children.iter().cloned());
-    NextWrite::Send(LeaseWrite::checkpoint(&lease, checkpoint))
+    NextWrite::Send(LeaseWrite::checkpoint(&lease, checkpoint).with_behind_latest(&lease, hold.behind_latest))
 }
 
 /// Stored checkpoints never move backwards.

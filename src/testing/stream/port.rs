@@ -22,7 +22,10 @@ impl StreamApi for SimulatedKinesis {
             self.look(|service, now| {
                 let stream = service.describe_stream(now, call.stream)?;
                 let open = u32::try_from(stream.open_shards()).unwrap_or(u32::MAX);
-                Ok(StreamDescription::new(stream.arn.as_str(), open, stream.creation_time()))
+                let arn = stream.arn.as_str();
+                let mut description = StreamDescription::new(arn, open, stream.creation_time());
+                description.retention = Some(stream.retention);
+                Ok(description)
             })
         })
         .await
@@ -202,6 +205,7 @@ impl From<ShardFilter> for ListFilter {
             ShardFilter::AtLatest => Self::AtLatest,
             ShardFilter::AtTrimHorizon => Self::AtTrimHorizon,
             ShardFilter::AtTimestamp(time) => Self::AtTimestamp(time),
+            ShardFilter::FromTimestamp(time) => Self::FromTimestamp(time),
         }
     }
 }
