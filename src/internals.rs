@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_dynamodb::Client;
 use bytes::Bytes;
 
+use crate::admin::Admin;
 use crate::config::CoordinationConfig;
 use crate::consumer::{ConsumerBuilder, Environment};
 use crate::coordination::assign::independent::{Rules, plan_assignment};
@@ -74,6 +75,12 @@ pub fn in_simulation(builder: ConsumerBuilder, wall: SystemTime, rate: f64, seed
         notifier: Some(LocalLeaseNotifier::isolated()),
         on_current_runtime: true,
     })
+}
+
+/// Puts an operator into a simulated world, as [`in_simulation`] does with a consumer.
+#[must_use]
+pub fn admin_in_simulation(admin: Admin, wall: SystemTime, rate: f64, seed: u64) -> Admin {
+    admin.in_simulation(Clock::simulated(wall, rate), seed)
 }
 
 /// Has a fleet run by a leader once it has been ready for so long, instead of KCL's ten minutes.

@@ -138,6 +138,8 @@ mod delivery;
 
 mod consumer;
 
+pub mod admin;
+
 mod config;
 mod connections;
 mod context;
@@ -206,6 +208,7 @@ const _: () = {
     )>();
     is_shared_freely::<(lease::MemoryLeaseStore, lease::StoreError, lease::LeaseWrite, kinesis::StreamError)>(
     );
+    is_shared_freely::<(admin::Admin, admin::FleetStatus)>();
     is_shared_freely::<(aggregation::Aggregator, Box<dyn ShardRecordProcessor>)>();
     is_shared_freely::<(Box<dyn lease::LeaseStore>, Box<dyn kinesis::StreamApi>)>();
     #[cfg(feature = "test-util")]

@@ -1,6 +1,7 @@
 //! Whole workers over the simulated stream and the lease table in memory, on paused time.
 
 mod acknowledgements;
+mod admin;
 mod balance;
 mod exactly_once;
 mod faults;
@@ -12,6 +13,7 @@ mod parallel_keys;
 mod processors;
 mod refusals;
 mod resharding;
+mod seek;
 mod status;
 mod streams;
 mod throttled_table;
