@@ -309,6 +309,27 @@ pub enum Event {
         #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
         reason: Arc<str>,
     },
+    /// An operator has paused a shard that this worker reads. It keeps the lease and fetches nothing until the shard is
+    /// [resumed](Self::Resumed).
+    #[non_exhaustive]
+    Paused {
+        /// The stream.
+        stream: StreamId,
+        /// The shard.
+        shard: ShardId,
+        /// Who has paused it.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// A shard that was [paused](Self::Paused) is read again, from where it stopped.
+    #[non_exhaustive]
+    Resumed {
+        /// The stream.
+        stream: StreamId,
+        /// The shard.
+        shard: ShardId,
+    },
     /// The lease table does not exist, as after somebody has deleted it. It is created again, if permissions
     /// allow, and shards are read from what is known of their checkpoints, else from the start strategy.
     /// Emitted once until the table is back.

@@ -24,6 +24,7 @@
 //! # fn main() {}
 //! ```
 
+mod pause;
 mod resolve;
 mod seek;
 mod seek_plan;
@@ -39,6 +40,7 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use parking_lot::Mutex;
 
+pub use self::pause::LeaseChanges;
 pub use self::seek::{SeekProgress, StepOutcome};
 pub use self::seek_plan::{LeftLease, Scope, SeekPlan, SeekReason, SeekStep, SeekTo, SoughtStream};
 pub use self::status::{FleetStatus, LeaseState, LeaseSummary, UnreadShard, WorkerSummary};

@@ -99,6 +99,17 @@ impl FleetStatus {
         table
     }
 
+    /// How far each lease is behind, as a table for people.
+    #[must_use]
+    pub fn lag_table(&self) -> impl fmt::Display {
+        let mut table = Table::new(&["LEASE", "STATE", "BEHIND", "CHECKPOINT", "AGE"]);
+        for lease in &self.leases {
+            let [key, _, state, behind, _, checkpoint, age, _] = lease_row(lease, self.at);
+            table.push([key, state, behind, checkpoint, age]);
+        }
+        table
+    }
+
     /// The workers, as a table for people.
     #[must_use]
     pub fn worker_table(&self) -> impl fmt::Display {

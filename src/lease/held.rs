@@ -3,13 +3,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::hold::{AfterFailure, AfterWrite, LeaseLoss, NextWrite, WriteRequest};
 use super::memory::row_after;
 use super::{
-    Effect, Item, Lease, LeaseHold, LeaseStore, LeaseTransaction, LeaseWrite, PendingCheckpoint, StoreError,
-    StoreErrorKind, Throughput, TransactOutcome, WriteOutcome, WritePacer,
+    Effect, Item, Lease, LeaseHold, LeaseStore, LeaseTransaction, LeaseWrite, Paused, PendingCheckpoint,
+    StoreError, StoreErrorKind, Throughput, TransactOutcome, WriteOutcome, WritePacer,
 };
 use crate::planted::{Bug, planted};
 use crate::runtime::{Backoff, Clock};
@@ -50,6 +51,8 @@ pub(crate) struct HeldLease {
     handoff: CancellationToken,
     /// Cancelled by the first change of `hold` after which it is lost.
     lost: CancellationToken,
+    /// Whether the row says that the shard is paused, and why.
+    paused: watch::Sender<Option<Paused>>,
 }
 
 /// What became of a write that did not fail.
@@ -90,6 +93,7 @@ impl HeldLease {
         seed: u64,
     ) -> Self {
         Self {
+            paused: watch::Sender::new(lease.paused.clone()),
             store,
             pacer,
             clock,
@@ -144,6 +148,11 @@ impl HeldLease {
     /// When that became known.
     pub(crate) fn handoff_since(&self) -> Option<Moment> {
         self.hold.lock().handoff_since()
+    }
+
+    /// Whether the row says that the shard is paused, and why: as of the last write that was answered.
+    pub(crate) fn paused(&self) -> watch::Receiver<Option<Paused>> {
+        self.paused.subscribe()
     }
 
     /// Whether it was lost because somebody else has written to the row under this worker's name.
@@ -357,6 +366,13 @@ impl HeldLease {
         let mut hold = self.hold.lock();
         let result = change(&mut hold);
         let (is_lost, is_handoff) = (hold.loss().is_some(), hold.handoff_since().is_some());
+        self.paused.send_if_modified(|paused| {
+            let is_changed = *paused != hold.lease.paused;
+            if is_changed {
+                paused.clone_from(&hold.lease.paused);
+            }
+            is_changed
+        });
         drop(hold);
         if is_handoff && !self.handoff.is_cancelled() {
             self.handoff.cancel();

@@ -59,7 +59,9 @@ pub(super) struct Running {
     pub(super) checkpointer: Checkpointer,
     deaggregator: Deaggregator,
     /// What was processed before it started.
-    after: Option<ExtendedSequenceNumber>,
+    pub(super) after: Option<ExtendedSequenceNumber>,
+    /// The last record that it was given.
+    pub(super) delivered: Option<ExtendedSequenceNumber>,
 }
 
 /// How the life of a shard on this worker ended.
@@ -191,7 +193,8 @@ impl ShardConsumer {
     /// Makes the processor; fetching starts meanwhile.
     async fn initialize(&mut self) -> Input {
         let lease = self.held.lease();
-        self.fetching = Some(fetch(&self.environment, &self.stream, &lease, &self.status));
+        self.fetching =
+            lease.paused.is_none().then(|| fetch(&self.environment, &self.stream, &lease, &self.status));
         let checkpointer = Checkpointer::new(CheckpointerParts {
             held: Arc::clone(&self.held),
             stream: self.stream.id.clone(),
@@ -220,6 +223,7 @@ impl ShardConsumer {
             checkpoint: lease.checkpoint.clone(),
         });
         self.running = Some(Running {
+            delivered: None,
             processor,
             checkpointer,
             deaggregator: Deaggregator::new(match self.environment.retrieval.out_of_range_records {
@@ -233,12 +237,26 @@ impl ShardConsumer {
 
     /// Hands on batches until something else is to be done.
     async fn process(&mut self) -> Input {
+        let mut paused = self.held.paused();
         loop {
+            let why = paused.borrow_and_update().clone();
+            if let Some(why) = why {
+                match self.wait_while_paused(why).await {
+                    Some(input) => return input,
+                    None => continue,
+                }
+            }
+            if self.fetching.is_none() && self.running.is_some() && self.held.is_valid() {
+                // It was paused before anything was fetched, and is no longer.
+                let lease = self.held.lease();
+                self.fetching = Some(fetch(&self.environment, &self.stream, &lease, &self.status));
+            }
             let Some(fetching) = &mut self.fetching else { return Input::LeaseGone };
             let due = self.out_of_range.due();
             let delivery = tokio::select! {
                 biased;
                 input = interruption(&self.held, &self.stream.stopping) => return input,
+                Ok(()) = paused.changed() => continue,
                 () = self.environment.context.clock.sleep_until(due.unwrap_or_default()), if due.is_some() => {
                     self.report_out_of_range();
                     continue;
@@ -306,7 +324,7 @@ impl ShardConsumer {
         records: Vec<KinesisClientRecord>,
         millis_behind_latest: i64,
     ) -> ControlFlow<Input> {
-        let Some(running) = &self.running else { return ControlFlow::Break(Input::LeaseGone) };
+        let Some(running) = &mut self.running else { return ControlFlow::Break(Input::LeaseGone) };
         if !self.held.is_valid() && !planted(Bug::DeliversWithoutLease) {
             return ControlFlow::Break(Input::LeaseGone);
         }
@@ -316,6 +334,7 @@ impl ShardConsumer {
         let count = records.len() as u64;
         let bytes: u64 = records.iter().map(|record| record.record.data.len() as u64).sum();
         if let Some(last) = records.last() {
+            running.delivered = Some(last.extended_sequence_number());
             running.checkpointer.deliver(last.extended_sequence_number());
         }
         self.status.update(|status| {

@@ -8,6 +8,7 @@ mod environment;
 mod fetching;
 mod held_leases;
 mod out_of_range;
+mod pause;
 mod state;
 mod status;
 

@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 
 use super::ShardState;
 use crate::checkpoint::StoppedReason;
-use crate::lease::Lease;
+use crate::lease::{Lease, Paused};
 use crate::types::{Checkpoint, LeaseKey, ShardId, StreamId};
 
 /// How one shard is doing on this worker.
@@ -42,6 +42,8 @@ pub struct ShardStatus {
     /// Why the error policy of the handler has stopped the shard
     /// ([`Then::StopShard`](crate::Then::StopShard)), and what to do.
     pub stopped: Option<String>,
+    /// Since when, by whom and why the shard is paused.
+    pub paused: Option<Paused>,
     /// Why the shard is not read, if somebody has to do something about it, and what.
     pub problem: Option<String>,
 }
@@ -88,6 +90,7 @@ impl StatusCell {
             fetch_failures: 0,
             end_attempts: 0,
             stopped: None,
+            paused: None,
             problem: None,
         };
         Self { status: Mutex::new(status), stopped: StoppedReason::default() }

@@ -10,6 +10,7 @@ mod health;
 mod identity;
 mod leader;
 mod parallel_keys;
+mod pause;
 mod processors;
 mod refusals;
 mod resharding;
