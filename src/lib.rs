@@ -83,6 +83,7 @@
 //! |---|---|
 //! | `metrics` | every metric through the [`metrics`](https://docs.rs/metrics) facade, see [`MetricsConfig`] |
 //! | `serde` | `Serialize` for identifiers, positions, [`Status`] and [`Event`], `Deserialize` for all but [`Event`] |
+//! | `cli` | the command line `kinesis-consumer` |
 //! | `test-util` | the module `testing`: a simulated stream, record makers, a metrics recorder |
 //! | `local` | `test-util`, and `testing::LocalAws`: Kinesis, DynamoDB and CloudWatch endpoints on loopback |
 //! | `internals` | private parts for this crate's own tests and benches; outside semver |
