@@ -44,6 +44,16 @@ impl Resolver<'_> {
     /// That is by the order of the shard: what stands behind the first record of `time` or later is not before it, even
     /// if its arrival time is.
     pub(super) async fn last_before(&self, time: SystemTime) -> Result<Checkpoint, Error> {
+        self.last(time, Some(time)).await
+    }
+
+    /// The checkpoint after which what arrives from now on is read: the newest record, or `TRIM_HORIZON` if the stream
+    /// has none. `now` may be wrong: it only says where to begin to look.
+    pub(super) async fn newest(&self, now: SystemTime) -> Result<Checkpoint, Error> {
+        self.last(now, None).await
+    }
+
+    async fn last(&self, time: SystemTime, before: Option<SystemTime>) -> Result<Checkpoint, Error> {
         let began = arrival_of(&self.shard.starting_sequence_number);
         let began = began.and_then(|began| began.checked_sub(SLACK)).unwrap_or(SystemTime::UNIX_EPOCH);
         let mut window = WINDOW_FIRST;
@@ -53,7 +63,7 @@ impl Resolver<'_> {
             let is_all = from <= began || window > WINDOW_MAX;
             let position =
                 if is_all { IteratorPosition::TrimHorizon } else { IteratorPosition::AtTimestamp(from) };
-            match self.last_from(&position, time, &mut reads).await? {
+            match self.last_from(&position, before, &mut reads).await? {
                 Some(last) => return Ok(Checkpoint::Sequence(position_of(last))),
                 None if is_all => return Ok(Checkpoint::TrimHorizon),
                 None => window *= WINDOW_FACTOR,
@@ -87,14 +97,23 @@ impl Resolver<'_> {
         }
     }
 
-    /// The last record before `time`, reading from `position`.
+    /// The last record before a time, or of all, reading from `position`.
     async fn last_from(
         &self,
         position: &IteratorPosition,
-        time: SystemTime,
+        before: Option<SystemTime>,
         reads: &mut usize,
     ) -> Result<Option<Record>, Error> {
-        let mut iterator = self.open(position).await?;
+        let mut iterator = match (self.open(position).await, position) {
+            (Ok(iterator), _) => iterator,
+            // This clock is ahead of the service's, for which the time has not come yet.
+            (Err(error), IteratorPosition::AtTimestamp(_))
+                if error.kind() == StreamErrorKind::InvalidArgument =>
+            {
+                return Ok(None);
+            }
+            (Err(error), _) => return Err(error.into()),
+        };
         let mut last = None;
         loop {
             *reads += 1;
@@ -102,9 +121,9 @@ impl Resolver<'_> {
                 return Err(Error::new(
                     ErrorKind::Unavailable,
                     format!(
-                        "the last record before {} UTC in shard {} of stream {} was not found in {READS_MAX} reads; \
-                         seek to another time, or to a position",
-                        utc(time),
+                        "the last record{} in shard {} of stream {} was not found in {READS_MAX} reads; seek to another \
+                         time, or to a position",
+                        before.map(|time| format!(" before {} UTC", utc(time))).unwrap_or_default(),
                         self.shard.id,
                         self.stream
                     ),
@@ -112,9 +131,11 @@ impl Resolver<'_> {
             }
             let RecordsPage { records, next_iterator, millis_behind_latest, .. } =
                 self.read(&iterator).await?;
-            let is_tip = records.is_empty() && millis_behind_latest == Some(0);
+            let is_tip = millis_behind_latest == Some(0);
             for record in records {
-                if record.approximate_arrival_timestamp.is_none_or(|arrived| arrived >= time) {
+                let is_before =
+                    |time| record.approximate_arrival_timestamp.is_some_and(|arrived| arrived < time);
+                if !before.is_none_or(is_before) {
                     return Ok(last);
                 }
                 last = Some(record);

@@ -9,6 +9,7 @@ use super::Admin;
 use super::resolve::Resolver;
 use super::seek_plan::{
     Scope, SeekPlan, SeekReason, SeekStep, SeekTo, SoughtStream, StreamFacts, plan_new_shards, plan_stream,
+    with_descendants,
 };
 use super::text::{epoch_millis, utc};
 use crate::error::{Error, ErrorKind, invalid};
@@ -166,24 +167,32 @@ impl Admin {
                 self.resolver(stream, shard).check_position(position).await?;
                 positions.insert(id.clone(), Checkpoint::Sequence(position.clone()));
                 let of = BTreeSet::from([id.clone()]);
-                begun_after = super::seek_plan::with_descendants(&shards, &of);
+                begun_after = with_descendants(&shards, &of);
                 begun_after.remove(id);
                 asked = asked.or(Some(of));
             }
             SeekTo::Now | SeekTo::Time(_) => {
-                let time = if let SeekTo::Time(time) = to { *time } else { now };
-                if *to != SeekTo::Now {
-                    self.check_retention(stream, time, now, &mut plan.warnings).await?;
-                }
-                let open = ids(self.list(stream, Some(ShardFilter::AtTimestamp(time))).await?);
-                begun_after = ids(self.list(stream, Some(ShardFilter::FromTimestamp(time))).await?);
-                begun_after.retain(|shard| !open.contains(shard));
-                let selected = asked.as_ref().map(|asked| super::seek_plan::with_descendants(&shards, asked));
+                let open = match to {
+                    SeekTo::Time(time) => {
+                        self.check_retention(stream, *time, now, &mut plan.warnings).await?;
+                        let open = ids(self.list(stream, Some(ShardFilter::AtTimestamp(*time))).await?);
+                        begun_after = ids(self.list(stream, Some(ShardFilter::FromTimestamp(*time))).await?);
+                        begun_after.retain(|shard| !open.contains(shard));
+                        open
+                    }
+                    // By the service's clock, not by this one.
+                    _ => ids(shards.iter().filter(|shard| shard.is_open()).cloned().collect()),
+                };
+                let selected = asked.as_ref().map(|asked| with_descendants(&shards, asked));
                 let is_meant = |id: &ShardId| selected.as_ref().is_none_or(|selected| selected.contains(id));
                 let open = shards.iter().filter(|shard| open.contains(&shard.id) && is_meant(&shard.id));
                 positions = stream::iter(open.cloned().collect::<Vec<_>>())
                     .map(|shard| async move {
-                        let position = self.resolver(stream, &shard).last_before(time).await?;
+                        let resolver = self.resolver(stream, &shard);
+                        let position = match to {
+                            SeekTo::Time(time) => resolver.last_before(*time).await?,
+                            _ => resolver.newest(now).await?,
+                        };
                         Ok::<_, Error>((shard.id, position))
                     })
                     .buffer_unordered(CONCURRENT)
@@ -233,17 +242,13 @@ impl Admin {
         };
         let Some(retention) = description.retention else { return Ok(()) };
         match now.checked_sub(retention) {
-            Some(oldest) if time < oldest && time >= description.created => Err(invalid(format!(
+            // A stream that is younger has all that it ever had.
+            Some(oldest) if time < oldest && description.created < oldest => Err(invalid(format!(
                 "{} UTC lies before what stream {stream} keeps: {} hours, since {} UTC; to read all that it has, seek to \
                  the oldest record",
                 utc(time),
                 retention.as_secs() / 3600,
                 utc(oldest)
-            ))),
-            Some(oldest) if time < oldest => Err(invalid(format!(
-                "{} UTC lies before stream {stream} was created, and what it had at first has expired; to read all that \
-                 it has, seek to the oldest record",
-                utc(time)
             ))),
             _ => Ok(()),
         }
