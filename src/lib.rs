@@ -84,6 +84,7 @@
 //! | `metrics` | every metric through the [`metrics`](https://docs.rs/metrics) facade, see [`MetricsConfig`] |
 //! | `serde` | `Serialize` for identifiers, positions, [`Status`] and [`Event`], `Deserialize` for all but [`Event`] |
 //! | `cli` | the command line `kinesis-consumer` |
+//! | `http` | the module `http`: a page, metrics for Prometheus and probes |
 //! | `test-util` | the module `testing`: a simulated stream, record makers, a metrics recorder |
 //! | `local` | `test-util`, and `testing::LocalAws`: Kinesis, DynamoDB and CloudWatch endpoints on loopback |
 //! | `internals` | private parts for this crate's own tests and benches; outside semver |
@@ -140,6 +141,9 @@ mod delivery;
 mod consumer;
 
 pub mod admin;
+
+#[cfg(feature = "http")]
+pub mod http;
 
 mod config;
 mod connections;

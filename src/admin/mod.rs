@@ -153,6 +153,11 @@ impl Admin {
         self
     }
 
+    #[cfg(feature = "http")]
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// The application.
     #[must_use]
     pub fn application(&self) -> &str {

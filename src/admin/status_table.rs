@@ -62,6 +62,19 @@ impl fmt::Display for FleetStatus {
     }
 }
 
+/// In a word or two.
+impl fmt::Display for LeaseState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Held => "held",
+            Self::HandingOver => "handing over",
+            Self::WaitingOnParents => "waits for parents",
+            Self::Paused => "paused",
+            Self::Free => "free",
+        })
+    }
+}
+
 impl FleetStatus {
     /// The fleet in one line.
     #[must_use]
@@ -138,23 +151,13 @@ fn lease_row(lease: &LeaseSummary, at: SystemTime) -> [String; 8] {
     [
         lease.lease.to_string(),
         lease.owner.as_ref().map_or(UNKNOWN.to_owned(), ToString::to_string),
-        state(lease.state).to_owned(),
+        lease.state.to_string(),
         lease.behind_latest.map_or(UNKNOWN.to_owned(), span),
         lease.kib_per_second.map_or(UNKNOWN.to_owned(), rate),
         checkpoint(lease),
         age.map_or(UNKNOWN.to_owned(), span),
         note(lease),
     ]
-}
-
-fn state(state: LeaseState) -> &'static str {
-    match state {
-        LeaseState::Held => "held",
-        LeaseState::HandingOver => "handing over",
-        LeaseState::WaitingOnParents => "waits for parents",
-        LeaseState::Paused => "paused",
-        LeaseState::Free => "free",
-    }
 }
 
 /// The end of a number differs from one to another; the time says where it is.

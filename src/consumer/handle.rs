@@ -72,6 +72,11 @@ impl ConsumerHandle {
         Self(Arc::new(running))
     }
 
+    #[cfg(feature = "http")]
+    pub(crate) fn clock(&self) -> &crate::runtime::Clock {
+        &self.0.worker.context.clock
+    }
+
     /// Cancelled when the consumer is to stop.
     pub(super) fn stopping(&self) -> CancellationToken {
         self.0.worker.context.stopping.clone()

@@ -7,6 +7,7 @@ mod exactly_once;
 mod faults;
 mod handlers;
 mod health;
+mod http;
 mod identity;
 mod leader;
 mod parallel_keys;

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     DeadLetter(DeadLetter),
     /// Prints records as they arrive. Reads the stream itself, and touches no lease.
     Tail(Tail),
+    /// Serves a page, metrics for Prometheus and probes of the fleet. Reads only.
+    Serve(Serve),
     /// Prints a script that completes these commands in a shell.
     Completions {
         /// The shell.
@@ -234,6 +237,15 @@ pub(crate) struct Chosen {
     /// Do it, instead of showing what would be done.
     #[arg(long)]
     pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) fleet: Fleet,
+    /// Where to listen. There is no access control.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub(crate) bind: SocketAddr,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ mod dead_letter;
 mod fleet;
 mod leases;
 mod seek;
+mod serve;
 mod tail;
 mod times;
 
@@ -59,6 +60,7 @@ async fn run(command: Command) -> Result<Ended, Failure> {
         Command::Release(args) => leases::release(&config, &args).await,
         Command::DeadLetter(command) => dead_letter::run(&config, command).await,
         Command::Tail(args) => tail::run(&config, &args).await,
+        Command::Serve(args) => serve::run(&config, &args).await,
         Command::Completions { .. } => Ok(Ended::Done),
     }
 }

@@ -152,5 +152,9 @@ fn print(args: &Tail, shard: &str, record: &Record) {
         println!("{line}");
         return;
     }
-    println!("{shard} {} {}  {data}", record.sequence_number, record.partition_key.as_deref().unwrap_or_default());
+    println!(
+        "{shard} {} {}  {data}",
+        record.sequence_number,
+        record.partition_key.as_deref().unwrap_or_default()
+    );
 }
