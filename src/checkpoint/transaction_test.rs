@@ -254,11 +254,26 @@ async fn what_the_table_refuses_is_an_error_that_says_why() {
 async fn it_is_tried_until_the_lease_runs_out() {
     let fixture = fixture().await;
     fixture.plan(vec![Fault::never_sent(); 10_000]);
-    let began = Clock::system().now();
+    let clock = Clock::system();
+    let began = clock.now();
     let error = fixture.commit(4).await.unwrap_err();
-    let took = Clock::system().now().since(began);
+    let took = clock.now().since(began);
     assert!(took >= FAILOVER && took < 2 * FAILOVER, "{took:?}");
     assert!(matches!(error.kind(), ErrorKind::LeaseLost | ErrorKind::Unavailable), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handoff_is_noticed_by_a_commit() {
+    let fixture = fixture().await;
+    let row = fixture.table.lease(&"shardId-0".into()).await.unwrap().unwrap();
+    let announced = LeaseWrite::start_handoff(&row.key, &"me".into(), &"next".into());
+    let _ = fixture.table.apply(&announced).await.unwrap();
+    assert_eq!(fixture.commit(4).await.unwrap(), Committed::Now);
+    assert!(fixture.held.handoff().is_cancelled());
+    fixture.assert_state(4).await;
+    fixture.held.release().await.unwrap();
+    let row = fixture.table.lease(&"shardId-0".into()).await.unwrap().unwrap();
+    assert_eq!((row.owner, row.checkpoint_owner), (Some("next".into()), None));
 }
 
 #[cfg(feature = "internals")]

@@ -72,7 +72,7 @@ pub(crate) async fn run(worker: Arc<Worker>) {
                         handing_over.push(hand_over(holding));
                         continue;
                     }
-                    if !meter.is_renewing && now.since(holding.held.renewed()) > due_after {
+                    if !meter.is_renewing && now.since(holding.held.seen()) > due_after {
                         meter.is_renewing = true;
                         let throughput = meter.sample(holding.status.bytes_delivered(), now);
                         waiting.push_back((holding, throughput));

@@ -134,6 +134,11 @@ impl HeldLease {
         self.hold.lock().renewed
     }
 
+    /// The start of the last write whose answer showed the row, and so what others have written to it.
+    pub(crate) fn seen(&self) -> Moment {
+        self.hold.lock().seen
+    }
+
     /// Cancelled when the lease is lost or given up.
     pub(crate) fn lost(&self) -> &CancellationToken {
         &self.lost
@@ -284,7 +289,10 @@ impl HeldLease {
                     let transaction = attempts.next(write, &mut tokens);
                     match self.store.transact(&transaction).await {
                         Ok(TransactOutcome::Applied) => {
-                            Ok(WriteOutcome::Applied(Box::new(self.row_after(&transaction.write))))
+                            self.pacer.accepted();
+                            let row = self.row_after(&transaction.write);
+                            self.change(|hold| hold.on_committed(sent, row));
+                            return Ok(Written::Now);
                         }
                         Ok(TransactOutcome::LeaseRefused(row)) => Ok(WriteOutcome::Refused(row)),
                         Ok(TransactOutcome::EffectRefused { effect, item }) => {

@@ -22,6 +22,8 @@ pub struct LeaseHold {
     pub lease: Lease,
     /// The start of the last write that is known to have landed.
     pub renewed: Moment,
+    /// The start of the last write whose answer showed the row: that to a transaction does not.
+    pub seen: Moment,
     /// When the first write was sent that is conditional on the present counter and may have landed.
     pub indeterminate_since: Option<Moment>,
     worker: WorkerId,
@@ -114,6 +116,7 @@ impl LeaseHold {
         Self {
             lease,
             renewed: taken,
+            seen: taken,
             indeterminate_since: None,
             worker,
             failover_time,
@@ -272,6 +275,14 @@ impl LeaseHold {
         }
     }
 
+    /// The transaction that was `sent` happened, and left the row like this as far as this worker knows: somebody else
+    /// may have paused the shard.
+    pub fn on_committed(&mut self, sent: InFlightWrite, row: Lease) {
+        self.lease = row;
+        self.renewed = self.renewed.max(sent.at);
+        self.indeterminate_since = None;
+    }
+
     /// Nothing was written by what was `sent`, though the row is as it was: an effect was refused.
     pub fn on_effect_refused(&mut self, sent: InFlightWrite) {
         self.not_written(sent);
@@ -320,6 +331,7 @@ impl LeaseHold {
     fn confirm(&mut self, row: Lease, sent: Moment) {
         self.lease = row;
         self.renewed = self.renewed.max(sent);
+        self.seen = self.seen.max(sent);
         self.indeterminate_since = None;
     }
 

@@ -171,6 +171,10 @@ impl LeaseWrite {
         if planted(Bug::CommitIgnoresCounter) {
             write.conditions = vec![Condition::Exists(names::LEASE_KEY)];
         }
+        // The answer to a transaction shows no row: a handoff has to be refused to be noticed.
+        if lease.checkpoint_owner.is_none() {
+            write.conditions.push(Condition::Absent(names::CHECKPOINT_OWNER));
+        }
         if !planted(Bug::CommitForgetsBase) {
             write.conditions.push(Condition::Equals(names::CHECKPOINT, Attribute::S(from.text())));
             let sub_sequence = Attribute::number(from.sub_sequence_number());

@@ -211,3 +211,26 @@ async fn a_shard_waits_while_a_table_is_missing() {
     until(MINUTE, || counts(&world).len() == 3, || format!("{:?}", world.leases())).await;
     handle.shutdown().await.expect("stopped");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_is_noticed_though_each_second_has_a_commit() {
+    let world = world(1);
+    let handle = start(worker(&world, "a")).await;
+    let admin = crate::admin::operator(&world);
+    let is_paused = || handle.status().shards.iter().all(|shard| shard.paused.is_some());
+    for second in 0..30 {
+        world.put(5);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if second == 20 {
+            let pause = admin.pause(kinesis_consumer::admin::Scope::All, "eve", "why").await;
+            assert_eq!(pause.expect("paused").leases.len(), 1);
+        }
+    }
+    assert!(is_paused(), "{:?}", handle.status());
+    let before = counts(&world).len();
+    admin.resume(kinesis_consumer::admin::Scope::All).await.expect("resumed");
+    until(MINUTE, || counts(&world).len() == 150, || format!("{before} before")).await;
+    assert!(before < 150);
+    assert_exactly_once(&world);
+    handle.shutdown().await.expect("stopped");
+}

@@ -120,7 +120,7 @@ impl WriteRequest {
         match &self.goal {
             Goal::Renew { throughput, asked } => match &hold.wanted {
                 Some(wanted) if lease.checkpoint < *wanted => checkpoint_write(hold, wanted),
-                _ if hold.renewed <= *asked => {
+                _ if hold.seen <= *asked => {
                     let write = LeaseWrite::renew(lease, *throughput);
                     NextWrite::Send(write.with_behind_latest(lease, hold.behind_latest))
                 }
@@ -140,7 +140,10 @@ impl WriteRequest {
                 } else if lease.checkpoint == *from || planted(Bug::CommitForgetsBase) {
                     let mut lease = lease.clone();
                     lease.children.extend(hold.children.iter().cloned());
-                    NextWrite::Send(LeaseWrite::commit(&lease, from, up_to))
+                    NextWrite::Send(
+                        LeaseWrite::commit(&lease, from, up_to)
+                            .with_behind_latest(&lease, hold.behind_latest),
+                    )
                 } else {
                     NextWrite::Moved(lease.checkpoint.clone())
                 }
