@@ -13,6 +13,7 @@ mod policy;
 mod processor;
 mod serial_batch;
 mod shard_handler;
+mod suspicion;
 mod transactional;
 
 pub use self::concurrency::{Concurrency, Order};

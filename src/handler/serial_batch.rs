@@ -21,10 +21,11 @@ impl<'a, H: Handle> SerialBatch<'a, H> {
         Self { shard, work: BatchWork::new(batch.records.len(), H::STEP), batch, stored: 0, due }
     }
 
-    pub(super) async fn run(mut self) {
-        // What is done counts, also if the rest has to wait for the next owner of the lease.
-        let _ = self.handle_all().await;
+    /// Handles the records, and stores how far that came.
+    pub(super) async fn run(mut self) -> Result<(), Interrupted> {
+        let outcome = self.handle_all().await;
         self.checkpoint().await;
+        outcome
     }
 
     async fn handle_all(&mut self) -> Result<(), Interrupted> {
