@@ -252,6 +252,18 @@ pub(crate) enum GiveUp {
     Crashes(u32),
 }
 
+/// With the reason, as it is logged.
+impl fmt::Display for Next {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retry(pause) => write!(f, "tried again in {pause:?}"),
+            Self::Split => f.write_str("divided in halves, to find the record that fails"),
+            Self::OneByOne => f.write_str("handled one by one, to find the record that fails"),
+            Self::GiveUp(reason) => write!(f, "not tried again: {reason}"),
+        }
+    }
+}
+
 impl fmt::Display for GiveUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -299,6 +311,27 @@ mod tests {
         ] {
             let next = policy.next(failed(kind, failures), records, age, 0.0);
             assert_eq!(next, expected, "{kind:?} {failures} of {records} under {policy:?}");
+        }
+    }
+
+    #[test]
+    fn what_comes_next_is_printed_with_its_reason() {
+        for (next, expected) in [
+            (Next::Retry(Duration::from_millis(200)), "tried again in 200ms"),
+            (Next::Split, "divided in halves, to find the record that fails"),
+            (Next::OneByOne, "handled one by one, to find the record that fails"),
+            (Next::GiveUp(GiveUp::Attempts(3)), "not tried again: it failed 3 time(s)"),
+            (
+                Next::GiveUp(GiveUp::Age(Duration::from_secs(61))),
+                "not tried again: it failed and is 61 s old",
+            ),
+            (Next::GiveUp(GiveUp::Poison), "not tried again: it can never be handled"),
+            (
+                Next::GiveUp(GiveUp::Crashes(2)),
+                "not tried again: the process ended 2 time(s) while it was handled",
+            ),
+        ] {
+            assert_eq!(next.to_string(), expected);
         }
     }
 

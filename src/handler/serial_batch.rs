@@ -33,7 +33,8 @@ impl<'a, H: Handle> SerialBatch<'a, H> {
             if self.shard.is_interrupted() {
                 return Err(Interrupted);
             }
-            match self.shard.call(&self.batch.records[range.clone()], self.work.attempt()).await {
+            let attempt = self.work.attempt(self.shard.parts().clock.now());
+            match self.shard.call(&self.batch.records[range.clone()], attempt).await {
                 Called::Done => {
                     self.work.complete();
                     if self.shard.parts().clock.now() >= self.due {
@@ -43,9 +44,10 @@ impl<'a, H: Handle> SerialBatch<'a, H> {
                 Called::Failed(done, ..) if done > 0 => self.work.complete_before(done),
                 Called::Failed(_, failure, is_first) => {
                     let (kind, error) = kind_and_text(failure);
+                    let now = self.shard.parts().clock.now();
                     let (failed, count) = match is_first {
-                        IsFirst(true) => (self.work.fail_first(kind), 1),
-                        IsFirst(false) => (self.work.fail(kind), range.len()),
+                        IsFirst(true) => (self.work.fail_first(kind, now), 1),
+                        IsFirst(false) => (self.work.fail(kind, now), range.len()),
                     };
                     self.failed(failed, count, &error).await?;
                 }

@@ -100,8 +100,8 @@ pub(crate) async fn call<H: Handle>(
 
 impl<H: Handle> ShardHandler<H> {
     /// Calls the handler.
-    pub(super) async fn call(&self, records: &[KinesisClientRecord], attempt: u32) -> Called {
-        call(&*self.handler, records, &Attempt { number: attempt }).await
+    pub(super) async fn call(&self, records: &[KinesisClientRecord], attempt: Attempt) -> Called {
+        call(&*self.handler, records, &attempt).await
     }
 }
 
@@ -341,7 +341,7 @@ impl<H> ShardHandler<H> {
     fn report_failure(&self, position: &ExtendedSequenceNumber, failed: Failed, next: Next, error: &str) {
         let shard = self.checkpointer.shard_id();
         let attempt = failed.failures.saturating_add(failed.transient);
-        tracing::warn!(%shard, %position, attempt, ?next, error, "the handler failed");
+        tracing::warn!(%shard, %position, attempt, %next, error, "the handler failed");
         self.count(names::HANDLER_FAILURES, 1);
         self.parts().events.emit(Event::HandlerFailed {
             stream: self.checkpointer.stream().clone(),
