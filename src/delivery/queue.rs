@@ -2,7 +2,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::watermark::{Completed, Watermark};
-use crate::handler::{Failed, FailureKind, Order};
+use crate::handler::{Attempt, Failed, FailureKind, Order};
 use crate::types::{ExtendedSequenceNumber, KinesisClientRecord, Moment};
 
 /// The records of one shard that are not done: which one is next, which are out, and which come again when.
@@ -38,6 +38,7 @@ struct Entry {
     is_out: bool,
     failures: u32,
     transient: u32,
+    first_failed: Option<Moment>,
 }
 
 /// A record that is out now.
@@ -45,8 +46,7 @@ struct Entry {
 pub(super) struct Taken {
     pub(super) slot: u64,
     pub(super) record: KinesisClientRecord,
-    /// The number of this attempt, from 1.
-    pub(super) attempt: u32,
+    pub(super) attempt: Attempt,
 }
 
 impl<P> DeliveryQueue<P> {
@@ -99,7 +99,7 @@ impl<P> DeliveryQueue<P> {
     }
 
     /// Takes the next record.
-    pub(super) fn take(&mut self) -> Option<Taken> {
+    pub(super) fn take(&mut self, now: Moment) -> Option<Taken> {
         if !self.hands_out() {
             return None;
         }
@@ -110,7 +110,7 @@ impl<P> DeliveryQueue<P> {
         let entry = self.entry(slot)?;
         let record = entry.record.take()?;
         entry.is_out = true;
-        let attempt = entry.failures.saturating_add(entry.transient).saturating_add(1);
+        let attempt = Attempt::after(entry.failures, entry.transient, entry.first_failed, now);
         self.out += 1;
         Some(Taken { slot, record, attempt })
     }
@@ -148,8 +148,10 @@ impl<P> DeliveryQueue<P> {
         slot: u64,
         record: KinesisClientRecord,
         kind: FailureKind,
+        now: Moment,
     ) -> Option<Failed> {
         let entry = self.put_back(slot, record)?;
+        entry.first_failed.get_or_insert(now);
         match kind {
             FailureKind::Transient => entry.transient = entry.transient.saturating_add(1),
             FailureKind::Failed | FailureKind::Poison => entry.failures = entry.failures.saturating_add(1),
@@ -269,7 +271,7 @@ pub(super) fn lane(order: Order, record: &KinesisClientRecord) -> u64 {
 
 impl Entry {
     fn new(record: Option<KinesisClientRecord>, lane: u64) -> Self {
-        Self { record, lane, is_out: false, failures: 0, transient: 0 }
+        Self { record, lane, is_out: false, failures: 0, transient: 0, first_failed: None }
     }
 }
 

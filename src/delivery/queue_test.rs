@@ -32,7 +32,7 @@ fn index(slot: u64) -> usize {
 fn take_all(queue: &mut DeliveryQueue<()>) -> Vec<u64> {
     std::iter::from_fn(|| {
         let has_next = queue.has_next();
-        let taken = queue.take();
+        let taken = queue.take(Moment::ORIGIN);
         assert_eq!(has_next, taken.is_some());
         taken
     })
@@ -43,18 +43,19 @@ fn take_all(queue: &mut DeliveryQueue<()>) -> Vec<u64> {
 #[test]
 fn records_are_taken_in_order_and_those_that_failed_come_again_after_their_pause() {
     let mut queue = queue(false, "aab");
-    let first = queue.take().expect("a record");
-    assert_eq!((first.slot, first.attempt, queue.out()), (0, 1, 1));
-    let failed = queue.fail(0, first.record, FailureKind::Failed).expect("it was out");
+    let first = queue.take(Moment::ORIGIN).expect("a record");
+    assert_eq!((first.slot, first.attempt, queue.out()), (0, Attempt::new(1), 1));
+    let failed = queue.fail(0, first.record, FailureKind::Failed, Moment::ORIGIN).expect("it was out");
     assert_eq!((failed.failures, failed.transient, queue.out()), (1, 0, 0));
     let soon = Moment::ORIGIN + Duration::from_secs(1);
     queue.retry_at(0, soon);
     assert_eq!(queue.next_pause_end(), Some(soon));
     assert!(!queue.end_pauses(Moment::ORIGIN));
-    assert_eq!(queue.take().expect("a record").slot, 1, "others do not wait for it");
+    assert_eq!(queue.take(Moment::ORIGIN).expect("a record").slot, 1, "others do not wait for it");
     assert!(queue.end_pauses(soon));
-    let again = queue.take().expect("a record");
-    assert_eq!((again.slot, again.attempt), (0, 2), "before what was never taken");
+    let again = queue.take(soon).expect("a record");
+    assert_eq!((again.slot, again.attempt.number), (0, 2), "before what was never taken");
+    assert_eq!((again.attempt.failures, again.attempt.failing_for), (1, Some(Duration::from_secs(1))));
     queue.complete(1);
     assert_eq!(queue.watermark().position(), None);
     queue.complete(0);
@@ -73,7 +74,7 @@ fn of_a_key_one_record_is_out_and_the_others_wait_until_it_is_done() {
     queue.push(records(5, "ab"), at(6));
     assert_eq!(take_all(&mut queue), [6]);
     let (_, record) = records(0, "a").remove(0);
-    queue.fail(0, record, FailureKind::Transient);
+    queue.fail(0, record, FailureKind::Transient, Moment::ORIGIN);
     assert!(take_all(&mut queue).is_empty(), "it holds up its key while it pauses");
     queue.complete(0);
     assert_eq!((take_all(&mut queue), queue.watermark().position()), (vec![1], Some(&at(0))));
@@ -91,12 +92,13 @@ fn of_a_key_one_record_is_out_and_the_others_wait_until_it_is_done() {
 fn what_is_closed_hands_nothing_out_and_still_counts_what_is_done() {
     for is_ordered in [false, true] {
         let mut queue = queue(is_ordered, "abc");
-        let (first, second) = (queue.take().expect("a record"), queue.take().expect("a record"));
+        let (first, second) =
+            (queue.take(Moment::ORIGIN).expect("a record"), queue.take(Moment::ORIGIN).expect("a record"));
         queue.close();
-        assert!(queue.take().is_none() && !queue.has_next());
+        assert!(queue.take(Moment::ORIGIN).is_none() && !queue.has_next());
         queue.give_back(second.slot, second.record);
         queue.retry_at(1, Moment::ORIGIN);
-        assert!(!queue.end_pauses(Moment::ORIGIN) && queue.take().is_none());
+        assert!(!queue.end_pauses(Moment::ORIGIN) && queue.take(Moment::ORIGIN).is_none());
         assert_eq!(queue.out(), 1);
         queue.complete(first.slot);
         assert_eq!((queue.out(), queue.watermark().position()), (0, Some(&at(0))));
@@ -107,10 +109,10 @@ fn what_is_closed_hands_nothing_out_and_still_counts_what_is_done() {
 #[test]
 fn what_comes_back_untried_is_the_same_attempt() {
     let mut queue = queue(true, "a");
-    let taken = queue.take().expect("a record");
+    let taken = queue.take(Moment::ORIGIN).expect("a record");
     queue.give_back(taken.slot, taken.record);
-    let again = queue.take().expect("a record");
-    assert_eq!((again.slot, again.attempt), (0, 1));
+    let again = queue.take(Moment::ORIGIN).expect("a record");
+    assert_eq!((again.slot, again.attempt), (0, Attempt::new(1)));
 }
 
 #[test]
@@ -156,7 +158,7 @@ proptest! {
                 }
                 1 if !out.is_empty() => {
                     let Taken { slot, record, .. } = out.swap_remove(choice.index(out.len()));
-                    prop_assert!(queue.fail(slot, record, FailureKind::Failed).is_some());
+                    prop_assert!(queue.fail(slot, record, FailureKind::Failed, Moment::ORIGIN).is_some());
                     queue.retry_at(slot, now + Duration::from_millis(15));
                 }
                 2 | 9 if !out.is_empty() => {
@@ -166,7 +168,7 @@ proptest! {
                 }
                 _ => {
                     queue.end_pauses(now);
-                    let Some(taken) = queue.take() else { continue };
+                    let Some(taken) = queue.take(Moment::ORIGIN) else { continue };
                     let slot = index(taken.slot);
                     prop_assert!(!done[slot]);
                     prop_assert_eq!(taken.record.extended_sequence_number(), at(taken.slot));

@@ -13,7 +13,7 @@ use super::queue::DeliveryQueue;
 use super::ready::ReadyList;
 use crate::checkpoint::Checkpointer;
 use crate::error::{Error, ErrorKind};
-use crate::handler::{Attempt, Failed, Failure, ShardHandler, kind_and_text};
+use crate::handler::{Failed, Failure, ShardHandler, kind_and_text};
 use crate::retrieval::MemoryPermit;
 use crate::types::{ExtendedSequenceNumber, KinesisClientRecord, Moment};
 
@@ -186,14 +186,14 @@ impl ShardDeliveries {
     /// Takes the next record, if the lease is held; `None` once nothing is handed out any more.
     pub(super) fn take(self: &Arc<Self>) -> Poll<Option<Delivery>> {
         let is_held = self.handler.parts().held.is_valid();
+        let now = self.handler.parts().clock.now();
         let mut state = self.state();
         if state.is_over || !is_held {
             return Poll::Ready(None);
         }
-        match state.queue.take() {
+        match state.queue.take(now) {
             Some(taken) => {
-                let attempt = Attempt::new(taken.attempt);
-                Poll::Ready(Some(Delivery::new(Arc::clone(self), taken.slot, taken.record, attempt)))
+                Poll::Ready(Some(Delivery::new(Arc::clone(self), taken.slot, taken.record, taken.attempt)))
             }
             None => {
                 state.is_listed = false;
@@ -246,7 +246,8 @@ impl ShardDeliveries {
             state.queue.give_back(slot, record);
         } else {
             let (kind, error) = kind_and_text(failure);
-            if let Some(failed) = state.queue.fail(slot, record.clone(), kind) {
+            let now = self.handler.parts().clock.now();
+            if let Some(failed) = state.queue.fail(slot, record.clone(), kind, now) {
                 state.failed.push(FailedRecord { slot, record, failed, error });
             }
         }

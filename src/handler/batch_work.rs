@@ -1,6 +1,8 @@
 use std::ops::Range;
 
+use super::Attempt;
 use super::policy::{Failed, FailureKind};
+use crate::types::Moment;
 
 /// What is done of a batch, and which of its records are handled next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +18,7 @@ pub(super) struct BatchWork {
     singles_until: usize,
     failures: u32,
     transient: u32,
+    first_failed: Option<Moment>,
 }
 
 impl BatchWork {
@@ -29,6 +32,7 @@ impl BatchWork {
             singles_until: 0,
             failures: 0,
             transient: 0,
+            first_failed: None,
         }
     }
 
@@ -50,9 +54,9 @@ impl BatchWork {
         Some(self.done..end)
     }
 
-    /// The number of the next attempt at them, from 1.
-    pub(super) fn attempt(&self) -> u32 {
-        self.failures.saturating_add(self.transient).saturating_add(1)
+    /// The next attempt at them.
+    pub(super) fn attempt(&self, now: Moment) -> Attempt {
+        Attempt::after(self.failures, self.transient, self.first_failed, now)
     }
 
     /// The next records are done.
@@ -70,7 +74,8 @@ impl BatchWork {
     }
 
     /// The next records have failed. How often they have now.
-    pub(super) fn fail(&mut self, kind: FailureKind) -> Failed {
+    pub(super) fn fail(&mut self, kind: FailureKind, now: Moment) -> Failed {
+        self.first_failed.get_or_insert(now);
         match kind {
             FailureKind::Transient => self.transient = self.transient.saturating_add(1),
             FailureKind::Failed | FailureKind::Poison => self.failures = self.failures.saturating_add(1),
@@ -79,9 +84,9 @@ impl BatchWork {
     }
 
     /// The first of the next records is handled by itself, and it has failed.
-    pub(super) fn fail_first(&mut self, kind: FailureKind) -> Failed {
+    pub(super) fn fail_first(&mut self, kind: FailureKind, now: Moment) -> Failed {
         self.split_at(self.done + 1);
-        self.fail(kind)
+        self.fail(kind, now)
     }
 
     /// The next records are handled in two halves.
@@ -119,7 +124,7 @@ impl BatchWork {
     }
 
     fn forget_failures(&mut self) {
-        (self.failures, self.transient) = (0, 0);
+        (self.failures, self.transient, self.first_failed) = (0, 0, None);
     }
 }
 
@@ -153,7 +158,7 @@ mod tests {
                 '1' => records[worst] = '.',
                 _ => {}
             }
-            match policy.next(work.fail(kind), range.len(), Duration::ZERO, 0.0) {
+            match policy.next(work.fail(kind, Moment::ORIGIN), range.len(), Duration::ZERO, 0.0) {
                 Next::Retry(_) => story.push("-".to_owned()),
                 Next::Split => work.split(),
                 Next::OneByOne => work.one_by_one(),
@@ -208,9 +213,9 @@ mod tests {
     fn a_batch_that_says_how_far_it_got_goes_on_from_there() {
         let mut work = BatchWork::new(10, 10);
         work.complete_before(4);
-        assert_eq!((work.next(), work.attempt()), (Some(4..10), 1), "a fresh batch");
-        let failed = work.fail_first(FailureKind::Failed);
-        assert_eq!((work.next(), work.attempt(), failed.failures), (Some(4..5), 2, 1));
+        assert_eq!((work.next(), work.attempt(Moment::ORIGIN).number), (Some(4..10), 1), "a fresh batch");
+        let failed = work.fail_first(FailureKind::Failed, Moment::ORIGIN);
+        assert_eq!((work.next(), work.attempt(Moment::ORIGIN).number, failed.failures), (Some(4..5), 2, 1));
         work.complete();
         assert_eq!(work.next(), Some(5..10));
         work.complete_before(99);
@@ -222,10 +227,17 @@ mod tests {
     #[test]
     fn the_failures_of_a_record_are_its_own() {
         let mut work = BatchWork::new(2, 1);
-        assert_eq!(work.fail(FailureKind::Transient).transient, 1);
-        assert_eq!(work.fail(FailureKind::Failed).failures, 1);
-        assert_eq!(work.attempt(), 3);
+        assert_eq!(work.fail(FailureKind::Transient, Moment::ORIGIN).transient, 1);
+        assert_eq!(work.fail(FailureKind::Failed, Moment::ORIGIN).failures, 1);
+        let later = Moment::after_origin(Duration::from_secs(5));
+        let attempt = work.attempt(later);
+        assert_eq!((attempt.number, attempt.failures), (3, 1));
+        assert_eq!(
+            attempt.failing_for,
+            Some(Duration::from_secs(5)),
+            "since the first failure, transient or not"
+        );
         work.complete();
-        assert_eq!(work.attempt(), 1);
+        assert_eq!(work.attempt(later), Attempt::new(1));
     }
 }

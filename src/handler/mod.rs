@@ -13,6 +13,7 @@ mod policy;
 mod processor;
 mod serial_batch;
 mod shard_handler;
+mod suspicion;
 mod transactional;
 
 pub use self::concurrency::{Concurrency, Order};
@@ -31,8 +32,9 @@ pub(crate) use self::shard_handler::{
 pub(crate) use self::transactional::{RecordEffects, TransactionFactory};
 
 use std::future::Future;
+use std::time::Duration;
 
-use crate::types::KinesisClientRecord;
+use crate::types::{KinesisClientRecord, Moment};
 
 /// User code for one record.
 ///
@@ -122,18 +124,33 @@ pub trait BatchHandler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), BatchFailure<Self::Error>>> + Send;
 }
 
-/// Which attempt a call of a handler is.
+/// Which attempt a call of a handler is. A crash or another owner of the lease begins anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attempt {
-    /// 1 for the first call with these records under this lease. A crash or another owner begins anew.
+    /// 1 for the first call with these records under this lease.
     pub number: u32,
+    /// How many calls with these records have failed so far and count for the policy's attempts: all but
+    /// [`Transient`](Failure::Transient) failures.
+    pub failures: u32,
+    /// How long ago the first of the calls with these records failed; `None` at the first attempt.
+    pub failing_for: Option<Duration>,
 }
 
 impl Attempt {
-    /// The attempt with this number, for tests of handlers.
+    /// The attempt with this number after failures that all count, for tests of handlers.
     #[must_use]
     pub fn new(number: u32) -> Self {
-        Self { number }
+        let failures = number.saturating_sub(1);
+        Self { number, failures, failing_for: (failures > 0).then_some(Duration::ZERO) }
+    }
+
+    /// The attempt after these failures, the first of which was at that moment.
+    pub(crate) fn after(failures: u32, transient: u32, first_failed: Option<Moment>, now: Moment) -> Self {
+        Self {
+            number: failures.saturating_add(transient).saturating_add(1),
+            failures,
+            failing_for: first_failed.map(|first| now.since(first)),
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::error::{Error, invalid};
 /// let policy = ErrorPolicy::attempts(5).older_than(Duration::from_secs(6 * 60 * 60)).dead_letter(letters);
 /// # }
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ErrorPolicy {
     /// The pause between two attempts.
@@ -28,6 +28,29 @@ pub struct ErrorPolicy {
     pub isolate: Isolate,
     /// What becomes of a record that is not tried again.
     pub then: Then,
+    /// How often the process may end while a record is handled, by an abort, for want of memory or by a stack overflow,
+    /// before the record is not tried again (at least 1; default 2); `None` for no limit. Has no effect with
+    /// [`Then::RetryForever`], nor with [`Concurrency`](crate::Concurrency) or streams.
+    ///
+    /// Nobody can count these attempts but through the lease table. If two owners of a shard were lost without a
+    /// checkpoint, the third one stores a mark before every 100 records, and the one after it before every single one of those:
+    /// a pending checkpoint, which costs a write. A record in whose mark so many processes have ended is given up. It
+    /// takes three ends more than this until then.
+    pub crash_attempts: Option<u32>,
+}
+
+/// With two ends of the process, and no other limits.
+impl Default for ErrorPolicy {
+    fn default() -> Self {
+        Self {
+            pause: Pause::default(),
+            attempts: None,
+            record_age: None,
+            isolate: Isolate::default(),
+            then: Then::default(),
+            crash_attempts: Some(2),
+        }
+    }
 }
 
 /// The pause between two attempts: doubles from `first` to `max`, and is random between half of that and all of it.
@@ -115,6 +138,12 @@ impl ErrorPolicy {
         Self { pause: Pause { first, max }, ..self }
     }
 
+    /// Gives a record up after so many ends of the process; `None` for no limit.
+    #[must_use]
+    pub fn crash_attempts(self, crash_attempts: Option<u32>) -> Self {
+        Self { crash_attempts, ..self }
+    }
+
     /// Finds the record that makes a batch fail like this.
     #[must_use]
     pub fn isolate(self, isolate: Isolate) -> Self {
@@ -146,6 +175,9 @@ impl ErrorPolicy {
             return Err(invalid(format!(
                 "the pause of the error policy is {first:?} to {max:?}; it must be 1 ms or more, rising, and 1 h at most"
             )));
+        }
+        if self.crash_attempts == Some(0) {
+            return Err(invalid("crash_attempts of the error policy is 0; a record is tried at least once"));
         }
         if self.attempts == Some(0) {
             return Err(invalid("attempts of the error policy is 0; a record is tried at least once"));
@@ -217,6 +249,19 @@ pub(crate) enum GiveUp {
     Attempts(u32),
     Age(Duration),
     Poison,
+    Crashes(u32),
+}
+
+/// With the reason, as it is logged.
+impl fmt::Display for Next {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retry(pause) => write!(f, "tried again in {pause:?}"),
+            Self::Split => f.write_str("divided in halves, to find the record that fails"),
+            Self::OneByOne => f.write_str("handled one by one, to find the record that fails"),
+            Self::GiveUp(reason) => write!(f, "not tried again: {reason}"),
+        }
+    }
 }
 
 impl fmt::Display for GiveUp {
@@ -225,6 +270,7 @@ impl fmt::Display for GiveUp {
             Self::Attempts(attempts) => write!(f, "it failed {attempts} time(s)"),
             Self::Age(age) => write!(f, "it failed and is {} s old", age.as_secs()),
             Self::Poison => f.write_str("it can never be handled"),
+            Self::Crashes(times) => write!(f, "the process ended {times} time(s) while it was handled"),
         }
     }
 }
@@ -269,6 +315,27 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_next_is_printed_with_its_reason() {
+        for (next, expected) in [
+            (Next::Retry(Duration::from_millis(200)), "tried again in 200ms"),
+            (Next::Split, "divided in halves, to find the record that fails"),
+            (Next::OneByOne, "handled one by one, to find the record that fails"),
+            (Next::GiveUp(GiveUp::Attempts(3)), "not tried again: it failed 3 time(s)"),
+            (
+                Next::GiveUp(GiveUp::Age(Duration::from_secs(61))),
+                "not tried again: it failed and is 61 s old",
+            ),
+            (Next::GiveUp(GiveUp::Poison), "not tried again: it can never be handled"),
+            (
+                Next::GiveUp(GiveUp::Crashes(2)),
+                "not tried again: the process ended 2 time(s) while it was handled",
+            ),
+        ] {
+            assert_eq!(next.to_string(), expected);
+        }
+    }
+
+    #[test]
     fn pauses_double_to_a_limit_with_jitter() {
         let pause = Pause::default();
         let shortest: Vec<u128> = (1..=9).map(|n| pause.after(n, 0.0).as_millis()).collect();
@@ -280,6 +347,7 @@ mod tests {
     fn a_policy_that_cannot_be_meant_is_refused() {
         for (policy, says) in [
             (ErrorPolicy::attempts(0).skip(), "at least once"),
+            (ErrorPolicy::default().crash_attempts(Some(0)).skip(), "crash_attempts"),
             (ErrorPolicy::attempts(5), "dead_letter(..), skip() or stop_shard()"),
             (ErrorPolicy::default().older_than(NEW), "dead_letter"),
             (ErrorPolicy::default().pause(NEW, Duration::from_secs(1)), "1 ms"),

@@ -21,10 +21,11 @@ impl<'a, H: Handle> SerialBatch<'a, H> {
         Self { shard, work: BatchWork::new(batch.records.len(), H::STEP), batch, stored: 0, due }
     }
 
-    pub(super) async fn run(mut self) {
-        // What is done counts, also if the rest has to wait for the next owner of the lease.
-        let _ = self.handle_all().await;
+    /// Handles the records, and stores how far that came.
+    pub(super) async fn run(mut self) -> Result<(), Interrupted> {
+        let outcome = self.handle_all().await;
         self.checkpoint().await;
+        outcome
     }
 
     async fn handle_all(&mut self) -> Result<(), Interrupted> {
@@ -32,7 +33,8 @@ impl<'a, H: Handle> SerialBatch<'a, H> {
             if self.shard.is_interrupted() {
                 return Err(Interrupted);
             }
-            match self.shard.call(&self.batch.records[range.clone()], self.work.attempt()).await {
+            let attempt = self.work.attempt(self.shard.parts().clock.now());
+            match self.shard.call(&self.batch.records[range.clone()], attempt).await {
                 Called::Done => {
                     self.work.complete();
                     if self.shard.parts().clock.now() >= self.due {
@@ -42,9 +44,10 @@ impl<'a, H: Handle> SerialBatch<'a, H> {
                 Called::Failed(done, ..) if done > 0 => self.work.complete_before(done),
                 Called::Failed(_, failure, is_first) => {
                     let (kind, error) = kind_and_text(failure);
+                    let now = self.shard.parts().clock.now();
                     let (failed, count) = match is_first {
-                        IsFirst(true) => (self.work.fail_first(kind), 1),
-                        IsFirst(false) => (self.work.fail(kind), range.len()),
+                        IsFirst(true) => (self.work.fail_first(kind, now), 1),
+                        IsFirst(false) => (self.work.fail(kind, now), range.len()),
                     };
                     self.failed(failed, count, &error).await?;
                 }

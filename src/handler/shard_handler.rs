@@ -10,6 +10,7 @@ use super::dead_letter::{DeadLetter, DeadLetters, Place};
 use super::failure::IsFirst;
 use super::handle::Handle;
 use super::policy::{ErrorPolicy, Failed, FailureKind, GiveUp, Next, Then};
+use super::suspicion::{Mark, Suspicion};
 use super::{Attempt, Failure};
 use crate::checkpoint::{Checkpointer, CheckpointerParts};
 use crate::error::with_causes;
@@ -99,8 +100,8 @@ pub(crate) async fn call<H: Handle>(
 
 impl<H: Handle> ShardHandler<H> {
     /// Calls the handler.
-    pub(super) async fn call(&self, records: &[KinesisClientRecord], attempt: u32) -> Called {
-        call(&*self.handler, records, &Attempt { number: attempt }).await
+    pub(super) async fn call(&self, records: &[KinesisClientRecord], attempt: Attempt) -> Called {
+        call(&*self.handler, records, &attempt).await
     }
 }
 
@@ -172,6 +173,48 @@ impl<H> ShardHandler<H> {
                 Err(Interrupted)
             }
         }
+    }
+
+    /// What was found at the start of the lease about owners that died.
+    pub(super) fn suspicion(&self) -> Suspicion {
+        let ErrorPolicy { crash_attempts, then, .. } = &self.options.policy;
+        let (Some(crash_attempts), false) = (*crash_attempts, matches!(then, Then::RetryForever)) else {
+            return Suspicion::off();
+        };
+        let pending = self.checkpointer.pending_checkpoint();
+        let found = pending.and_then(|pending| {
+            let mark = Mark::parse(pending.state.as_ref()?)?;
+            Some((pending.checkpoint.position()?.clone(), mark))
+        });
+        let switches = self.parts().held.lease().owner_switches;
+        let suspicion = Suspicion::new(crash_attempts, switches, found);
+        if !suspicion.is_off() {
+            tracing::warn!(
+                shard = %self.checkpointer.shard_id(),
+                switches,
+                "owners of the shard have died without a checkpoint; its records are handled with marks"
+            );
+        }
+        suspicion
+    }
+
+    /// Stores a mark at a record that is handled next, or removes it. If that fails, an end of the process is not
+    /// counted, and no more.
+    pub(super) async fn mark(&self, position: &ExtendedSequenceNumber, mark: Option<Mark>) {
+        let state = mark.map(|mark| mark.to_string().into());
+        // It is never committed: a checkpoint removes it.
+        if let Err(error) = self.checkpointer.prepare(position.clone(), state).await {
+            tracing::debug!(%error, "a suspected record is not marked");
+        }
+    }
+
+    /// Gives up a record in which the process has ended so many times, without another attempt.
+    pub(super) async fn give_up_crashed(&self, batch: Batch, times: u32) -> Result<(), Interrupted> {
+        let failed = Failed { kind: FailureKind::Failed, failures: times, transient: 0 };
+        let error = "the process ended while the record was handled";
+        self.give_up(&batch.records, failed, GiveUp::Crashes(times), error).await?;
+        self.checkpoint(batch.end).await;
+        Ok(())
     }
 
     /// Stores that everything up to `position` is done. Whether that is stored: a failure is in an event already,
@@ -298,7 +341,7 @@ impl<H> ShardHandler<H> {
     fn report_failure(&self, position: &ExtendedSequenceNumber, failed: Failed, next: Next, error: &str) {
         let shard = self.checkpointer.shard_id();
         let attempt = failed.failures.saturating_add(failed.transient);
-        tracing::warn!(%shard, %position, attempt, ?next, error, "the handler failed");
+        tracing::warn!(%shard, %position, attempt, %next, error, "the handler failed");
         self.count(names::HANDLER_FAILURES, 1);
         self.parts().events.emit(Event::HandlerFailed {
             stream: self.checkpointer.stream().clone(),

@@ -80,12 +80,16 @@ impl LeaseWrite {
     }
 
     /// Makes `worker` the owner of a lease that is free, expired or stolen (`takeLease`): `TakeLease`. Other
-    /// than Java's, it is refused too if a handoff was announced meanwhile.
+    /// than Java's, it is refused too if a handoff was announced meanwhile, and a lease that names `worker` already counts as
+    /// a switch of its owner: a process of that name has ended without giving it back.
     ///
     /// Refused: another worker was faster, or the owner is alive after all.
     #[must_use]
     pub fn take(lease: &Lease, worker: &WorkerId) -> Self {
         let mut write = Self::by_counter("TakeLease", lease).owned_by(worker, lease);
+        if lease.owner.as_ref() == Some(worker) && lease.checkpoint_owner.is_none() {
+            write.updates.push(Update::Add(names::OWNER_SWITCHES, 1));
+        }
         // A leader announces a handoff without counting.
         write
             .conditions
@@ -571,9 +575,11 @@ mod tests {
 
     #[test]
     fn a_switch_is_counted_when_the_owner_changes_unplanned() {
+        let restarted = lease(Some("a"), None);
+        assert!(counts_a_switch(&LeaseWrite::take(&restarted, &"a".into())), "a process ended");
+        assert!(!counts_a_switch(&LeaseWrite::assign(&restarted, &"a".into())));
         for (owner, checkpoint_owner, new, counted) in [
             (None, None, "b", false),
-            (Some("a"), None, "a", false),
             (Some("a"), None, "b", true),
             (Some("b"), Some("a"), "b", false),
             (Some("b"), Some("a"), "a", true),
