@@ -210,7 +210,7 @@ impl ShardDeliveries {
         }
     }
 
-    /// The record is done, whoever has said so.
+    /// The record is done, from whichever call that came.
     pub(super) fn complete(self: &Arc<Self>, slot: u64) {
         self.completed(self.state(), slot);
     }

@@ -34,7 +34,7 @@ pub struct ErrorPolicy {
     ///
     /// Nobody can count these attempts but through the lease table. If two owners of a shard were lost without a
     /// checkpoint, the third one stores a mark before every 100 records, and the one after it before every single one of those:
-    /// a pending checkpoint, which costs a write. A record in whose mark so many processes have ended is given up. It
+    /// a pending checkpoint, which costs a write. A record whose mark says that this number of processes have ended in it is given up. It
     /// takes three ends more than this until then.
     pub crash_attempts: Option<u32>,
 }
@@ -138,7 +138,7 @@ impl ErrorPolicy {
         Self { pause: Pause { first, max }, ..self }
     }
 
-    /// Gives a record up after so many ends of the process; `None` for no limit.
+    /// Gives a record up after this number of ends of the process; `None` for no limit.
     #[must_use]
     pub fn crash_attempts(self, crash_attempts: Option<u32>) -> Self {
         Self { crash_attempts, ..self }

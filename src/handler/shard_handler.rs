@@ -208,7 +208,7 @@ impl<H> ShardHandler<H> {
         }
     }
 
-    /// Gives up a record in which the process has ended so many times, without another attempt.
+    /// Gives up a record in which the process has ended that often, without another attempt.
     pub(super) async fn give_up_crashed(&self, batch: Batch, times: u32) -> Result<(), Interrupted> {
         let failed = Failed { kind: FailureKind::Failed, failures: times, transient: 0 };
         let error = "the process ended while the record was handled";

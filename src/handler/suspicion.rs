@@ -4,9 +4,9 @@ use crate::types::ExtendedSequenceNumber;
 
 /// A shard is suspected from this many changes of its owner without a checkpoint on.
 const SWITCHES_MIN: u64 = 2;
-/// So many records are marked at once, as long as it is not known which of them ends the process.
+/// The records that are marked at once, as long as it is not known which of them ends the process.
 const SUSPECTS: usize = 100;
-/// So many records are handled with marks before a shard is no longer suspected: more than what is handed on at once,
+/// The records that are handled with marks before a shard is no longer suspected: more than what is handed on at once,
 /// which are the records that may have been in hand.
 const WATCHED: usize = 1 << 15;
 /// What begins a mark.
@@ -18,7 +18,7 @@ const PREFIX: &str = "suspected record";
 pub(super) enum Mark {
     /// One of the records from the checkpoint on.
     Several,
-    /// This record, handled so many times with this mark.
+    /// This record, and how many times it was handled with this mark.
     One { times: u32 },
 }
 
@@ -32,7 +32,7 @@ pub(super) enum Mark {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Suspicion {
     state: State,
-    /// After so many ends of the process in a record it is given up.
+    /// After this number of ends of the process in a record it is given up.
     crash_attempts: u32,
 }
 
@@ -56,11 +56,11 @@ enum State {
 pub(super) enum Step {
     /// All are handled as usual.
     All,
-    /// So many are handled, without a mark.
+    /// This number is handled, without a mark.
     Unmarked(usize),
-    /// So many are handled, after this mark is stored at the last one.
+    /// This number is handled, after this mark is stored at the last one.
     Marked(usize, Mark),
-    /// The first one is given up: the process has ended in it so many times.
+    /// The first one is given up: the process has ended in it that often.
     GiveUp(u32),
 }
 
@@ -115,7 +115,7 @@ impl Suspicion {
         }
     }
 
-    /// So many of the records are done.
+    /// This number of records is done.
     pub(super) fn done(&mut self, records: usize) {
         if let State::Watching { left } = &mut self.state {
             *left = left.saturating_sub(records);

@@ -59,7 +59,7 @@ impl Gate {
     }
 }
 
-/// A record of the key `slow`, and so many of others.
+/// A record of the key `slow`, and this number of others.
 fn world(others: usize) -> World {
     let world = World::new(1);
     world.kinesis.put(STREAM, "slow", "slow").expect("written");
