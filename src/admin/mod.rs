@@ -45,7 +45,7 @@ pub use self::seek::{SeekProgress, StepOutcome};
 pub use self::seek_plan::{LeftLease, Scope, SeekPlan, SeekReason, SeekStep, SeekTo, SoughtStream};
 pub use self::status::{FleetStatus, LeaseState, LeaseSummary, UnreadShard, WorkerSummary};
 use self::status::{Reading, fleet_status};
-use crate::coordination::election::lock::LockRow;
+use crate::coordination::election::lock::{self, LockRow};
 use crate::error::{Error, invalid, with_causes};
 use crate::kinesis::list::list_shards;
 use crate::kinesis::{AwsStream, Shard, StreamApi, StreamError};
@@ -56,12 +56,12 @@ use crate::retrieval::RetrievalConfig;
 use crate::runtime::{Clock, Seeds};
 use crate::types::{LeaseKey, Moment, StreamId};
 
-/// The row of the leader's lock.
-const LEADER: &str = "Leader";
 /// The most streams whose shards are listed: the service allows five lists a second.
 const STREAMS_LISTED_MAX: usize = 16;
 /// KCL's `failoverTimeMillis`.
 const FAILOVER_TIME: Duration = Duration::from_secs(10);
+/// Requests under way at the same time, to the table or to the stream.
+const CONCURRENT: usize = 32;
 
 /// An operator's access to the fleet of one application.
 ///
@@ -181,7 +181,7 @@ impl Admin {
     pub async fn status(&self) -> Result<FleetStatus, Error> {
         let scan = self.scan().await?;
         let mut failures = Vec::new();
-        let leader = match self.store.entity(EntityKind::Leader, &LEADER.into()).await {
+        let leader = match self.store.entity(EntityKind::Leader, &lock::key()).await {
             Ok(row) => row.as_ref().and_then(LockRow::from_item),
             Err(error) => {
                 failures.push(format!("the leader's lock cannot be read: {}", with_causes(&error)));
@@ -242,11 +242,8 @@ impl Admin {
 
     /// The streams that the leases name or, if a stream was given, that one.
     fn streams(&self, leases: &[Lease]) -> Vec<StreamId> {
-        let named: BTreeSet<StreamId> = leases
-            .iter()
-            .filter_map(|lease| lease.stream_name.as_deref().or(lease.source_stream.as_deref()))
-            .filter_map(|name| name.parse().ok())
-            .collect();
+        let named: BTreeSet<StreamId> =
+            leases.iter().filter_map(Lease::stream).filter_map(|name| name.parse().ok()).collect();
         match &self.stream {
             Some(given) if !named.iter().any(|stream| stream.serialized().is_some()) => vec![given.clone()],
             Some(given) => named.into_iter().filter(|stream| stream.may_be(given)).collect(),

@@ -2,15 +2,12 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::Admin;
 use super::seek_plan::Scope;
 use super::text::epoch_millis;
+use super::{Admin, CONCURRENT};
 use crate::error::{Error, invalid};
 use crate::lease::{Lease, LeaseWrite, Paused, WriteOutcome};
 use crate::types::LeaseKey;
-
-/// Requests under way at the same time.
-const CONCURRENT: usize = 32;
 
 /// Which leases were changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -100,9 +97,7 @@ impl Admin {
             Scope::All => {}
             Scope::Stream(stream) => {
                 let is_of = |name: &str| name.parse().is_ok_and(|named| stream.may_be(&named));
-                leases.retain(|lease| {
-                    lease.stream_name.as_deref().or(lease.source_stream.as_deref()).is_some_and(is_of)
-                });
+                leases.retain(|lease| lease.stream().is_some_and(is_of));
             }
             Scope::Shards(shards) => {
                 let unknown =

@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::Admin;
 use super::resolve::Resolver;
 use super::seek_plan::{
     Scope, SeekPlan, SeekReason, SeekStep, SeekTo, SoughtStream, StreamFacts, plan_new_shards, plan_stream,
     with_descendants,
 };
 use super::text::{epoch_millis, utc};
+use super::{Admin, CONCURRENT};
 use crate::error::{Error, ErrorKind, invalid};
 use crate::kinesis::{Shard, ShardFilter, StreamErrorKind};
 use crate::lease::origin::{Shards, mismatch};
@@ -19,8 +19,6 @@ use crate::lease::{Created, Lease, LeaseWrite, StoreError, WriteOutcome};
 use crate::runtime::Backoff;
 use crate::types::{Checkpoint, ShardId, StreamId};
 
-/// Requests under way at the same time, to the table or to the stream.
-const CONCURRENT: usize = 32;
 /// How often a row may change between looking and writing.
 const RACES_MAX: usize = 50;
 const RETRIES: usize = 10;

@@ -5,15 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use super::text::{arrival_of, span};
 use crate::coordination::election::lock::LockRow;
-use crate::coordination::worker_metrics::WorkerStats;
+use crate::coordination::worker_metrics::{CPU, FRESH, WorkerStats};
 use crate::kinesis::Shard;
 use crate::lease::{Lease, LeaseScan, Paused};
 use crate::types::{Checkpoint, LeaseKey, ShardId, StreamId, WorkerId};
 
-/// KCL's code for the CPU utilisation of a worker, in percent.
-const CPU: &str = "C";
-/// A worker whose row was not updated for so long is given no leases (KCL), so it is as good as gone.
-const SILENT: Duration = Duration::from_secs(60);
 /// This many changes of owner without any progress are no accident.
 const SWITCHES_MAX: u64 = 3;
 /// The most items that one problem lists by name.
@@ -165,16 +161,17 @@ pub(crate) struct Reading {
 /// What `reading`, made at `at`, shows.
 pub(crate) fn fleet_status(reading: Reading, at: SystemTime) -> FleetStatus {
     let Reading { application, scan, leader, shards, failures, still, failover_time } = reading;
-    let ended_keys: BTreeSet<&LeaseKey> =
-        scan.leases.iter().filter(|lease| lease.checkpoint.is_shard_end()).map(|lease| &lease.key).collect();
     let open: Vec<&Lease> = scan.leases.iter().filter(|lease| !lease.checkpoint.is_shard_end()).collect();
-    let leases: Vec<LeaseSummary> = open.iter().map(|lease| summary(lease, &open, &still)).collect();
+    let open_shards: OpenShards<'_> =
+        open.iter().map(|lease| (&lease.stream_name, &lease.shard_id)).collect();
+    let leases: Vec<LeaseSummary> = open.iter().map(|lease| summary(lease, &open_shards, &still)).collect();
     let reports: Vec<WorkerStats> =
         scan.entities.iter().filter_map(|item| WorkerStats::from_item(item).ok().flatten()).collect();
     let workers = workers(&open, &leases, &reports, at);
     let unread: Vec<UnreadShard> =
         shards.iter().flat_map(|(stream, shards)| unread_shards(stream, shards, &scan.leases)).collect();
-    let mut streams: BTreeSet<String> = scan.leases.iter().filter_map(stream_of).collect();
+    let mut streams: BTreeSet<String> =
+        scan.leases.iter().filter_map(Lease::stream).map(str::to_owned).collect();
     streams.extend(shards.iter().map(|(stream, _)| stream.to_string()));
     let leader = leader.map(|row| row.owner);
 
@@ -202,7 +199,7 @@ pub(crate) fn fleet_status(reading: Reading, at: SystemTime) -> FleetStatus {
         streams: streams.into_iter().collect(),
         leader,
         behind_latest_max: leases.iter().filter_map(|lease| lease.behind_latest).max(),
-        ended: ended_keys.len(),
+        ended: scan.leases.len() - open.len(),
         workers,
         leases,
         unread,
@@ -210,16 +207,13 @@ pub(crate) fn fleet_status(reading: Reading, at: SystemTime) -> FleetStatus {
     }
 }
 
-fn stream_of(lease: &Lease) -> Option<String> {
-    lease.stream_name.clone().or_else(|| lease.source_stream.clone())
-}
+/// The shards that have not ended, by the stream that their leases name.
+type OpenShards<'a> = BTreeSet<(&'a Option<String>, &'a ShardId)>;
 
-fn summary(lease: &Lease, open: &[&Lease], still: &BTreeMap<LeaseKey, Duration>) -> LeaseSummary {
+fn summary(lease: &Lease, open: &OpenShards<'_>, still: &BTreeMap<LeaseKey, Duration>) -> LeaseSummary {
     let owner = lease.actual_owner().cloned();
     let next_owner = lease.checkpoint_owner.as_ref().and(lease.owner.clone());
-    let waits = open
-        .iter()
-        .any(|other| other.stream_name == lease.stream_name && lease.parents.contains(&other.shard_id));
+    let waits = lease.parents.iter().any(|parent| open.contains(&(&lease.stream_name, parent)));
     let state = match &owner {
         _ if lease.paused.is_some() => LeaseState::Paused,
         None => LeaseState::Free,
@@ -229,7 +223,7 @@ fn summary(lease: &Lease, open: &[&Lease], still: &BTreeMap<LeaseKey, Duration>)
     };
     LeaseSummary {
         lease: lease.key.clone(),
-        stream: stream_of(lease),
+        stream: lease.stream().map(str::to_owned),
         shard: lease.shard_id.clone(),
         state,
         owner,
@@ -369,7 +363,7 @@ fn problems_of_leases(
 
 fn problems_of_workers(workers: &[WorkerSummary], leader: Option<&WorkerId>) -> Vec<String> {
     let mut problems = Vec::new();
-    let is_silent = |worker: &&WorkerSummary| worker.reported_ago.is_some_and(|ago| ago > SILENT);
+    let is_silent = |worker: &&WorkerSummary| worker.reported_ago.is_some_and(|ago| ago > FRESH);
     for worker in workers.iter().filter(|worker| worker.leases > 0).filter(is_silent) {
         let ago = span(worker.reported_ago.unwrap_or_default());
         problems.push(format!(
@@ -378,7 +372,7 @@ fn problems_of_workers(workers: &[WorkerSummary], leader: Option<&WorkerId>) -> 
         ));
     }
     let reporting =
-        workers.iter().filter(|worker| worker.reported_ago.is_some_and(|ago| ago <= SILENT)).count();
+        workers.iter().filter(|worker| worker.reported_ago.is_some_and(|ago| ago <= FRESH)).count();
     let owning = workers.iter().filter(|worker| worker.leases > 0);
     let all_report = owning.clone().count() > 0 && owning.clone().all(|worker| worker.reported_ago.is_some());
     if leader.is_none() && reporting > 0 && all_report {

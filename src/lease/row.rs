@@ -103,6 +103,12 @@ impl Lease {
         Some(Duration::from_millis(behind.millis))
     }
 
+    /// The stream, as far as the row names it.
+    #[must_use]
+    pub(crate) fn stream(&self) -> Option<&str> {
+        self.stream_name.as_deref().or(self.source_stream.as_deref())
+    }
+
     /// Who works on the shard: the owner or, during a handoff, still the old one.
     #[must_use]
     pub fn actual_owner(&self) -> Option<&WorkerId> {

@@ -64,7 +64,7 @@ impl LockRow {
 }
 
 /// The key of the row.
-pub(super) fn key() -> LeaseKey {
+pub(crate) fn key() -> LeaseKey {
     KEY.into()
 }
 

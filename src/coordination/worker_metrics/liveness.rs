@@ -6,7 +6,7 @@ use crate::planted::{Bug, planted};
 use crate::types::{Moment, WorkerId};
 
 /// A worker that has not reported for longer gets no leases.
-const FRESH: Duration = Duration::from_secs(60);
+pub(crate) const FRESH: Duration = Duration::from_secs(60);
 
 /// Until when each worker counts as alive, by what was last liveness of it.
 ///

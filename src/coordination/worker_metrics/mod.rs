@@ -9,9 +9,7 @@ mod seen;
 mod stats;
 
 pub(crate) use self::agreement::shared_metrics;
-pub(crate) use self::liveness::WorkerLiveness;
+pub(crate) use self::liveness::{FRESH, WorkerLiveness};
 pub(crate) use self::report::{retract, run};
 pub(crate) use self::seen::SeenWorkers;
-#[cfg(any(test, feature = "internals"))]
-pub(crate) use self::stats::CPU;
-pub(crate) use self::stats::WorkerStats;
+pub(crate) use self::stats::{CPU, WorkerStats};
