@@ -240,21 +240,7 @@ impl LeaseWrite {
     /// Refused: the row has changed since; look again.
     #[must_use]
     pub fn reset(lease: &Lease, fresh: &Lease) -> Self {
-        let mut write = Self::by_counter("ResetLease", lease);
-        write.set(names::CHECKPOINT, Attribute::S(fresh.checkpoint.text()));
-        write.set(names::CHECKPOINT_SUB_SEQUENCE, Attribute::number(fresh.checkpoint.sub_sequence_number()));
-        write.set(names::OWNER_SWITCHES, Attribute::number(0));
-        write.updates.extend(
-            [
-                names::LEASE_OWNER,
-                names::CHECKPOINT_OWNER,
-                names::PENDING_CHECKPOINT,
-                names::PENDING_CHECKPOINT_SUB_SEQUENCE,
-                names::PENDING_CHECKPOINT_STATE,
-                names::CHILD_SHARDS,
-            ]
-            .map(Update::Remove),
-        );
+        let mut write = Self::by_counter("ResetLease", lease).freed_at(&fresh.checkpoint);
         write.updates.push(match shard_ids(&fresh.parents) {
             Some(parents) => Update::Set(names::PARENT_SHARDS, parents),
             None => Update::Remove(names::PARENT_SHARDS),
@@ -281,9 +267,7 @@ impl LeaseWrite {
         let mut write = Self::by_key("SeekLease", &lease.key);
         write.conditions.push(Condition::Equals(names::CHECKPOINT, Attribute::S(lease.checkpoint.text())));
         write.updates.push(Update::Add(names::LEASE_COUNTER, 1));
-        write.set(names::CHECKPOINT, Attribute::S(to.text()));
-        write.set(names::CHECKPOINT_SUB_SEQUENCE, Attribute::number(to.sub_sequence_number()));
-        write.set(names::OWNER_SWITCHES, Attribute::number(0));
+        let mut write = write.freed_at(to);
         write.set(names::SEEK_ID, Attribute::S(seek_id.to_owned()));
         write.updates.push(match under_way {
             Some(text) => Update::Set(names::SEEK_UNDER_WAY, Attribute::S(text.to_owned())),
@@ -291,12 +275,6 @@ impl LeaseWrite {
         });
         write.updates.extend(
             [
-                names::LEASE_OWNER,
-                names::CHECKPOINT_OWNER,
-                names::PENDING_CHECKPOINT,
-                names::PENDING_CHECKPOINT_SUB_SEQUENCE,
-                names::PENDING_CHECKPOINT_STATE,
-                names::CHILD_SHARDS,
                 names::LATEST_SINCE,
                 names::MILLIS_BEHIND_LATEST,
                 names::MILLIS_BEHIND_LATEST_AT,
@@ -447,6 +425,25 @@ impl LeaseWrite {
         let owners = [(names::LEASE_OWNER, &lease.owner), (names::CHECKPOINT_OWNER, &lease.checkpoint_owner)];
         write.conditions.extend(owners.map(|(name, owner)| Condition::same_owner(name, owner.as_ref())));
         write
+    }
+
+    /// Takes the lease from its owner, and moves it to `checkpoint`, without what belonged to the old one.
+    fn freed_at(mut self, checkpoint: &Checkpoint) -> Self {
+        self.set(names::CHECKPOINT, Attribute::S(checkpoint.text()));
+        self.set(names::CHECKPOINT_SUB_SEQUENCE, Attribute::number(checkpoint.sub_sequence_number()));
+        self.set(names::OWNER_SWITCHES, Attribute::number(0));
+        self.updates.extend(
+            [
+                names::LEASE_OWNER,
+                names::CHECKPOINT_OWNER,
+                names::PENDING_CHECKPOINT,
+                names::PENDING_CHECKPOINT_SUB_SEQUENCE,
+                names::PENDING_CHECKPOINT_STATE,
+                names::CHILD_SHARDS,
+            ]
+            .map(Update::Remove),
+        );
+        self
     }
 
     /// Changes the owner and counts the switch, unless `new` was to be the owner anyway (a handoff

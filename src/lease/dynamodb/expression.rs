@@ -1,5 +1,4 @@
 use std::collections::HashMap;
-use std::fmt::Write as _;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -66,14 +65,7 @@ impl Expressions {
                 }
             }
         }
-        let mut text = String::new();
-        for (clause, terms) in [("SET", set), ("REMOVE", remove), ("ADD", add)] {
-            if !terms.is_empty() {
-                let space = if text.is_empty() { "" } else { " " };
-                let _infallible = write!(text, "{space}{clause} {}", terms.join(", "));
-            }
-        }
-        (!text.is_empty()).then_some(text)
+        clauses([("SET", set), ("REMOVE", remove), ("ADD", add)])
     }
 
     pub(super) fn name(&mut self, name: &str) -> String {
@@ -88,6 +80,13 @@ impl Expressions {
         self.values.push(value.clone());
         format!(":v{}", self.values.len() - 1)
     }
+}
+
+/// The update expression of these clauses; `None` if all are empty.
+pub(super) fn clauses(clauses: [(&str, Vec<String>); 3]) -> Option<String> {
+    let clauses = clauses.into_iter().filter(|(_, terms)| !terms.is_empty());
+    let texts: Vec<_> = clauses.map(|(clause, terms)| format!("{clause} {}", terms.join(", "))).collect();
+    (!texts.is_empty()).then(|| texts.join(" "))
 }
 
 #[cfg(test)]

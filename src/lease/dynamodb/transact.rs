@@ -10,15 +10,26 @@ use aws_sdk_dynamodb::types::{
 };
 
 use super::attribute::{from_sdk_item, to_sdk_item};
-use super::expression::Expressions;
+use super::expression::{Expressions, clauses};
 use super::{DynamoDbLeaseStore, key_value};
 use crate::lease::{
-    Action, Change, Effect, LeaseTransaction, LeaseWrite, Requirement, StoreError, StoreErrorKind,
+    Action, Change, Effect, ItemKey, LeaseTransaction, LeaseWrite, Requirement, StoreError, StoreErrorKind,
     TransactOutcome, WriteOutcome, names,
 };
 
-const ALL_OLD: ReturnValuesOnConditionCheckFailure = ReturnValuesOnConditionCheckFailure::AllOld;
 const REFUSED: &str = "ConditionalCheckFailed";
+
+/// Ends one of the four builders of items, which have nothing in common but the names of their methods.
+macro_rules! conditional {
+    ($builder:expr, $condition:expr, $expressions:expr) => {
+        $builder
+            .set_condition_expression($condition)
+            .set_expression_attribute_names($expressions.attribute_names())
+            .set_expression_attribute_values($expressions.attribute_values())
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .build()
+    };
+}
 
 /// What the reasons say for which a transaction was cancelled; the first that applies, as more may hold at once.
 #[derive(Debug, PartialEq, Eq)]
@@ -96,12 +107,9 @@ impl DynamoDbLeaseStore {
         let update = Update::builder()
             .table_name(&self.table)
             .key(names::LEASE_KEY, key_value(&write.key))
-            .set_condition_expression(expressions.condition.clone())
-            .set_update_expression(expressions.update.clone())
-            .set_expression_attribute_names(expressions.attribute_names())
-            .set_expression_attribute_values(expressions.attribute_values())
-            .return_values_on_condition_check_failure(ALL_OLD);
-        Ok(TransactWriteItem::builder().update(update.build()?).build())
+            .set_update_expression(expressions.update.clone());
+        let update = conditional!(update, expressions.condition.clone(), expressions)?;
+        Ok(TransactWriteItem::builder().update(update).build())
     }
 }
 
@@ -140,49 +148,27 @@ fn item(effect: &Effect) -> Result<TransactWriteItem, BuildError> {
     let mut expressions = Expressions::default();
     let condition = requirements(&mut expressions, &effect.requirements);
     let builder = TransactWriteItem::builder();
+    let sdk_key = |key: &ItemKey| Some(to_sdk_item(key.attributes().clone()));
     Ok(match &effect.action {
         Action::Put { table, item, .. } => {
             let put = Put::builder().table_name(table).set_item(Some(to_sdk_item(item.clone())));
-            let put = put
-                .set_condition_expression(condition)
-                .set_expression_attribute_names(expressions.attribute_names())
-                .set_expression_attribute_values(expressions.attribute_values())
-                .return_values_on_condition_check_failure(ALL_OLD);
-            builder.put(put.build()?).build()
+            builder.put(conditional!(put, condition, expressions)?)
         }
         Action::Update { key, changes } => {
-            let update = self::changes(&mut expressions, changes);
-            let update = Update::builder()
-                .table_name(key.table())
-                .set_key(Some(to_sdk_item(key.attributes().clone())))
-                .set_condition_expression(condition)
-                .set_update_expression(Some(update))
-                .set_expression_attribute_names(expressions.attribute_names())
-                .set_expression_attribute_values(expressions.attribute_values())
-                .return_values_on_condition_check_failure(ALL_OLD);
-            builder.update(update.build()?).build()
+            let update = Update::builder().table_name(key.table()).set_key(sdk_key(key));
+            let update = update.set_update_expression(self::changes(&mut expressions, changes));
+            builder.update(conditional!(update, condition, expressions)?)
         }
         Action::Delete { key } => {
-            let delete = Delete::builder()
-                .table_name(key.table())
-                .set_key(Some(to_sdk_item(key.attributes().clone())))
-                .set_condition_expression(condition)
-                .set_expression_attribute_names(expressions.attribute_names())
-                .set_expression_attribute_values(expressions.attribute_values())
-                .return_values_on_condition_check_failure(ALL_OLD);
-            builder.delete(delete.build()?).build()
+            let delete = Delete::builder().table_name(key.table()).set_key(sdk_key(key));
+            builder.delete(conditional!(delete, condition, expressions)?)
         }
         Action::Check { key } => {
-            let check = ConditionCheck::builder()
-                .table_name(key.table())
-                .set_key(Some(to_sdk_item(key.attributes().clone())))
-                .set_condition_expression(condition)
-                .set_expression_attribute_names(expressions.attribute_names())
-                .set_expression_attribute_values(expressions.attribute_values())
-                .return_values_on_condition_check_failure(ALL_OLD);
-            builder.condition_check(check.build()?).build()
+            let check = ConditionCheck::builder().table_name(key.table()).set_key(sdk_key(key));
+            builder.condition_check(conditional!(check, condition, expressions)?)
         }
-    })
+    }
+    .build())
 }
 
 fn requirements(expressions: &mut Expressions, requirements: &[Requirement]) -> Option<String> {
@@ -199,7 +185,7 @@ fn requirements(expressions: &mut Expressions, requirements: &[Requirement]) -> 
     (!terms.is_empty()).then(|| terms.join(" AND "))
 }
 
-fn changes(expressions: &mut Expressions, changes: &[Change]) -> String {
+fn changes(expressions: &mut Expressions, changes: &[Change]) -> Option<String> {
     let [mut set, mut remove, mut add] = [(); 3].map(|()| Vec::new());
     for change in changes {
         let name = expressions.name(change.attribute());
@@ -211,9 +197,7 @@ fn changes(expressions: &mut Expressions, changes: &[Change]) -> String {
             }
         }
     }
-    let clauses = [("SET", set), ("REMOVE", remove), ("ADD", add)];
-    let clauses = clauses.into_iter().filter(|(_, terms)| !terms.is_empty());
-    clauses.map(|(clause, terms)| format!("{clause} {}", terms.join(", "))).collect::<Vec<_>>().join(" ")
+    clauses([("SET", set), ("REMOVE", remove), ("ADD", add)])
 }
 
 #[cfg(test)]

@@ -138,12 +138,9 @@ impl WriteRequest {
                 if lease.checkpoint == *up_to {
                     NextWrite::Done
                 } else if lease.checkpoint == *from || planted(Bug::CommitForgetsBase) {
-                    let mut lease = lease.clone();
-                    lease.children.extend(hold.children.iter().cloned());
-                    NextWrite::Send(
-                        LeaseWrite::commit(&lease, from, up_to)
-                            .with_behind_latest(&lease, hold.behind_latest),
-                    )
+                    let lease = with_children(hold);
+                    let write = LeaseWrite::commit(&lease, from, up_to);
+                    NextWrite::Send(write.with_behind_latest(&lease, hold.behind_latest))
                 } else {
                     NextWrite::Moved(lease.checkpoint.clone())
                 }
@@ -187,9 +184,15 @@ impl WriteRequest {
     }
 }
 
-fn checkpoint_write(hold: &LeaseHold, checkpoint: &Checkpoint) -> NextWrite {
+/// The row, and the shards that follow this one as far as they are known.
+fn with_children(hold: &LeaseHold) -> Lease {
     let mut lease = hold.lease.clone();
     lease.children.extend(hold.children.iter().cloned());
+    lease
+}
+
+fn checkpoint_write(hold: &LeaseHold, checkpoint: &Checkpoint) -> NextWrite {
+    let lease = with_children(hold);
     NextWrite::Send(LeaseWrite::checkpoint(&lease, checkpoint).with_behind_latest(&lease, hold.behind_latest))
 }
 
