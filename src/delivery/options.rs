@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::config::with_settings;
 use crate::error::{Error, invalid};
 use crate::handler::validate_limits;
 
@@ -34,25 +35,13 @@ impl Default for StreamOptions {
     }
 }
 
+with_settings!(StreamOptions {
+    with_span_max = span_max: usize,
+    with_bytes_max = bytes_max: u64,
+    with_checkpoint_every = checkpoint_every: Duration,
+});
+
 impl StreamOptions {
-    /// The same with another [`span_max`](Self::span_max).
-    #[must_use]
-    pub fn with_span_max(self, span_max: usize) -> Self {
-        Self { span_max, ..self }
-    }
-
-    /// The same with another [`bytes_max`](Self::bytes_max).
-    #[must_use]
-    pub fn with_bytes_max(self, bytes_max: u64) -> Self {
-        Self { bytes_max, ..self }
-    }
-
-    /// The same with another [`checkpoint_every`](Self::checkpoint_every).
-    #[must_use]
-    pub fn with_checkpoint_every(self, checkpoint_every: Duration) -> Self {
-        Self { checkpoint_every, ..self }
-    }
-
     pub(crate) fn validate(&self) -> Result<(), Error> {
         let Self { span_max, bytes_max, checkpoint_every } = self;
         validate_limits(*span_max, *bytes_max)?;

@@ -139,7 +139,7 @@ impl ShardDeliveries {
         end: ExtendedSequenceNumber,
         now: Moment,
     ) -> Option<u64> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.queue.watermark().span() == 0 {
             state.moved = now;
         }
@@ -150,12 +150,12 @@ impl ShardDeliveries {
 
     /// Waits until the batch is done, or the span fits.
     pub(super) async fn batch_done(&self, batch: u64) {
-        wait(&self.room, || self.state().queue.watermark().is_batch_done(batch)).await;
+        wait(&self.room, || self.state.lock().queue.watermark().is_batch_done(batch)).await;
     }
 
     pub(super) async fn span_fits(&self) {
         wait(&self.room, || {
-            let state = self.state();
+            let state = self.state.lock();
             state.queue.watermark().span() <= self.span_max && !state.queue.is_held_back()
         })
         .await;
@@ -163,31 +163,31 @@ impl ShardDeliveries {
 
     /// The first record that is not done, and since when it has been that; not if the error policy has stopped the shard.
     pub(super) fn first_open(&self) -> Option<(ExtendedSequenceNumber, Moment)> {
-        let state = self.state();
+        let state = self.state.lock();
         let position = state.queue.watermark().first_open().filter(|_| !state.queue.is_held_back())?;
         Some((position.clone(), state.moved))
     }
 
     /// Keeps the memory of a batch until it is done.
     pub(super) fn hold(&self, batch: u64, permit: MemoryPermit) {
-        self.state().queue.hold(batch, permit);
+        self.state.lock().queue.hold(batch, permit);
     }
 
     /// Waits until all that were out are acknowledged, failed, or dropped.
     pub(super) async fn none_out(&self) {
-        wait(&self.settled, || self.state().queue.out() == 0).await;
+        wait(&self.settled, || self.state.lock().queue.out() == 0).await;
     }
 
     /// Waits until everything is done.
     pub(super) async fn all_done(&self) {
-        wait(&self.settled, || self.state().queue.watermark().span() == 0).await;
+        wait(&self.settled, || self.state.lock().queue.watermark().span() == 0).await;
     }
 
     /// Takes the next record, if the lease is held; `None` once nothing is handed out any more.
     pub(super) fn take(self: &Arc<Self>) -> Poll<Option<Delivery>> {
         let is_held = self.handler.parts().held.is_valid();
         let now = self.handler.parts().clock.now();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.is_over || !is_held {
             return Poll::Ready(None);
         }
@@ -204,7 +204,7 @@ impl ShardDeliveries {
 
     /// The record is acknowledged.
     pub(super) fn ack(self: &Arc<Self>, slot: u64) {
-        let state = self.state();
+        let state = self.state.lock();
         if state.closed.is_none() {
             self.completed(state, slot);
         }
@@ -212,7 +212,7 @@ impl ShardDeliveries {
 
     /// The record is done, from whichever call that came.
     pub(super) fn complete(self: &Arc<Self>, slot: u64) {
-        self.completed(self.state(), slot);
+        self.completed(self.state.lock(), slot);
     }
 
     fn completed(self: &Arc<Self>, mut state: MutexGuard<'_, State>, slot: u64) {
@@ -241,7 +241,7 @@ impl ShardDeliveries {
 
     /// The record has failed. After a shutdown was requested that changes nothing any more: it comes again.
     pub(super) fn nack(self: &Arc<Self>, slot: u64, record: KinesisClientRecord, failure: Failure) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.is_over {
             state.queue.give_back(slot, record);
         } else {
@@ -261,19 +261,19 @@ impl ShardDeliveries {
 
     /// The record comes again after a pause.
     pub(super) fn retry_at(&self, slot: u64, moment: Moment) {
-        self.state().queue.retry_at(slot, moment);
+        self.state.lock().queue.retry_at(slot, moment);
     }
 
     /// Waits until the record, and all before it, are stored as done.
     pub(super) async fn stored(&self, slot: u64, position: &ExtendedSequenceNumber) -> Result<(), Error> {
-        self.state().awaited.insert(slot);
+        self.state.lock().awaited.insert(slot);
         self.wake.notify_one();
         wait(&self.settled, || {
-            let state = self.state();
+            let state = self.state.lock();
             state.stored > slot || state.closed.is_some()
         })
         .await;
-        let state = self.state();
+        let state = self.state.lock();
         match state.closed {
             _ if state.stored > slot => Ok(()),
             Some(Closed::Replaced) => {
@@ -301,7 +301,7 @@ impl ShardDeliveries {
 
     /// What the task has to do. Ends pauses that have passed.
     pub(super) fn todo(self: &Arc<Self>, now: Moment) -> Todo {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let has_ended = state.queue.end_pauses(now);
         let watermark = state.queue.watermark();
         let first = watermark.first();
@@ -321,7 +321,7 @@ impl ShardDeliveries {
 
     /// What is before this slot is stored.
     pub(super) fn note_stored(&self, slot: u64) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.stored = state.stored.max(slot);
         state.awaited = state.awaited.split_off(&slot);
         drop(state);
@@ -330,7 +330,7 @@ impl ShardDeliveries {
 
     /// Everything that is done is stored, with the end of the shard.
     pub(super) fn note_ended(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.stored = state.queue.watermark().next();
         drop(state);
         self.close(Closed::Ended);
@@ -338,24 +338,24 @@ impl ShardDeliveries {
 
     /// Hands nothing out, as the error policy says, until the shard is given back.
     pub(super) fn hold_back(&self) {
-        self.state().queue.hold_back();
+        self.state.lock().queue.hold_back();
     }
 
     pub(super) fn next_pause_end(&self) -> Option<Moment> {
-        self.state().queue.next_pause_end()
+        self.state.lock().queue.next_pause_end()
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.state().is_over
+        self.state.lock().is_over
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.state().closed.is_some()
+        self.state.lock().closed.is_some()
     }
 
     /// Hands nothing out any more. What is out can still be acknowledged.
     pub(super) fn stop_handing_out(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.is_over {
             return;
         }
@@ -371,7 +371,7 @@ impl ShardDeliveries {
     /// Acknowledgements no longer count.
     pub(super) fn close(&self, why: Closed) {
         self.stop_handing_out();
-        self.state().closed.get_or_insert(why);
+        self.state.lock().closed.get_or_insert(why);
         self.settled.notify_waiters();
         self.room.notify_waiters();
     }
@@ -405,11 +405,6 @@ impl ShardDeliveries {
                 }
             }
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while holding it.
-        self.state.lock()
     }
 }
 

@@ -1,5 +1,6 @@
 use std::fmt;
 
+use crate::config::with_settings;
 use crate::error::{Error, invalid};
 use crate::types::KinesisClientRecord;
 
@@ -58,6 +59,11 @@ impl Default for Concurrency {
     }
 }
 
+with_settings!(Concurrency {
+    with_span_max = span_max: usize,
+    with_bytes_max = bytes_max: u64,
+});
+
 impl Concurrency {
     /// Up to `tasks` records at the same time, each of another partition key.
     #[must_use]
@@ -75,18 +81,6 @@ impl Concurrency {
     #[must_use]
     pub fn unordered(tasks: usize) -> Self {
         Self { tasks, order: Order::None, ..Self::default() }
-    }
-
-    /// The same with another [`span_max`](Self::span_max).
-    #[must_use]
-    pub fn with_span_max(self, span_max: usize) -> Self {
-        Self { span_max, ..self }
-    }
-
-    /// The same with another [`bytes_max`](Self::bytes_max).
-    #[must_use]
-    pub fn with_bytes_max(self, bytes_max: u64) -> Self {
-        Self { bytes_max, ..self }
     }
 
     /// Whether records are handled one after the other.
