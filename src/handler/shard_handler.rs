@@ -233,6 +233,10 @@ impl<H> ShardHandler<H> {
         self.checkpointer.parts()
     }
 
+    pub(super) fn handler(&self) -> &H {
+        &self.handler
+    }
+
     pub(crate) fn checkpointer(&self) -> &Checkpointer {
         &self.checkpointer
     }

@@ -53,35 +53,31 @@ impl ShardRecordProcessorFactory for TransactionFactory {
     async fn initialize(&self, checkpointer: Checkpointer) -> Box<dyn ShardRecordProcessor> {
         checkpointer.parts().stopped.set(None);
         let (effects, options) = (Arc::clone(&self.effects), Arc::clone(&self.options));
-        let shard = ShardHandler::new(Arc::clone(&effects), options, checkpointer.clone());
-        Box::new(TransactionProcessor { shard, effects, checkpointer })
+        Box::new(TransactionProcessor(ShardHandler::new(effects, options, checkpointer)))
     }
 }
 
-struct TransactionProcessor {
-    shard: ShardHandler<RecordEffects>,
-    effects: Arc<RecordEffects>,
-    checkpointer: Checkpointer,
-}
+/// Writes the effects of the records of one shard.
+struct TransactionProcessor(ShardHandler<RecordEffects>);
 
 #[async_trait]
 impl ShardRecordProcessor for TransactionProcessor {
     async fn process_records(&self, records: Vec<KinesisClientRecord>, _: i64) {
         let Some(end) = records.last().map(KinesisClientRecord::extended_sequence_number) else { return };
-        let batch = Batch { records: self.shard.filtered(records), end };
-        let work = Work { processor: self, batch, done: 0, at_most: usize::MAX, failures: 0, transient: 0 };
+        let batch = Batch { records: self.0.filtered(records), end };
+        let work = Work { shard: &self.0, batch, done: 0, at_most: usize::MAX, failures: 0, transient: 0 };
         // What is committed counts; the rest waits for the next owner of the lease.
         let _ = work.run().await;
     }
 
     async fn shard_ended(&self) {
-        self.shard.end().await;
+        self.0.end().await;
     }
 }
 
 /// A batch on its way into transactions.
 struct Work<'a> {
-    processor: &'a TransactionProcessor,
+    shard: &'a ShardHandler<RecordEffects>,
     batch: Batch,
     /// How many records are done with: their effects are committed, or they have none.
     done: usize,
@@ -96,10 +92,10 @@ impl Work<'_> {
     async fn run(mut self) -> Result<(), Interrupted> {
         let end = Checkpoint::from(self.batch.end.clone());
         loop {
-            if self.processor.shard.is_interrupted() {
+            if self.shard.is_interrupted() {
                 return Err(Interrupted);
             }
-            let mut transaction = self.processor.checkpointer.transaction();
+            let mut transaction = self.shard.checkpointer().transaction();
             if *transaction.from() >= end {
                 return Ok(());
             }
@@ -140,7 +136,7 @@ impl Work<'_> {
     fn collect(&self, transaction: &mut Transaction) -> (usize, Option<Failure>) {
         let mut count = 0;
         for record in self.batch.records[self.done..].iter().take(self.at_most) {
-            let worked_out = self.processor.effects.of(record, transaction);
+            let worked_out = self.shard.handler().of(record, transaction);
             if transaction.has_overflowed() {
                 let too_large = "the effects of the record do not fit into one transaction of 99 items and 4 MB, or \
                      write one item twice in a way that cannot be combined";
@@ -181,7 +177,7 @@ impl Work<'_> {
             FailureKind::Failed | FailureKind::Poison => self.failures = self.failures.saturating_add(1),
         }
         let failed = Failed { kind, failures: self.failures, transient: self.transient };
-        let shard = &self.processor.shard;
+        let shard = self.shard;
         // Without a record, the checkpoint after the last one could not be stored.
         let records = &self.batch.records[self.done..(self.done + 1).min(self.batch.records.len())];
         match shard.decide(records, failed, error) {
